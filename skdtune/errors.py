@@ -1,0 +1,63 @@
+"""The exceptions a user can meet, and the exit code each one ends the command line with.
+
+    SkdtuneError                    1   something failed while running
+    ├── InputError                  2   wrong use or wrong input: nothing was changed
+    │   ├── SpecError               2   a study spec, a preset or a ``--set`` is wrong
+    │   ├── DataError               2   data are missing, half copied or unreadable
+    │   ├── DeviceError             2   the device asked for is not there
+    │   ├── StorageError            2   the storage cannot be used as it is
+    │   └── StudyError              2   the study does not exist, or exists with another spec
+    ├── NonFiniteLossError          1   a loss became NaN or infinite: the trial ends
+    ├── LeaseLostError              1   another worker owns the trial now
+    └── TooManyFailuresError        4   several trials in a row failed with the same error
+
+A message is one line: what is wrong, where, what was received, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class SkdtuneError(Exception):
+    """Something failed while running; the base of every error of this package."""
+
+    exit_code = 1
+
+
+class InputError(SkdtuneError):
+    """Wrong use or wrong input; nothing was changed."""
+
+    exit_code = 2
+
+
+class SpecError(InputError):
+    """A study spec, a preset or a ``--set`` is wrong."""
+
+
+class DataError(InputError):
+    """Data are missing, half copied or unreadable."""
+
+
+class DeviceError(InputError):
+    """The device asked for is not there."""
+
+
+class StorageError(InputError):
+    """The storage cannot be used as it is: unreachable, read-only, or of another schema."""
+
+
+class StudyError(InputError):
+    """The study does not exist, or it exists with another spec."""
+
+
+class NonFiniteLossError(SkdtuneError):
+    """A loss became NaN or infinite; the trial cannot go on."""
+
+
+class LeaseLostError(SkdtuneError):
+    """Another worker owns the trial now; whatever this one would still write is refused."""
+
+
+class TooManyFailuresError(SkdtuneError):
+    """Several trials in a row failed with the same error: a restart would not help."""
+
+    exit_code = 4

@@ -1,0 +1,59 @@
+"""Where skdtune keeps its files on this machine: ``SKDTUNE_HOME`` and what lies below it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+HOME_VARIABLE = "SKDTUNE_HOME"
+STORAGE_VARIABLE = "SKDTUNE_STORAGE"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders of one installation; none is created before it is needed."""
+
+    path: Path
+
+    @property
+    def data(self) -> Path:
+        """Data sets in their own on-disk formats."""
+        return self.path / "data"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded images that the workers of this machine share."""
+        return self.path / "cache"
+
+    @property
+    def logs(self) -> Path:
+        """One log per launched worker."""
+        return self.path / "logs"
+
+    @property
+    def artifacts(self) -> Path:
+        """Files kept after a trial, as the dashboard serves them."""
+        return self.path / "artifacts"
+
+    @property
+    def storage_url(self) -> str:
+        """The storage used when none is named: an SQLite file."""
+        # A URL gives ?, # and % a meaning of their own.
+        return f"sqlite:///{quote(str(self.path / 'skdtune.db'))}"
+
+
+def home(path: str | None = None) -> Home:
+    """Return the home named by the argument, by ``SKDTUNE_HOME``, or the platform's usual one."""
+    named = path or os.environ.get(HOME_VARIABLE)
+    if named:
+        return Home(Path(named).expanduser().absolute())
+    import platformdirs
+
+    return Home(Path(platformdirs.user_data_dir("skdtune")))
+
+
+def storage_url(url: str | None = None, *, at: Home | None = None) -> str:
+    """Return the storage named by the argument, by ``SKDTUNE_STORAGE``, or the default file."""
+    return url or os.environ.get(STORAGE_VARIABLE) or (at or home()).storage_url

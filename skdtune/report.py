@@ -1,0 +1,60 @@
+"""What a trainer tells the outside world after each epoch, and the verdict it gets back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """One finished epoch of one trial."""
+
+    epoch: int
+    """Index of the epoch, from 0."""
+
+    val_accuracy: float
+    """Share of the validation images classified right, 0 to 1."""
+
+    val_loss: float
+    """Mean cross-entropy on the validation images."""
+
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean of every named, weighted training loss over the epoch."""
+
+    lr: float
+    """Learning rate of the epoch's last step."""
+
+    seconds: float
+    """Wall-clock time of the epoch, validation included."""
+
+
+class Verdict(Enum):
+    """What the trainer does next."""
+
+    CONTINUE = "continue"
+    PRUNE = "prune"
+    INTERRUPT = "interrupt"
+
+
+class Reporter(Protocol):
+    """Receives a trainer's progress; knows what a trial is, so that the trainer need not."""
+
+    def epoch_finished(self, report: EpochReport) -> Verdict:
+        """Take note of an epoch and say how to go on."""
+
+    def interrupted(self) -> bool:
+        """Tell, between two steps, whether the training must be left at once."""
+
+
+class NullReporter:
+    """Takes note of nothing and lets the training run to its end."""
+
+    def epoch_finished(self, report: EpochReport) -> Verdict:
+        """Go on."""
+        return Verdict.CONTINUE
+
+    def interrupted(self) -> bool:
+        """Never."""
+        return False

@@ -1,0 +1,93 @@
+"""The first signal asks a worker to stop, the second one ends it at once.
+
+============  =====================================================  =========
+signal        meaning                                                exit code
+============  =====================================================  =========
+SIGINT        leave the trial now, give it back to the queue         130
+SIGTERM       the same, as a scheduler or a supervisor asks for it   0
+SIGUSR1       finish the trial in hand, take no other                0
+SIGCONT       nothing: some schedulers send it ahead of SIGTERM      -
+============  =====================================================  =========
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+INTERRUPTED_EXIT_CODE = 130
+
+
+class StopRequest:
+    """What the signals asked for so far; used as a context manager around a worker's life.
+
+    Outside of the main thread no handler can be installed: the request then never comes from a
+    signal, and :meth:`interrupt` and :meth:`drain` remain.
+    """
+
+    def __init__(self) -> None:
+        self._interrupted = threading.Event()
+        self._draining = threading.Event()
+        self._by_keyboard = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._install(signal.SIGINT, self._on_interrupt)
+            self._install(signal.SIGTERM, self._on_interrupt)
+            self._install(signal.SIGUSR1, self._on_drain)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def interrupt(self) -> None:
+        """Ask to leave the trial now."""
+        self._interrupted.set()
+
+    def drain(self) -> None:
+        """Ask to take no other trial."""
+        self._draining.set()
+
+    @property
+    def interrupted(self) -> bool:
+        """The trial must be left now."""
+        return self._interrupted.is_set()
+
+    @property
+    def requested(self) -> bool:
+        """No other trial may be taken."""
+        return self._draining.is_set() or self.interrupted
+
+    @property
+    def exit_code(self) -> int:
+        """How the process should end: 130 after a Ctrl-C, else 0."""
+        return INTERRUPTED_EXIT_CODE if self._by_keyboard else 0
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until an interrupt."""
+        self._interrupted.wait(seconds)
+
+    def _install(self, number: int, handler: Any) -> None:
+        self._previous[number] = signal.signal(number, handler)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._by_keyboard = number == signal.SIGINT
+        self.interrupt()
+        # The old handlers are back: a second signal is not asked to wait for anything.
+        self._restore()
+
+    def _on_drain(self, number: int, frame: FrameType | None) -> None:
+        self.drain()

@@ -1,0 +1,90 @@
+"""What the tests share: a home of their own, real storages, the command line as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+# pgserver asks platformdirs for a runtime folder, which warns where the variable is not set.
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="skdtune-tests-"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def skdtune_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a home of its own and hide the person's storage from it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("SKDTUNE_HOME", str(home))
+    for name in ("SKDTUNE_STORAGE", "SKDTUNE_SUPERVISED", "SKDTUNE_LEASE_SECONDS"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Start a real PostgreSQL and return the folder of its socket."""
+    import pgserver
+
+    with tempfile.TemporaryDirectory(prefix="skdtune-pg-") as folder:
+        server = pgserver.get_server(folder, cleanup_mode="stop")
+        yield folder
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """Make an empty PostgreSQL database and return its URL."""
+    name = f"test_{uuid.uuid4().hex}"
+    admin = sa.create_engine(
+        f"postgresql+psycopg://postgres:@/postgres?host={postgres_server}",
+        isolation_level="AUTOCOMMIT",
+    )
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield f"postgresql+psycopg://postgres:@/{name}?host={postgres_server}"
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """Return the URL of an SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def any_url(request: pytest.FixtureRequest) -> str:
+    """Return the URL of an empty storage, once of each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def run_cli() -> RunCli:
+    """Run the command line as a process of its own, as a person does."""
+
+    def run(
+        *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "skdtune", *arguments],
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,457 @@
+"""Study files: what they extend, how they are laid on each other, and YAML read as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from skdtune.dotted import leaves
+from skdtune.errors import SpecError
+from skdtune.presets import find, list_presets, load_spec, presets_dir, resolve
+from skdtune.rungs import AshaConfig
+from skdtune.spec import StudySpec
+
+
+class Folder:
+    """A folder of study files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, name: str, content: dict[str, Any] | str | bytes) -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, dict):
+            content = yaml.safe_dump(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def resolve(self, name: str) -> dict[str, Any]:
+        return resolve(self.path / name)
+
+    def load(self, content: dict[str, Any] | str | bytes, *overrides: str) -> StudySpec:
+        return load_spec(str(self.write("study.yaml", content)), overrides=overrides)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "studies")
+
+
+# extends
+
+
+def test_a_file_is_laid_on_what_it_extends(files: Folder) -> None:
+    files.write("parent.yaml", {"optimizer": {"lr": 0.1, "momentum": 0.9}, "seed": 3})
+    files.write("child.yaml", {"extends": "parent", "optimizer": {"lr": 0.2}})
+    expected = {"optimizer": {"lr": 0.2, "momentum": 0.9}, "seed": 3}
+    assert files.resolve("child.yaml") == expected
+
+
+def test_of_several_parents_the_later_one_wins(files: Folder) -> None:
+    files.write("one.yaml", {"seed": 1, "num_trials": 1, "data": {"name": "digits"}})
+    files.write("two.yaml", {"seed": 2, "num_trials": 2})
+    files.write("child.yaml", {"extends": ["one", "two"], "num_trials": 3})
+    expected = {"seed": 2, "num_trials": 3, "data": {"name": "digits"}}
+    assert files.resolve("child.yaml") == expected
+
+
+def test_grandparents_count_too(files: Folder) -> None:
+    files.write("grandparent.yaml", {"seed": 1, "num_trials": 1})
+    files.write("parent.yaml", {"extends": "grandparent", "seed": 2})
+    files.write("child.yaml", {"extends": "parent"})
+    assert files.resolve("child.yaml") == {"seed": 2, "num_trials": 1}
+
+
+def test_a_parent_is_looked_for_beside_the_file_first(files: Folder) -> None:
+    files.write("digits-dsr.yaml", {"seed": 77})
+    files.write("child.yaml", {"extends": "digits-dsr"})
+    assert files.resolve("child.yaml") == {"seed": 77}
+
+
+def test_a_preset_can_be_extended_from_anywhere(files: Folder) -> None:
+    spec = files.load({"extends": "digits-dsr", "num_trials": 5})
+    assert spec.num_trials == 5
+    assert spec.search == load_spec("digits-dsr").search
+
+
+def test_a_parent_may_lie_in_another_folder(files: Folder) -> None:
+    files.write("below/parent.yaml", {"seed": 5})
+    files.write("below/child.yaml", {"extends": "parent.yaml"})
+    files.write("top.yaml", {"extends": "below/child"})
+    assert files.resolve("top.yaml") == {"seed": 5}
+
+
+def test_two_branches_may_share_a_parent(files: Folder) -> None:
+    files.write("root.yaml", {"seed": 1})
+    files.write("one.yaml", {"extends": "root"})
+    files.write("two.yaml", {"extends": "root", "num_trials": 2})
+    files.write("child.yaml", {"extends": ["one", "two"]})
+    assert files.resolve("child.yaml") == {"seed": 1, "num_trials": 2}
+
+
+def test_a_study_has_a_name_and_a_description_of_its_own(files: Folder) -> None:
+    parent = {"extends": "digits-dsr", "name": "parent", "description": "the parent's"}
+    files.write("parent.yaml", parent)
+    spec = files.load({"extends": "parent"})
+    assert spec.name == "study"
+    assert spec.description == ""
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [["a"], ["a", "b"], ["a", "b", "c"], ["a", "below/../b"], ["a", "../studies/b"]],
+    ids=len,
+)
+def test_a_file_that_extends_itself_is_refused(files: Folder, chain: list[str]) -> None:
+    files.write("below/x.yaml", {})
+    for child, parent in zip(chain, [*chain[1:], "../studies/a"], strict=True):
+        files.write(f"{child}.yaml", {"extends": parent})
+    with pytest.raises(SpecError, match=r"^a\.yaml: 'extends' leads back to a\.yaml$"):
+        files.resolve("a.yaml")
+
+
+def test_a_missing_parent_is_named_together_with_the_child(files: Folder) -> None:
+    with pytest.raises(SpecError, match=r"^study\.yaml: extends 'nobody', but there is no such"):
+        files.load({"extends": "nobody"})
+
+
+@pytest.mark.parametrize("extends", [5, None, {"a": 1}, [1], [["digits-dsr"]], True])
+def test_parents_are_names(files: Folder, extends: Any) -> None:
+    with pytest.raises(SpecError, match=r"^study\.yaml: extends: expected a name or a list"):
+        files.load({"extends": extends})
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_no_file(files: Folder, name: str) -> None:
+    for wanted in (name, f"./{name}.yaml"):
+        with pytest.raises(SpecError, match=r"no study file at|unknown preset"):
+            find(wanted)
+    with pytest.raises(SpecError, match="there is no such preset or file"):
+        files.load({"extends": name})
+
+
+# Laying one on the other
+
+
+def test_another_pruner_drops_the_settings_of_the_old_one(files: Folder) -> None:
+    study = {"extends": "digits-dsr", "pruner": {"name": "asha", "min_epochs": 2}}
+    assert files.load(study).pruner == AshaConfig(name="asha", min_epochs=2)
+
+
+def test_the_same_pruner_keeps_the_other_settings(files: Folder) -> None:
+    spec = files.load({"extends": "digits-dsr", "pruner": {"warmup_epochs": 3}})
+    assert spec.pruner.model_dump() == {
+        "name": "median",
+        "num_startup_trials": 5,
+        "warmup_epochs": 3,
+        "interval_epochs": 1,
+    }
+
+
+def test_another_network_keeps_the_rest_of_the_model(files: Folder) -> None:
+    spec = files.load({"extends": "digits-dsr", "model": {"name": "resnet20"}})
+    assert (spec.model.name, spec.model.width) == ("resnet20", 8)
+
+
+def test_a_null_removes_a_searched_parameter(files: Folder) -> None:
+    spec = files.load({"extends": "digits-dsr", "search": {"optimizer.lr": None}})
+    assert set(spec.search) == set(load_spec("digits-dsr").search) - {"optimizer.lr"}
+
+
+def test_a_null_switches_a_term_off(files: Folder) -> None:
+    search = {path: None for path in load_spec("digits-dsr").search if path.startswith("method")}
+    study = {"extends": "digits-dsr", "method": {"dsr": None}, "search": search}
+    assert files.load(study).method.dsr is None
+
+
+def test_a_removed_parameter_can_be_searched_again_below(files: Folder) -> None:
+    files.write("parent.yaml", {"extends": "digits-dsr", "search": {"optimizer.lr": None}})
+    param = {"type": "float", "low": 0.05, "high": 0.2}
+    spec = files.load({"extends": "parent", "search": {"optimizer.lr": param}})
+    assert spec.search["optimizer.lr"].describe() == "0.05 to 0.2"
+
+
+def test_data_are_found_from_wherever_the_worker_starts(
+    files: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.path.mkdir()
+    monkeypatch.chdir(files.path)
+    monkeypatch.setenv("HOME", str(files.path))
+    for root in ("images", "~/images"):
+        spec = load_spec("imagefolder-dsr", overrides=[f"data.root={root}"])
+        assert spec.data.root == str(files.path / "images")
+
+
+# --set
+
+
+def test_values_of_set_have_the_types_of_yaml() -> None:
+    spec = load_spec(
+        "digits-drg",
+        overrides=[
+            "optimizer.lr=1e-1",
+            "optimizer.nesterov=true",
+            "data.batch_size=32",
+            "data.max_per_class=null",
+            "method.drg.stages=[1, 2]",
+            "method.drg.align_corners=published",
+            "description=a=b, c",
+            "search.optimizer.lr.high=3e-1",
+            "search.optimizer.weight_decay=null",
+        ],
+    )
+    assert spec.optimizer.lr == 0.1
+    assert spec.optimizer.nesterov is True
+    assert spec.data.batch_size == 32
+    assert spec.data.max_per_class is None
+    assert spec.method.drg is not None
+    assert spec.method.drg.stages == (1, 2)
+    assert spec.search["optimizer.lr"].describe() == "0.01 to 0.3, log"
+    assert "optimizer.weight_decay" not in spec.search
+
+
+def test_the_later_of_two_values_wins() -> None:
+    assert load_spec("digits-dsr", overrides=["seed=2", "seed=1"]).seed == 1
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_a_kind_and_its_settings_may_come_in_any_order(swap: bool) -> None:
+    overrides = ["pruner.name=asha", "pruner.min_epochs=2"]
+    spec = load_spec("digits-dsr", overrides=overrides[::-1] if swap else overrides)
+    assert spec.pruner == AshaConfig(name="asha", min_epochs=2)
+
+
+def test_name_and_number_of_trials_can_be_given() -> None:
+    spec = load_spec("digits-dsr", name="mine", num_trials=3, overrides=["num_trials=9"])
+    assert (spec.name, spec.num_trials) == ("mine", 3)
+
+
+KEYS = [
+    *sorted(leaves(StudySpec)),
+    "search.optimizer.lr",
+    "search.optimizer.lr.low",
+    "search.method.drg.stages.of",
+    "search.method.drg.teacher.when",
+    "data",
+    "pruner",
+    "method.drg",
+    "method.label",
+]
+# fmt: off
+YAML_VALUES = [
+    "1", "0", "-1", "1e3", ".5", ".inf", ".nan", "null", "~", "true", "no", "[]", "{}", "[1]",
+    "[[1]]", "{a: 1}", "{1: 2}", "2001-01-01", "1:30", "0x1f", "median", "asha", "published",
+    "resnet20", "{name: asha}", "{type: int, low: 1, high: 2}",
+]
+# fmt: on
+VALUES = st.sampled_from(YAML_VALUES)
+
+
+@given(st.text(max_size=20))
+@example("optimizer.lr")
+@example("=1")
+@example("optimizer.lr==1")
+@example(".=1")
+@example("search.=1")
+@example("search.optimizer.lr.=1")
+def test_no_text_makes_set_fail_otherwise_than_in_one_line(text: str) -> None:
+    _load_or_refuse(text)
+
+
+@given(st.sampled_from(KEYS), VALUES | st.text(max_size=12))
+@example("optimizer.lr", "2001-99-99")
+@example("optimizer.lr", "&a [*a]")
+@example("optimizer.lr", "{[1]: 2}")
+@example("optimizer.lr", "{2001-01-01: 2}")
+@example("optimizer.lr", "!!int x")
+@example("optimizer.lr", "!!timestamp x")
+@example("optimizer.lr", "!!bool x")
+@example("optimizer.lr", "!!python/object/apply:os.system [exit 3]")
+@example("optimizer.lr", "9" * 5000)
+@example("optimizer.lr", "[" * 1500)
+@example("search", "5")
+@example("search", "[optimizer.lr]")
+@example("description", '"\\ud800"')
+@example("pruner.reduction_factor", "1" + "0" * 400)
+@example("budget.epochs", "1" + "0" * 12)
+def test_no_value_makes_set_fail_otherwise_than_in_one_line(key: str, value: str) -> None:
+    _load_or_refuse(f"{key}={value}")
+
+
+def _load_or_refuse(override: str) -> None:
+    """Anything but a SpecError is an error of the test that asks."""
+    try:
+        spec = load_spec("digits-drg-dsr", overrides=[override])
+    except SpecError as error:
+        message = str(error)
+    else:
+        message = f"--set {spec.name}"
+    assert message.startswith(("--set ", "digits-drg-dsr.yaml with --set: "))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr", "--set optimizer.lr: expected key=value, for example optimizer.lr=0.05"),
+        ("optimizer.lrr=1", "--set optimizer.lrr: unknown key; did you mean 'optimizer.lr'?"),
+        ("lr=1", "--set lr: unknown key; did you mean 'optimizer.lr'?"),
+        ("temperature=1", "--set temperature: unknown key; did you mean 'method.d"),
+        ("optimizer=1", "digits-drg-dsr.yaml with --set: optimizer: received 1"),
+        (
+            "search.optimizer.lrr.low=1",
+            "--set search.optimizer.lrr.low: no field 'optimizer.lrr'; "
+            "did you mean 'optimizer.lr'?",
+        ),
+        (
+            "search.optimizer.lr.lwo=1",
+            "--set search.optimizer.lr.lwo: unknown key; did you mean 'low'?",
+        ),
+        ("zzz=1", "--set zzz: unknown key; `create-study --dry-run` prints all keys"),
+        ("seed=[", "--set seed=[: the value is not valid YAML"),
+    ],
+)
+def test_a_wrong_set_is_refused_with_key_and_remedy(override: str, message: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        load_spec("digits-drg-dsr", overrides=[override])
+    assert str(raised.value).startswith(message)
+
+
+# YAML
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1E+2", 100.0),
+        ("-2e3", -2000.0),
+        ("1.5e2", 150.0),
+        (".5e1", 5.0),
+        ("5e-4", 5e-4),
+        ("0.1", 0.1),
+        ("3", 3),
+        ("e3", "e3"),
+        ("1e", "1e"),
+        ("1e3x", "1e3x"),
+        ("'1e3'", "1e3"),
+    ],
+)
+def test_a_number_with_an_exponent_is_a_number(files: Folder, text: str, value: Any) -> None:
+    files.write("study.yaml", f"x: {text}\n")
+    read = files.resolve("study.yaml")["x"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+@given(st.floats(min_value=1.5, allow_infinity=False))
+def test_any_number_is_read_as_python_writes_it(number: float) -> None:
+    lr = f"search.optimizer.lr={{type: float, low: 1e-2, high: {number!r}}}"
+    spec = load_spec("digits-baseline", overrides=[lr])
+    assert spec.search["optimizer.lr"].examples() == (0.01, number)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("seed: 1\nname: x\nseed: 2\n", 3, "seed"),
+        ("extends: digits-dsr\noptimizer:\n  lr: 0.1\n  lr: 0.2\n", 4, "lr"),
+        ("data: {name: digits, name: cifar10}\n", 1, "name"),
+    ],
+)
+def test_a_doubled_key_is_refused_with_its_line(
+    files: Folder, text: str, line: int, key: str
+) -> None:
+    with pytest.raises(SpecError, match=rf"^study\.yaml, line {line}: key '{key}' stands twice$"):
+        files.load(text)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!python/object/apply:os.system",
+        "!!python/object/apply:os.mkdir",
+        "!!python/name:os.mkdir",
+    ],
+)
+def test_a_tag_that_would_run_a_program_is_refused_and_not_run(
+    files: Folder, tmp_path: Path, tag: str
+) -> None:
+    made = tmp_path / "made"
+    command = f"mkdir {made}" if tag.endswith("system") else str(made)
+    with pytest.raises(SpecError, match=r"^study\.yaml, line 2: .*python"):
+        files.load(f"extends: digits-dsr\ndescription: {tag} ['{command}']\n")
+    with pytest.raises(SpecError, match=r"^--set description=!!python"):
+        load_spec("digits-dsr", overrides=[f"description={tag} ['{command}']"])
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "5\n", "text\n", "1: a\n", "null\n", "---\n"])
+def test_a_file_that_is_no_mapping_is_refused(files: Folder, text: str) -> None:
+    with pytest.raises(SpecError, match=r"^study\.yaml: expected a mapping of keys to values$"):
+        files.load(text)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a: \xff\xfe\n", b"a: b\0c\n", b"a: 2001-99-99\n", b"? [1]\n: 2\n", b"[" * 1500],
+    ids=["not utf-8", "null byte", "no date", "list as key", "deep"],
+)
+def test_a_file_that_cannot_be_read_is_refused_by_its_path(files: Folder, content: bytes) -> None:
+    with pytest.raises(SpecError, match=r"study\.yaml: cannot be read as YAML: ") as raised:
+        files.load(content)
+    assert str(files.path / "study.yaml") in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_mistake_in_the_syntax_is_refused_with_its_line(files: Folder) -> None:
+    with pytest.raises(SpecError, match=r"^study\.yaml, line 3: "):
+        files.load("seed: 1\nname: [\n}\n")
+
+
+# Presets
+
+
+def test_presets_are_listed_by_name() -> None:
+    names = [preset.name for preset in list_presets()]
+    assert names == sorted(path.stem for path in presets_dir().glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("cifar100-drs", "cifar100-dsr"),
+        ("digit-dsr", "digits-dsr"),
+        ("CIFAR10-drg", "cifar10-drg"),
+        ("imagefolder_ls", "imagefolder-ls"),
+    ],
+)
+def test_an_unknown_preset_is_refused_with_the_nearest(misspelt: str, meant: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        find(misspelt)
+    expected = f"unknown preset '{misspelt}'; did you mean '{meant}'? `skdtune studies` lists them"
+    assert str(raised.value) == expected
+
+
+def test_an_unknown_preset_like_no_other_gets_no_suggestion() -> None:
+    with pytest.raises(SpecError, match=r"^unknown preset 'zzzz'; `skdtune studies` lists them$"):
+        find("zzzz")
+
+
+def test_a_missing_file_is_refused_by_its_path() -> None:
+    with pytest.raises(SpecError, match=r"^no study file at missing\.yaml$"):
+        find("missing.yaml")
+
+
+def test_a_file_in_the_current_folder_does_not_hide_a_preset(
+    files: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write("digits-dsr.yaml", {"seed": 5})
+    monkeypatch.chdir(files.path)
+    assert find("digits-dsr") == presets_dir() / "digits-dsr.yaml"
+    assert find("digits-dsr.yaml") == Path("digits-dsr.yaml")
