@@ -1,0 +1,102 @@
+"""The images of one data set, or of one part of it, as plain arrays.
+
+Shape legend: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["train", "test"]
+
+_HASHED_IMAGES = 1024
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageSet:
+    """Decoded images with their labels; row i of both arrays is the same image.
+
+    The images are numbered channels first, whatever their order in memory; the cache and
+    :func:`image_set` lay them out channels last, which is how batches are cut from them.
+    """
+
+    images_NCHW: NDArray[np.uint8]
+    """Pixel values 0 to 255; may be memory-mapped and read-only."""
+
+    labels_N: NDArray[np.int64]
+    """Class numbers 0 to ``num_classes - 1``."""
+
+    class_names: tuple[str, ...]
+    """Name of each class, by number."""
+
+    fingerprint: str
+    """Twelve hexadecimal digits that are the same wherever the same images are used."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.labels_N)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, whether or not each one has an image here."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        _, channels, height, width = self.images_NCHW.shape
+        return channels, height, width
+
+    def take(self, rows_N: NDArray[np.int64]) -> ImageSet:
+        """Copy some images, in the given order, into memory.
+
+        Args:
+            rows_N: row numbers in this image set.
+        """
+        images_NHWC = self.images_NCHW.transpose(0, 2, 3, 1)
+        return ImageSet(
+            images_NCHW=np.asarray(images_NHWC[rows_N]).transpose(0, 3, 1, 2),
+            labels_N=self.labels_N[rows_N],
+            class_names=self.class_names,
+            fingerprint=short_hash(self.fingerprint, rows_N.astype("<i8").tobytes()),
+        )
+
+
+def image_set(
+    images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.int64], class_names: tuple[str, ...]
+) -> ImageSet:
+    """Make an image set whose fingerprint is taken from its content.
+
+    Content, not files: two machines that hold the same images at different places, copied at
+    different times, record the same fingerprint.
+
+    Args:
+        images_NHWC: pixel values 0 to 255.
+        labels_N: class numbers.
+        class_names: name of each class, by number.
+    """
+    digest = hashlib.sha256(repr((images_NHWC.shape, class_names)).encode())
+    digest.update(labels_N.astype("<i8").tobytes())
+    for start in range(0, len(images_NHWC), _HASHED_IMAGES):
+        digest.update(np.ascontiguousarray(images_NHWC[start : start + _HASHED_IMAGES]).data)
+    return ImageSet(
+        images_NCHW=images_NHWC.transpose(0, 3, 1, 2),
+        labels_N=labels_N.astype(np.int64),
+        class_names=class_names,
+        fingerprint=digest.hexdigest()[:12],
+    )
+
+
+def short_hash(*parts: str | bytes) -> str:
+    """Hash a description to twelve hexadecimal digits; where a part ends makes a difference."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.hexdigest()[:12]
