@@ -1,0 +1,74 @@
+"""Which device a trial trains on, and in which arithmetic it computes there."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from skdtune.config import ModelConfig
+from skdtune.errors import DeviceError
+
+
+def resolve_device(name: str | None = None) -> torch.device:
+    """Find the device of a name; without one, the first GPU if there is any, else the CPU.
+
+    Raises:
+        DeviceError: If the device is unknown or not there; names those that are.
+    """
+    if name is None or name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"unknown device {name!r}: {_available()}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not supported: {_available()}")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
+        raise DeviceError(f"device {name!r} is not there: {_available()}")
+    return torch.device("cuda", index)
+
+
+def _available() -> str:
+    count = torch.cuda.device_count()
+    names = ["cpu", *(f"cuda:{index}" for index in range(count))]
+    return f"this machine has {', '.join(names)}"
+
+
+def describe_device(device: torch.device) -> str:
+    """Name the hardware behind a device, for the record of a trial."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def autocast_dtype(config: ModelConfig, device: torch.device) -> torch.dtype | None:
+    """Return the type of autocast, None for plain float32.
+
+    ``auto`` takes bfloat16 only where the device has instructions for it; elsewhere it is
+    emulated, and slower than float32.
+    """
+    if config.precision == "float32":
+        return None
+    if config.precision == "bfloat16" or _computes_in_bfloat16(device):
+        return torch.bfloat16
+    return None
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    has_avx512, has_amx = (
+        getattr(torch.cpu, name, lambda: False)
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return bool(has_avx512() or has_amx())
+
+
+def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:
+    """Open autocast of a type on a device; nothing for None."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -1,0 +1,179 @@
+"""The epoch loop: one trial, from its configuration to a curve of validation accuracies.
+
+The trainer knows no method by name and no trial: it adds up the losses that the terms return,
+and tells a reporter what each epoch brought.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from skdtune.config import TrialConfig
+from skdtune.data.batches import Batch, DeviceImages, TrainBatches, val_batches
+from skdtune.errors import NonFiniteLossError
+from skdtune.methods.base import BuildContext, Step, Term
+from skdtune.methods.registry import build_terms, required_stages
+from skdtune.models.resnet import build_backbone
+from skdtune.models.taps import TappedBackbone
+from skdtune.report import EpochReport, Reporter, Verdict
+from skdtune.training.device import autocast, autocast_dtype
+from skdtune.training.evaluation import Evaluation, evaluate
+from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
+
+
+class Interrupted(Exception):
+    """The training was left between two steps, at the reporter's wish."""
+
+
+class Trainer:
+    """One training: network, terms, optimiser and data of one trial.
+
+    Weights come from the seed alone, the network's before the terms', so that two methods with
+    one seed start from the same network. The order and augmentation of an epoch come from
+    (seed, epoch).
+
+    Args:
+        config: The trial's full configuration.
+        train: Training images on the device.
+        val: Validation images on the device.
+        num_classes: Number of classes.
+        device: Where to train.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        train: DeviceImages,
+        val: DeviceImages,
+        num_classes: int,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.dtype = autocast_dtype(config.model, device)
+        self._val = val
+        self._batches = TrainBatches(train, config.data, config.seed)
+        self.network, self.terms = build_modules(config, _image_shape(train), num_classes, device)
+        self._stages = required_stages(self.terms)
+        self._optimizer = build_optimizer(config.optimizer, self.network, self.terms)
+        self._schedule = Schedule(config.optimizer, config.budget.epochs, len(self._batches))
+
+    def run(self, reporter: Reporter) -> Verdict:
+        """Train to the last epoch, or until the reporter prunes or interrupts.
+
+        Returns:
+            CONTINUE after the last epoch, PRUNE or INTERRUPT if the reporter ended it.
+
+        Raises:
+            NonFiniteLossError: If a training loss became NaN or infinite.
+        """
+        try:
+            for epoch in range(self.config.budget.epochs):
+                verdict = reporter.epoch_finished(self._run_epoch(epoch, reporter))
+                if verdict is not Verdict.CONTINUE:
+                    return verdict
+        except Interrupted:
+            return Verdict.INTERRUPT
+        return Verdict.CONTINUE
+
+    def evaluate(self) -> Evaluation:
+        """Score the network on the validation images."""
+        return evaluate(self.network.backbone, val_batches(self._val), self.dtype, self.device)
+
+    def _run_epoch(self, epoch: int, reporter: Reporter) -> EpochReport:
+        start = time.perf_counter()
+        losses = self._train_epoch(epoch, reporter)
+        scores = self.evaluate()
+        return EpochReport(
+            epoch=epoch,
+            val_accuracy=scores.accuracy,
+            val_loss=scores.loss,
+            losses=losses,
+            lr=self._schedule.lr((epoch + 1) * len(self._batches) - 1),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _train_epoch(self, epoch: int, reporter: Reporter) -> dict[str, float]:
+        self.network.train()
+        self.terms.train()
+        for term in self._terms():
+            term.start_epoch(epoch)
+        sums: dict[str, Tensor] = {}
+        step = epoch * len(self._batches)
+        for batch in self._batches.epoch(epoch):
+            if reporter.interrupted():
+                raise Interrupted
+            set_lr(self._optimizer, self._schedule.lr(step))
+            _accumulate(sums, self._train_step(batch, epoch))
+            step += 1
+        # The only synchronisation of the epoch.
+        means = {name: value.item() / len(self._batches) for name, value in sums.items()}
+        _require_finite(means, epoch)
+        return means
+
+    def _train_step(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        with autocast(self.dtype, self.device):
+            logits_BK, features = self.network(batch.images_BCHW, self._stages)
+            step = Step(batch.labels_B, logits_BK, features, epoch)
+            losses = {name: loss for term in self._terms() for name, loss in term(step).items()}
+        total = torch.stack(list(losses.values())).sum()
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return losses
+
+    def _terms(self) -> Iterable[Term]:
+        return (term for term in self.terms.values() if isinstance(term, Term))
+
+
+def build_modules(
+    config: TrialConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    device: torch.device,
+) -> tuple[TappedBackbone, nn.ModuleDict]:
+    """Build the network and the terms of a trial from its seed, on a device.
+
+    The global random generator is left as it was.
+
+    Args:
+        config: The trial's full configuration.
+        image_shape: Channels, height and width of an image.
+        num_classes: Number of classes.
+        device: Where the modules go.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        backbone = build_backbone(
+            config.model, in_channels=image_shape[0], num_classes=num_classes
+        )
+        network = TappedBackbone(backbone, backbone.stages)
+        context = BuildContext(network.stage_shapes(image_shape), num_classes)
+        terms = build_terms(config.method, context)
+    for module in (network, terms):
+        module.to(device).to(memory_format=torch.channels_last)
+    return network, terms
+
+
+def _image_shape(images: DeviceImages) -> tuple[int, int, int]:
+    _, channels, height, width = images.images_NCHW.shape
+    return channels, height, width
+
+
+def _accumulate(sums: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
+    for name, loss in losses.items():
+        value = loss.detach()
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def _require_finite(means: dict[str, float], epoch: int) -> None:
+    wrong = [name for name, value in means.items() if not math.isfinite(value)]
+    if wrong:
+        raise NonFiniteLossError(
+            f"the loss {' and '.join(wrong)} became non-finite in epoch {epoch}"
+        )
