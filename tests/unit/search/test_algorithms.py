@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import binascii
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from skdtune.rungs import AshaConfig, HyperbandConfig, MedianConfig, NoPruner, PrunerConfig
+from skdtune.search.algorithms import build_pruner, build_sampler
+from skdtune.space import sample
+from skdtune.spec import SamplerConfig, StudySpec
+
+
+class Curves:
+    """A real study in memory, fed epoch by epoch; the pruner is asked after every epoch."""
+
+    def __init__(self, config: PrunerConfig, epochs: int, name: str = "curves") -> None:
+        self.study = optuna.create_study(
+            study_name=name, direction="maximize", pruner=build_pruner(config, epochs)
+        )
+        self.epochs = epochs
+
+    def start(self) -> optuna.Trial:
+        return self.study.ask()
+
+    def is_pruned(self, trial: optuna.Trial, finished: int, value: float) -> bool:
+        """Report the epoch that makes so many finished ones, then ask."""
+        storage = self.study._storage
+        storage.set_trial_intermediate_value(trial._trial_id, finished - 1, value)
+        return self.study.pruner.prune(self.study, storage.get_trial(trial._trial_id))
+
+    def complete(self, values: list[float]) -> None:
+        trial = self.start()
+        for epoch, value in enumerate(values):
+            self.study._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+        self.study.tell(trial, values[-1])
+
+
+@dataclass
+class Halving:
+    """Successive halving as its authors wrote it: on arrival, keep the best 1/eta of a rung."""
+
+    rungs: tuple[int, ...]
+    eta: int
+    seen: dict[int, list[float]] = field(default_factory=dict)
+
+    def is_pruned(self, finished: int, value: float) -> bool:
+        if finished not in self.rungs:
+            return False
+        values = self.seen.setdefault(finished, [])
+        values.append(value)
+        # While fewer than eta have arrived there is no best 1/eta: only the best goes on.
+        kept = max(1, len(values) // self.eta)
+        return value < sorted(values, reverse=True)[kept - 1]
+
+
+def arrivals(curves: list[list[float]], order: list[int]) -> Iterator[tuple[int, int, float]]:
+    """Interleave curves as parallel workers would: (trial, finished epochs, value)."""
+    done = [0] * len(curves)
+    for pick in [*order, *(i for i in range(len(curves)) for _ in curves[i])]:
+        index = pick % len(curves)
+        if done[index] < len(curves[index]):
+            done[index] += 1
+            yield index, done[index], curves[index][done[index] - 1]
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> tuple[int, int, int, list[list[float]], list[int]]:
+    epochs = draw(st.integers(2, 12))
+    eta = draw(st.integers(2, 4))
+    first = draw(st.integers(1, epochs - 1))
+    curve = st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]), min_size=epochs, max_size=epochs)
+    curves = draw(st.lists(curve, min_size=1, max_size=8))
+    order = draw(st.lists(st.integers(0, 7), max_size=60))
+    return epochs, eta, first, curves, order
+
+
+@given(search=searches())
+@settings(max_examples=40, deadline=None)
+def test_asha_prunes_exactly_as_successive_halving_at_the_rungs_does(
+    search: tuple[int, int, int, list[list[float]], list[int]],
+) -> None:
+    epochs, eta, first, curves, order = search
+    config = AshaConfig(name="asha", min_epochs=first, reduction_factor=eta)
+    found = Curves(config, epochs)
+    (rungs,) = config.brackets(epochs)
+    expected = Halving(rungs, eta)
+    trials = [found.start() for _ in curves]
+    ended: set[int] = set()
+    for index, finished, value in arrivals(curves, order):
+        # At the last epoch there is nothing left to save; a worker does not ask there.
+        if index in ended or finished == epochs:
+            continue
+        pruned = found.is_pruned(trials[index], finished, value)
+        assert pruned == expected.is_pruned(finished, value), (index, finished)
+        if pruned:
+            ended.add(index)
+
+
+@given(search=searches())
+@settings(max_examples=40, deadline=None)
+def test_hyperband_prunes_exactly_as_successive_halving_in_each_bracket_does(
+    search: tuple[int, int, int, list[list[float]], list[int]],
+) -> None:
+    epochs, eta, first, curves, order = search
+    config = HyperbandConfig(name="hyperband", min_epochs=first, reduction_factor=eta)
+    found = Curves(config, epochs)
+    brackets = [Halving(rungs, eta) for rungs in config.brackets(epochs)]
+    trials = [found.start() for _ in curves]
+    ended: set[int] = set()
+    for index, finished, value in arrivals(curves, order):
+        if index in ended or finished == epochs:
+            continue
+        bracket = brackets[bracket_of("curves", trials[index].number, len(brackets), eta)]
+        pruned = found.is_pruned(trials[index], finished, value)
+        assert pruned == bracket.is_pruned(finished, value), (index, finished)
+        if pruned:
+            ended.add(index)
+
+
+def bracket_of(study: str, number: int, num_brackets: int, eta: int) -> int:
+    """Deal a trial to a bracket as Optuna documents it: by a hash, shares as in the paper."""
+    shares = [math.ceil(num_brackets * eta**s / (s + 1)) for s in reversed(range(num_brackets))]
+    place = binascii.crc32(f"{study}_{number}".encode()) % sum(shares)
+    for bracket, share in enumerate(shares):
+        place -= share
+        if place < 0:
+            return bracket
+    raise AssertionError(place)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "eta", "first", "number"),
+    [
+        (243, 3, 1, 6),
+        (243, 3, None, 3),
+        (125, 5, 1, 4),
+        (200, 3, 5, 4),
+        (8, 2, 1, 4),
+        (2, 3, 1, 1),
+    ],
+)
+def test_hyperband_has_the_exact_number_of_brackets(
+    epochs: int, eta: int, first: int | None, number: int
+) -> None:
+    config = HyperbandConfig(name="hyperband", min_epochs=first, reduction_factor=eta)
+    curves = Curves(config, epochs)
+    curves.is_pruned(curves.start(), 1, 0.5)
+    assert len(config.brackets(epochs)) == number
+    assert len(curves.study.pruner._pruners) == number  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("epochs", [2, 7, 12, 200])
+def test_the_median_is_first_asked_after_half_of_the_epochs(epochs: int) -> None:
+    config = MedianConfig(num_startup_trials=3)
+    curves = Curves(config, epochs)
+    for _ in range(3):
+        curves.complete([0.9] * epochs)
+    bad = curves.start()
+    judged = [n for n in range(1, epochs + 1) if curves.is_pruned(bad, n, 0.1)]
+    assert judged[0] == max(1, epochs // 2)
+    assert tuple(judged[:-1]) == config.brackets(epochs)[0]
+
+
+def test_the_median_is_asked_at_its_interval() -> None:
+    config = MedianConfig(num_startup_trials=1, warmup_epochs=3, interval_epochs=4)
+    curves = Curves(config, 20)
+    curves.complete([0.9] * 20)
+    bad = curves.start()
+    judged = [n for n in range(1, 20) if curves.is_pruned(bad, n, 0.1)]
+    assert judged == [3, 7, 11, 15, 19]
+    assert config.brackets(20) == (tuple(judged),)
+
+
+def test_the_median_prunes_nothing_before_enough_trials_are_complete() -> None:
+    curves = Curves(MedianConfig(num_startup_trials=3), 4)
+    for number in range(3):
+        bad = curves.start()
+        assert not any(curves.is_pruned(bad, n, 0.0) for n in range(1, 4)), number
+        curves.complete([0.9] * 4)
+    assert curves.is_pruned(curves.start(), 2, 0.0)
+
+
+def test_a_trial_at_the_median_goes_on() -> None:
+    curves = Curves(MedianConfig(num_startup_trials=1), 4)
+    for value in (0.2, 0.5, 0.8):
+        curves.complete([value] * 4)
+    assert not curves.is_pruned(curves.start(), 2, 0.5)
+    assert curves.is_pruned(curves.start(), 2, 0.49)
+
+
+def test_without_a_pruner_every_trial_goes_on() -> None:
+    curves = Curves(NoPruner(name="none"), 4)
+    for _ in range(8):
+        curves.complete([0.9] * 4)
+    bad = curves.start()
+    assert not any(curves.is_pruned(bad, n, 0.0) for n in range(1, 5))
+
+
+def first_point(sampler: optuna.samplers.BaseSampler) -> float:
+    study = optuna.create_study(sampler=sampler)
+    return study.ask().suggest_float("x", 0, 1)
+
+
+@pytest.mark.parametrize("name", ["random", "tpe"])
+def test_every_trial_has_another_seed(name: str) -> None:
+    config = SamplerConfig.model_validate({"name": name})
+    points = [first_point(build_sampler(config, 0, number)) for number in range(20)]
+    assert len(set(points)) == 20
+    assert points[0] != first_point(build_sampler(config, 1, 0))
+    assert points == [first_point(build_sampler(config, 0, number)) for number in range(20)]
+
+
+def test_the_samplers_are_the_ones_that_were_asked_for() -> None:
+    assert type(build_sampler(SamplerConfig(name="random"), 0, 0)) is RandomSampler
+    assert type(build_sampler(SamplerConfig(name="tpe"), 0, 0)) is TPESampler
+
+
+def history(spec: StudySpec, number: int) -> optuna.Study:
+    """Run a few random trials of a space with conditional parameters."""
+    study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed=3))
+    for index in range(number):
+        trial = study.ask()
+        params = sample(spec.search, trial)
+        bonus = 0.5 if params["method.drg.stages"] == "1+2" else 0.0
+        study.tell(trial, bonus + index / 100)
+    return study
+
+
+@pytest.fixture
+def spec(make_spec: Callable[..., StudySpec]) -> StudySpec:
+    return make_spec(preset="digits-drg-dsr")
+
+
+def test_a_proposal_can_be_repeated_from_its_history(spec: StudySpec) -> None:
+    config = SamplerConfig(num_startup_trials=5)
+    proposals = []
+    for _ in range(2):
+        study = history(spec, 12)
+        study.sampler = build_sampler(config, 7, 12)
+        proposals.append(sample(spec.search, study.ask()))
+    assert proposals[0] == proposals[1]
+
+
+def test_parallel_workers_do_not_propose_the_same_point(spec: StudySpec) -> None:
+    study = history(spec, 12)
+    proposals = []
+    for number in range(12, 20):
+        study.sampler = build_sampler(SamplerConfig(num_startup_trials=5), 7, number)
+        proposals.append(str(sample(spec.search, study.ask())))
+    assert len(set(proposals)) == 8
+
+
+def test_tpe_samples_conditional_parameters_together_with_the_others(
+    spec: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = history(spec, 30)
+    alone: list[str] = []
+    independent = TPESampler.sample_independent
+
+    def spy(sampler: TPESampler, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+        alone.append(name)
+        return independent(sampler, study, trial, name, distribution)
+
+    monkeypatch.setattr(TPESampler, "sample_independent", spy)
+    teachers = 0
+    for number in range(30, 50):
+        study.sampler = build_sampler(SamplerConfig(num_startup_trials=5), 0, number)
+        trial = study.ask()
+        params = sample(spec.search, trial)
+        teachers += "method.drg.teacher" in params
+        study.tell(trial, 0.5)
+    assert teachers > 0
+    assert alone == []
+
+
+def test_the_sampler_warns_of_nothing(spec: StudySpec) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sampler = build_sampler(SamplerConfig(num_startup_trials=2), 0, 9)
+    study = history(spec, 9)
+    study.sampler = sampler
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample(spec.search, study.ask())
+    assert len(study.get_trials(states=(TrialState.RUNNING,))) == 1
+
+
+def test_the_first_trials_are_random_before_tpe_takes_over(spec: StudySpec) -> None:
+    study = history(spec, 4)
+    proposals = []
+    for startup in (5, 4, 5):
+        study = history(spec, 4)
+        study.sampler = build_sampler(SamplerConfig(num_startup_trials=startup), 0, 4)
+        proposals.append(sample(spec.search, study.ask()))
+    assert proposals[0] == proposals[2] != proposals[1]
+    study = history(spec, 4)
+    study.sampler = build_sampler(SamplerConfig(num_startup_trials=5), 0, 4)
+    assert study.ask().relative_params == {}
