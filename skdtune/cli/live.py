@@ -1,0 +1,167 @@
+"""The live table of ``launch`` and ``status --watch``, and its plain form where nobody watches."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from skdtune.search.storage import DATABASE_ERRORS
+from skdtune.study_results import Progress, WorkerStatus, read_progress
+
+if TYPE_CHECKING:
+    from skdtune.engines.local import LocalSupervisor
+    from skdtune.search.study import StoredStudy
+
+_REFRESH_S = 1.0
+_PLAIN_REFRESH_S = 10.0
+_AWAY = "the storage does not answer; the workers are kept, trying again"
+
+
+class LiveView:
+    """Shows a study while its workers train; one line every ten seconds without a terminal.
+
+    Args:
+        stored: The study.
+        supervisor: The workers started here, for their restarts.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, stored: StoredStudy, supervisor: LocalSupervisor, *, quiet: bool) -> None:
+        self._stored = stored
+        self._supervisor = supervisor
+        self._quiet = quiet
+        self._started = time.monotonic()
+        self._next = 0.0
+        self._message = ""
+        self._last_line = ""
+        # What people wrote (a description, an error) is text, however much it looks like markup.
+        console = Console(stderr=True, markup=False, emoji=False)
+        shown = console.is_terminal and not quiet
+        self._live = Live(console=console, auto_refresh=False) if shown else None
+
+    def __enter__(self) -> LiveView:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, message: str) -> None:
+        """Show a message with the table from now on."""
+        self._message = message
+        if self._live is None:
+            click.echo(message, err=True)
+
+    def refresh(self, *, last: bool = False) -> None:
+        """Read the study and show it, if it is time to."""
+        now = time.monotonic()
+        if self._quiet or (now < self._next and not last):
+            return
+        self._next = now + (_REFRESH_S if self._live else _PLAIN_REFRESH_S)
+        try:
+            progress = read_progress(self._stored)
+        except DATABASE_ERRORS:
+            if self._message != _AWAY:
+                self.say(_AWAY)
+            return
+        if self._message == _AWAY:
+            self._message = ""
+        if self._live is not None:
+            self._live.update(self._render(progress), refresh=True)
+        else:
+            line = progress_line(progress) + self._starting(progress)
+            if not (last and line == self._last_line):
+                click.echo(line, err=True)
+            self._last_line = line
+
+    def _starting(self, progress: Progress) -> str:
+        """Explain the seconds in which nothing happens yet."""
+        idle = not progress.workers and not progress.finished and not self._supervisor.stopping
+        return "; workers are starting" if idle and progress.counts["waiting"] else ""
+
+    def _render(self, progress: Progress) -> Group:
+        passed = format_seconds(time.monotonic() - self._started)
+        restarts = sum(worker.restarts for worker in self._supervisor.workers)
+        footer = f"{passed} passed, {len(self._supervisor.workers)} workers"
+        footer += f", {restarts} restarts" if restarts else ""
+        footer += f", logs in {self._supervisor.log_dir}"
+        return Group(progress_view(progress), footer + self._starting(progress), self._message)
+
+
+def progress_view(progress: Progress) -> Group:
+    """Draw where a study stands: trials by state, best so far, time left, its workers."""
+    # In a grid the bar ends its line also where there is no terminal.
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        ProgressBar(total=progress.num_trials, completed=progress.num_finished, width=24),
+        progress_line(progress),
+    )
+    title = Text.assemble((progress.study, "bold"), "  ", progress.description)
+    parts: list[object] = [title, bar]
+    if progress.workers:
+        parts.append(_worker_table(progress))
+    return Group(*parts)  # type: ignore[arg-type]
+
+
+def _worker_table(progress: Progress) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("host", "pid", "device", "trial", "epoch", "since", "last sign of life"):
+        table.add_column(column, justify="right" if column in ("pid", "trial") else "left")
+    for worker in progress.workers:
+        table.add_row(*_worker_row(worker, progress.epochs_per_trial))
+    return table
+
+
+def _worker_row(worker: WorkerStatus, epochs: int) -> tuple[str, ...]:
+    attempt = f" (attempt {worker.attempt})" if worker.attempt > 1 else ""
+    return (
+        worker.host,
+        str(worker.pid),
+        worker.device,
+        f"{worker.trial}{attempt}",
+        f"{worker.epochs}/{epochs}",
+        format_seconds(worker.seconds),
+        f"{worker.silent_s:.0f} s ago",
+    )
+
+
+def progress_line(progress: Progress) -> str:
+    """Write where a study stands in one line."""
+    counts = ", ".join(f"{number} {state}" for state, number in progress.counts.items() if number)
+    best = (
+        f"best {progress.best_value:.4f} (trial {progress.best_trial})"
+        if progress.best_value is not None
+        else "no trial complete yet"
+    )
+    left = "" if progress.eta_s is None else f"; about {format_seconds(progress.eta_s)} left"
+    if progress.finished:
+        left = "; finished"
+    return f"{progress.num_finished}/{progress.num_trials} trials: {counts}; {best}{left}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration for people: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    whole = round(seconds)
+    for size, unit, small_size, small_unit in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // small_size} {small_unit}"
+    return f"{whole} s"

@@ -1,0 +1,33 @@
+"""The command line: its root group and its commands.
+
+Command modules import what they need inside of the commands, so that ``--help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import click
+
+from skdtune import __version__
+from skdtune.cli.application import common_options
+from skdtune.cli.create import create_study, studies
+from skdtune.cli.look import best, dashboard, status, trials
+from skdtune.cli.run import launch, worker
+from skdtune.cli.storage import storage
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
+@click.version_option(__version__, prog_name="skdtune", message="%(prog)s %(version)s")
+@common_options
+def cli() -> None:
+    r"""Hyperparameter search for self-knowledge distillation.
+
+    \b
+    skdtune create-study digits-drg-dsr    define a study from a preset
+    skdtune launch digits-drg-dsr          train its trials on all GPUs, or on the CPU
+    skdtune best digits-drg-dsr            the best trial beside the published setting
+    skdtune dashboard                      look at everything in the browser
+    """
+
+
+for _command in (studies, create_study, worker, launch, status, best, trials, dashboard, storage):
+    cli.add_command(_command)

@@ -1,0 +1,209 @@
+"""``skdtune worker`` and ``skdtune launch``."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from skdtune.cli.application import Application, common_options, pass_application, say
+from skdtune.home import HOME_VARIABLE, STORAGE_VARIABLE
+
+if TYPE_CHECKING:
+    from skdtune.engines.local import LocalSupervisor
+    from skdtune.search.study import StoredStudy
+    from skdtune.signals import StopRequest
+
+
+@click.command()
+@click.argument("study")
+@click.option("--device", help="cpu, cuda or cuda:1.  [default: the first GPU, else the CPU]")
+@click.option("--max-trials", type=click.IntRange(min=1), help="Leave after so many trials.")
+@click.option("--drain", is_flag=True, help="Leave as soon as no trial waits.")
+@click.option("--prepare", is_flag=True, help="Fetch and decode the data, take no trial.")
+@common_options
+@pass_application
+def worker(
+    application: Application,
+    study: str,
+    device: str | None,
+    max_trials: int | None,
+    drain: bool,
+    prepare: bool,
+) -> int:
+    """Take trials of STUDY from the queue and train them, one after the other.
+
+    Ctrl-C or SIGTERM gives the trial in hand back and leaves; SIGUSR1 finishes it first.
+    """
+    from skdtune.signals import StopRequest
+
+    application.configure_logging()
+    if prepare:
+        from skdtune.search.worker import prepare_data
+
+        prepare_data(study, storage=application.url, at=application.home)
+        return 0
+    with StopRequest() as stop:
+        # Torch takes a while to import; a signal must be understood before.
+        from skdtune.search.worker import run_worker
+
+        finished = run_worker(
+            study,
+            storage=application.url,
+            device=device,
+            max_trials=max_trials,
+            drain=drain,
+            at=application.home,
+            stop=stop,
+        )
+        if application.verbosity >= 0:
+            click.echo(f"{finished} trials finished by this worker", err=True)
+        return stop.exit_code
+
+
+@click.command()
+@click.argument("study")
+@click.option("--gpus", metavar="all|0,1|none", help="GPUs to use.  [default: all, if any]")
+@click.option(
+    "--workers", type=click.IntRange(1, 512), help="Workers in all.  [default: see above]"
+)
+@click.option("--workers-per-gpu", type=click.IntRange(1, 64), default=1, show_default=True)
+@common_options
+@pass_application
+def launch(
+    application: Application,
+    study: str,
+    gpus: str | None,
+    workers: int | None,
+    workers_per_gpu: int,
+) -> int:
+    """Start workers for STUDY on this machine and follow them to the end.
+
+    One worker per GPU, or per core without GPUs. The first Ctrl-C lets every worker finish its
+    trial, the second gives the trials back to the queue, the third ends everything at once.
+    """
+    from skdtune.engines.local import LocalSupervisor, plan_slots
+    from skdtune.search.heartbeat import SUPERVISED_VARIABLE
+    from skdtune.search.study import load_study
+    from skdtune.signals import StopRequest
+    from skdtune.study_results import read_progress
+
+    slots = plan_slots(gpus, workers, workers_per_gpu)
+    stored = load_study(study, storage=application.url)
+    if read_progress(stored).finished:
+        click.echo(f"{study} is finished already: skdtune best {study}")
+        return 0
+    environment = {
+        STORAGE_VARIABLE: application.url,
+        HOME_VARIABLE: str(application.home.path),
+    }
+    if stored.spec.data.name != "digits":
+        _prepare(study, environment)
+    supervisor = LocalSupervisor(
+        study=study,
+        slots=slots,
+        environment={**environment, SUPERVISED_VARIABLE: str(os.getpid())},
+        log_dir=application.home.logs / study,
+        give_back=lambda pid: _give_back(stored, pid),
+    )
+    with StopRequest() as stop:
+        supervisor.start()
+        try:
+            _follow(supervisor, stored, stop, quiet=application.verbosity < 0)
+        except KeyboardInterrupt:
+            _give_all_back(supervisor)
+        finally:
+            supervisor.kill()
+    return _outcome(application, supervisor, stored, stop)
+
+
+def _prepare(study: str, environment: dict[str, str]) -> None:
+    """Fetch and decode the data once, where a person sees the progress, before any worker."""
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "skdtune", "-q", "worker", study, "--prepare"]
+    prepared = subprocess.run(command, env={**os.environ, **environment}, check=False)
+    if prepared.returncode != 0:
+        # It has said why.
+        raise SystemExit(prepared.returncode)
+
+
+def _follow(
+    supervisor: LocalSupervisor, stored: StoredStudy, stop: StopRequest, *, quiet: bool
+) -> None:
+    """Look after the workers and show the study until the last worker is gone."""
+    from skdtune.cli.live import LiveView
+
+    with LiveView(stored, supervisor, quiet=quiet) as view:
+        while supervisor.poll():
+            if stop.interrupted and not supervisor.stopping:
+                by_keyboard = stop.exit_code != 0
+                view.say(
+                    "finishing the trials in hand; Ctrl-C again gives them back to the queue"
+                    if by_keyboard
+                    else "giving the trials in hand back to the queue"
+                )
+                supervisor.drain() if by_keyboard else supervisor.interrupt()
+            view.refresh()
+            time.sleep(0.2)
+        view.refresh(last=True)
+
+
+def _give_all_back(supervisor: LocalSupervisor) -> None:
+    """Ask all workers to leave now, and wait for them; another Ctrl-C ends the wait."""
+    click.echo("giving the trials back to the queue; Ctrl-C again ends the workers", err=True)
+    supervisor.interrupt()
+    deadline = time.monotonic() + 30
+    try:
+        while supervisor.poll() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        click.echo("ending the workers", err=True)
+
+
+def _give_back(stored: StoredStudy, pid: int) -> None:
+    from skdtune.engines.local import this_host
+    from skdtune.search.leases import reap_worker
+    from skdtune.search.storage import DATABASE_ERRORS
+
+    try:
+        numbers = reap_worker(stored.engine, stored.study_id, this_host(), pid)
+    except DATABASE_ERRORS:
+        # The database is away; the lease will run out, and any worker gives the trial back.
+        return
+    for number in numbers:
+        click.echo(f"trial {number} waits again: its worker {pid} died", err=True)
+
+
+def _outcome(
+    application: Application,
+    supervisor: LocalSupervisor,
+    stored: StoredStudy,
+    stop: StopRequest,
+) -> int:
+    """Say how it went, and return the exit code."""
+    from skdtune.engines.local import last_line
+    from skdtune.errors import InputError, SkdtuneError
+    from skdtune.study_results import read_progress
+
+    progress = read_progress(stored)
+    name = stored.study.study_name
+    if stop.requested:
+        left = progress.num_trials - progress.num_finished
+        click.echo(f"stopped; {left} trials wait: skdtune launch {name}", err=True)
+        return stop.exit_code
+    wrong = [worker for worker in supervisor.workers if worker.exit_code not in (0, 130, None)]
+    if wrong and not progress.finished:
+        message = last_line(wrong[0].log).removeprefix("skdtune: ")
+        if wrong[0].exit_code == 2:
+            raise InputError(message)
+        raise SkdtuneError(f"{message} (log: {wrong[0].log})")
+    say(
+        application,
+        f"{name}: {progress.counts['complete']} complete, {progress.counts['pruned']} pruned, "
+        f"{progress.counts['failed']} failed",
+    )
+    return 0 if progress.counts["complete"] else 1
