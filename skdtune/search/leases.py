@@ -6,9 +6,12 @@ the queue keeps its number, parameters and curve; nothing is cloned.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from skdtune.errors import LeaseLostError
 from skdtune.search.schema import leases, now, steps, trial_system_attributes, trials
 
 #: Seconds without a renewal after which a lease may be reaped.
@@ -71,6 +75,29 @@ def renew(engine: sa.Engine, trial_id: int, token: str) -> bool:
             sa.update(leases).where(*_held(trial_id, token)).values(renewed_at=now(connection))
         )
         return renewed.rowcount == 1
+
+
+@contextlib.contextmanager
+def fenced(engine: sa.Engine, trial_id: int, token: str) -> Iterator[None]:
+    """Let this thread commit nothing to the storage unless the trial is still its own.
+
+    The lease is looked at inside each transaction, under a lock: between a look and a later write
+    another worker could take the trial, or its key could come to belong to another study.
+
+    Raises:
+        LeaseLostError: From any transaction of this thread, which is then rolled back.
+    """
+    thread = threading.get_ident()
+
+    def require_lease(connection: sa.Connection) -> None:
+        if threading.get_ident() == thread and not _is_held(connection, trial_id, token):
+            raise LeaseLostError("the lease was lost")
+
+    sa.event.listen(engine, "commit", require_lease)
+    try:
+        yield
+    finally:
+        sa.event.remove(engine, "commit", require_lease)
 
 
 def release(engine: sa.Engine, trial_id: int, token: str) -> bool:
@@ -179,11 +206,24 @@ def _held(trial_id: int, token: str) -> tuple[sa.ColumnElement[bool], ...]:
     return (leases.c.trial_id == trial_id, leases.c.owner == token)
 
 
+def _is_held(connection: sa.Connection, trial_id: int, token: str) -> bool:
+    # A study may have been deleted, and the key of its trial given out again in another one.
+    same = sa.and_(trials.c.trial_id == leases.c.trial_id, trials.c.study_id == leases.c.study_id)
+    query = (
+        sa.select(leases.c.trial_id)
+        .join(trials, same)
+        .where(*_held(trial_id, token))
+        .with_for_update(read=True, of=leases)
+    )
+    return connection.execute(query).first() is not None
+
+
 def _write_lease(
     connection: sa.Connection, study_id: int, trial_id: int, worker: WorkerIdentity
 ) -> int:
     clock = now(connection)
     held = {
+        "study_id": study_id,
         "owner": worker.token,
         "host": worker.host,
         "pid": worker.pid,
@@ -191,15 +231,14 @@ def _write_lease(
         "claimed_at": clock,
         "renewed_at": clock,
     }
-    known = connection.scalar(sa.select(leases.c.attempt).where(leases.c.trial_id == trial_id))
-    attempt = (known or 0) + 1
+    there = leases.c.trial_id == trial_id
+    known = connection.execute(sa.select(leases.c.attempt, leases.c.study_id).where(there)).first()
+    attempt = known.attempt + 1 if known is not None and known.study_id == study_id else 1
     if known is None:
-        new = {"trial_id": trial_id, "study_id": study_id, "attempt": attempt, **held}
+        new = {"trial_id": trial_id, "attempt": attempt, **held}
         connection.execute(sa.insert(leases).values(new))
     else:
-        connection.execute(
-            sa.update(leases).where(leases.c.trial_id == trial_id).values(attempt=attempt, **held)
-        )
+        connection.execute(sa.update(leases).where(there).values(attempt=attempt, **held))
     return attempt
 
 

@@ -75,14 +75,12 @@ class TrialReporter:
     Args:
         stored: The study.
         trial: The trial in hand.
-        is_owner: Asks the storage whether the trial is still this worker's.
         is_stopped: Tells whether the worker must leave the trial at once.
         on_epoch: Called after each epoch, for progress on the terminal.
     """
 
     stored: StoredStudy
     trial: optuna.Trial
-    is_owner: Callable[[], bool]
     is_stopped: Callable[[], bool]
     on_epoch: Callable[[EpochReport], None]
     epochs: list[EpochReport] = field(default_factory=list)
@@ -93,9 +91,6 @@ class TrialReporter:
 
     def epoch_finished(self, report: EpochReport) -> Verdict:
         """Store the validation accuracy of an epoch and judge the trial if it is at a rung."""
-        # A worker that slept through its lease must not write into its successor's curve.
-        if not self.is_owner():
-            return Verdict.INTERRUPT
         self.epochs.append(report)
         self.stored.study._storage.set_trial_intermediate_value(
             self.trial._trial_id, report.epoch, report.val_accuracy

@@ -179,8 +179,9 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
             study_id=study_id, direction=StudyDirection.MAXIMIZE, objective=0
         )
     )
-    # SQLite gives the keys of a deleted study out again; its workers must not reach into this one.
-    connection.execute(sa.delete(schema.leases).where(schema.leases.c.study_id == study_id))
+    # SQLite gives the keys of deleted trials out again: their workers must not reach into these.
+    there = sa.select(schema.trials.c.trial_id)
+    connection.execute(sa.delete(schema.leases).where(schema.leases.c.trial_id.not_in(there)))
     user = {
         SPEC_ATTRIBUTE: spec.to_json(),
         DIGEST_ATTRIBUTE: spec.digest,

@@ -163,7 +163,7 @@ class Worker:
         )
         finished = False
         try:
-            with heartbeat:
+            with heartbeat, leases.fenced(self._engine, claim.trial_id, self.identity.token):
                 finished = self._train(claim, heartbeat)
         except (LeaseLostError, UpdateFinishedTrialError):
             logger.debug("trial %d was left", claim.number, exc_info=True)
@@ -193,7 +193,6 @@ class Worker:
         reporter = TrialReporter(
             self.stored,
             trial,
-            is_owner=heartbeat.beat,
             is_stopped=lambda: self.stop.interrupted or heartbeat.lost,
             on_epoch=lambda report: self._log_epoch(claim, report),
         )
@@ -201,24 +200,23 @@ class Worker:
         logger.info("trial %d starts on %s%s", claim.number, self.identity.device, again)
         try:
             verdict = run_trial(resolve_trial(self.stored, trial), self.store, reporter)
-        except (UpdateFinishedTrialError, *DATABASE_ERRORS):
+        except (LeaseLostError, UpdateFinishedTrialError, *DATABASE_ERRORS):
             # Nothing that the trial did: it is not the one to fail.
             raise
         except NonFiniteLossError as error:
             # Pruned, not failed: the sampler must learn that this corner is bad.
-            self._fail(reporter, heartbeat, "nan", str(error), TrialState.PRUNED)
+            self._fail(reporter, "nan", str(error), TrialState.PRUNED)
             return True
         except Exception as error:
             self._require_same_study()
             logger.warning("trial %d failed", claim.number, exc_info=True)
-            self._fail(reporter, heartbeat, *_failure(error), TrialState.FAIL)
+            self._fail(reporter, *_failure(error), TrialState.FAIL)
             return True
-        return self._finish(reporter, heartbeat, verdict)
+        return self._finish(reporter, verdict)
 
-    def _finish(self, reporter: TrialReporter, heartbeat: Heartbeat, verdict: Verdict) -> bool:
+    def _finish(self, reporter: TrialReporter, verdict: Verdict) -> bool:
         if verdict is Verdict.INTERRUPT:
             return False
-        _require_lease(heartbeat)
         trial, study = reporter.trial, self.stored.study
         if verdict is Verdict.PRUNE:
             study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
@@ -237,12 +235,10 @@ class Worker:
     def _fail(
         self,
         reporter: TrialReporter,
-        heartbeat: Heartbeat,
         kind: str,
         reason: str,
         state: TrialState,
     ) -> None:
-        _require_lease(heartbeat)
         trial = reporter.trial
         trial.set_user_attr("failure_kind", kind)
         trial.set_user_attr("failure_reason", reason)
@@ -270,12 +266,6 @@ class Worker:
             report.val_accuracy,
             report.seconds,
         )
-
-
-def _require_lease(heartbeat: Heartbeat) -> None:
-    """Prove the ownership right before the last write."""
-    if not heartbeat.beat():
-        raise LeaseLostError("the lease was lost")
 
 
 def _failure(error: Exception) -> tuple[str, str]:

@@ -137,13 +137,12 @@ def test_a_trial_that_is_ended_at_the_last_moment_stays_as_it_was_ended(
     code = f"""
 import optuna
 from optuna.trial import TrialState
-from skdtune.search import worker
-require = worker._require_lease
-def end_at_once(heartbeat):
-    require(heartbeat)
-    study = optuna.load_study(study_name="tiny", storage={sqlite_url!r})
-    study._storage.set_trial_state_values(heartbeat._trial_id, TrialState.FAIL)
-worker._require_lease = end_at_once
+tell = optuna.Study.tell
+def tell_too_late(study, trial, *arguments, **settings):
+    outside = optuna.load_study(study_name="tiny", storage={sqlite_url!r})
+    outside._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    return tell(study, trial, *arguments, **settings)
+optuna.Study.tell = tell_too_late
 """
     search = make_search(sqlite_url, "budget.epochs=1", num_trials=2)
     process = start_worker(search, code=code)
@@ -233,6 +232,36 @@ def test_a_worker_does_not_go_on_with_a_study_made_anew_under_the_name(
     assert re.search(r"was (deleted|made anew) while this worker ran", worker.err)
     assert anew.states == ["WAITING"]
     assert anew.curve(0) == {}
+
+
+def test_a_study_made_anew_between_two_statements_of_an_epoch_is_not_written_into(
+    sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
+) -> None:
+    code = f"""
+import optuna
+from optuna.storages import RDBStorage
+from skdtune.presets import load_spec
+from skdtune.search.study import create_study
+write = RDBStorage.set_trial_intermediate_value
+def too_late(storage, trial_id, step, value):
+    if step == 1:
+        spec = load_spec("digits-baseline", name="tiny", num_trials=1)
+        optuna.delete_study(study_name="tiny", storage={sqlite_url!r})
+        create_study(spec, storage={sqlite_url!r})
+        print("made anew")
+    write(storage, trial_id, step, value)
+RDBStorage.set_trial_intermediate_value = too_late
+"""
+    search = make_search(sqlite_url, num_trials=1)
+    old = search.stored.study._study_id
+    worker = start_worker(search, code=code)
+    assert worker.wait() == 2
+    assert worker.out == "made anew\n"
+    assert "was made anew while this worker ran" in worker.err
+    anew = optuna.load_study(study_name="tiny", storage=search.stored.storage)
+    assert anew._study_id == old, "the key was not given out again: this test shows nothing"
+    assert [trial.state.name for trial in anew.trials] == ["WAITING"]
+    assert anew.trials[0].intermediate_values == {}
 
 
 def test_the_memory_of_the_host_running_out_is_an_oom_too(

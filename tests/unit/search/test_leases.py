@@ -5,12 +5,14 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from skdtune.errors import LeaseLostError
 from skdtune.search import leases, schema
 from skdtune.search.leases import Claim, WorkerIdentity
 from skdtune.search.study import StoredStudy, create_study, load_study
@@ -384,3 +386,69 @@ def test_a_study_made_anew_owes_nothing_to_the_workers_of_the_old_one(
     if new.study_id == old.study_id:
         assert not leases.renew(new.engine, claimed.trial_id, ALICE.token)
     assert states(new) == ["WAITING"] * 5
+
+
+def test_a_thread_within_the_fence_commits_nothing_once_the_trial_is_not_its_own(
+    make_study: MakeStudy,
+) -> None:
+    stored = make_study()
+    claimed = claim(stored)
+    storage, trial_id = stored.storage, claimed.trial_id
+    with leases.fenced(stored.engine, trial_id, ALICE.token):
+        storage.set_trial_intermediate_value(trial_id, 0, 0.5)
+        in_another_thread(lambda: leases.release(stored.engine, trial_id, ALICE.token))
+        for write in (
+            lambda: storage.set_trial_intermediate_value(trial_id, 1, 0.5),
+            lambda: storage.set_trial_user_attr(trial_id, "seed", 1),
+            lambda: storage.set_trial_system_attr(trial_id, "curves", 1),
+            lambda: storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.5]),
+        ):
+            with pytest.raises(LeaseLostError):
+                write()
+        in_another_thread(lambda: storage.set_trial_user_attr(trial_id, "other", 1))
+    storage.set_trial_user_attr(trial_id, "later", 1)
+    trial = stored.study.get_trials()[0]
+    assert (trial.state, trial.intermediate_values) == (TrialState.WAITING, {0: 0.5})
+    assert trial.user_attrs == {"other": 1, "later": 1}
+
+
+def test_the_fence_holds_against_a_successor_and_lets_it_write(make_study: MakeStudy) -> None:
+    stored = make_study()
+    claimed = claim(stored)
+    with leases.fenced(stored.engine, claimed.trial_id, ALICE.token):
+
+        def take_over() -> None:
+            leases.release(stored.engine, claimed.trial_id, ALICE.token)
+            assert claim(stored, BOB).attempt == 2
+            with leases.fenced(stored.engine, claimed.trial_id, BOB.token):
+                stored.storage.set_trial_user_attr(claimed.trial_id, "owner", "bob")
+
+        in_another_thread(take_over)
+        with pytest.raises(LeaseLostError):
+            stored.storage.set_trial_user_attr(claimed.trial_id, "owner", "alice")
+    assert stored.study.get_trials()[0].user_attrs == {"owner": "bob"}
+
+
+def test_a_lease_left_behind_by_a_deleted_study_says_nothing_of_a_trial_of_another(
+    make_study: MakeStudy,
+) -> None:
+    stored = make_study()
+    claimed = claim(stored)
+    with stored.engine.begin() as connection:
+        connection.execute(
+            sa.update(schema.leases).values(study_id=stored.study_id + 1, attempt=7)
+        )
+    with (
+        leases.fenced(stored.engine, claimed.trial_id, ALICE.token),
+        pytest.raises(LeaseLostError),
+    ):
+        stored.storage.set_trial_user_attr(claimed.trial_id, "owner", "alice")
+    with stored.engine.begin() as connection:
+        connection.execute(sa.update(schema.trials).values(state=TrialState.WAITING))
+    assert claim(stored, BOB).attempt == 1
+    assert [holder["number"] for holder in leases.holders(stored.engine, stored.study_id)] == [0]
+
+
+def in_another_thread(work: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pool.submit(work).result(timeout=60)

@@ -56,7 +56,6 @@ def take(stored: StoredStudy) -> optuna.Trial:
 
 def reporter_of(stored: StoredStudy, trial: optuna.Trial, **settings: Any) -> TrialReporter:
     told: dict[str, Any] = {
-        "is_owner": lambda: True,
         "is_stopped": lambda: False,
         "on_epoch": lambda report: None,
     }
@@ -111,16 +110,6 @@ def test_a_stop_is_passed_on_after_the_epoch_was_stored(stored: StoredStudy) -> 
     assert reporter.interrupted()
     assert reporter.epoch_finished(report(0)) is Verdict.INTERRUPT
     assert stored.study.trials[0].intermediate_values == {0: 0.5}
-
-
-def test_nothing_is_written_to_a_trial_that_belongs_to_somebody_else(stored: StoredStudy) -> None:
-    told: list[int] = []
-    reporter = reporter_of(
-        stored, take(stored), is_owner=lambda: False, on_epoch=lambda r: told.append(r.epoch)
-    )
-    assert reporter.epoch_finished(report(0)) is Verdict.INTERRUPT
-    assert stored.study.trials[0].intermediate_values == {}
-    assert told == []
 
 
 def test_the_value_is_the_mean_of_the_last_epochs_never_the_best(stored: StoredStudy) -> None:
