@@ -9,7 +9,9 @@
     │   └── StudyError              2   the study does not exist, or exists with another spec
     ├── NonFiniteLossError          1   a loss became NaN or infinite: the trial ends
     ├── LeaseLostError              1   another worker owns the trial now
-    └── TooManyFailuresError        4   several trials in a row failed with the same error
+    ├── CheckpointError             1   a checkpoint cannot be written, or is of another training
+    ├── StorageAwayError            1   the storage did not answer for too long
+    └── StudyPausedError            4   the study is paused: somebody must look at the reason
 
 A message is one line: what is wrong, where, what was received, and what to do.
 """
@@ -57,7 +59,15 @@ class LeaseLostError(SkdtuneError):
     """Another worker owns the trial now; whatever this one would still write is refused."""
 
 
-class TooManyFailuresError(SkdtuneError):
-    """Several trials in a row failed with the same error: a restart would not help."""
+class CheckpointError(SkdtuneError):
+    """A checkpoint cannot be written, or does not fit the training that would go on from it."""
+
+
+class StorageAwayError(SkdtuneError):
+    """The storage did not answer for longer than a worker waits."""
+
+
+class StudyPausedError(SkdtuneError):
+    """The study is paused: a restart would not help before somebody has looked at the reason."""
 
     exit_code = 4

@@ -44,8 +44,12 @@ class Reporter(Protocol):
     def epoch_finished(self, report: EpochReport) -> Verdict:
         """Take note of an epoch and say how to go on."""
 
-    def interrupted(self) -> bool:
-        """Tell, between two steps, whether the training must be left at once."""
+    def interrupted(self, progress: float) -> bool:
+        """Tell, before a step, whether the training must be left at once.
+
+        Args:
+            progress: Share of the epoch's steps that are done, 0 to 1.
+        """
 
 
 class NullReporter:
@@ -55,6 +59,6 @@ class NullReporter:
         """Go on."""
         return Verdict.CONTINUE
 
-    def interrupted(self) -> bool:
+    def interrupted(self, progress: float) -> bool:
         """Never."""
         return False

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from skdtune.config import TrialConfig
 from skdtune.data.batches import Batch, DeviceImages, TrainBatches, val_batches
-from skdtune.errors import NonFiniteLossError
+from skdtune.errors import CheckpointError, NonFiniteLossError
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.registry import build_terms, required_stages
 from skdtune.models.resnet import build_backbone
@@ -24,6 +25,7 @@ from skdtune.report import EpochReport, Reporter, Verdict
 from skdtune.training.device import autocast, autocast_dtype
 from skdtune.training.evaluation import Evaluation, evaluate
 from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
+from skdtune.training.random_states import random_states, set_random_states
 
 
 class Interrupted(Exception):
@@ -63,8 +65,42 @@ class Trainer:
         self._optimizer = build_optimizer(config.optimizer, self.network, self.terms)
         self._schedule = Schedule(config.optimizer, config.budget.epochs, len(self._batches))
 
-    def run(self, reporter: Reporter) -> Verdict:
+    def state(self) -> dict[str, Any]:
+        """Return all that is needed to go on after a finished epoch: tensors and plain data.
+
+        The schedule is a function of the step, order and augmentation are functions of seed and
+        epoch: they need nothing.
+        """
+        return {
+            "network": self.network.state_dict(),
+            "terms": self.terms.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "random": random_states(self.device),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go back to a state; on the CPU the training then goes on bit by bit as it would have.
+
+        Raises:
+            CheckpointError: If the state is of another training. This one is unusable then.
+        """
+        try:
+            self.network.load_state_dict(state["network"])
+            self.terms.load_state_dict(state["terms"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            set_random_states(state["random"], self.device)
+        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            raise CheckpointError(
+                f"the state does not fit this training: {type(error).__name__}: {reason}"
+            ) from error
+
+    def run(self, reporter: Reporter, *, first_epoch: int = 0) -> Verdict:
         """Train to the last epoch, or until the reporter prunes or interrupts.
+
+        Args:
+            reporter: Takes note of each epoch.
+            first_epoch: Where to begin; the number of epochs that a loaded state has behind it.
 
         Returns:
             CONTINUE after the last epoch, PRUNE or INTERRUPT if the reporter ended it.
@@ -73,7 +109,7 @@ class Trainer:
             NonFiniteLossError: If a training loss became NaN or infinite.
         """
         try:
-            for epoch in range(self.config.budget.epochs):
+            for epoch in range(first_epoch, self.config.budget.epochs):
                 verdict = reporter.epoch_finished(self._run_epoch(epoch, reporter))
                 if verdict is not Verdict.CONTINUE:
                     return verdict
@@ -105,8 +141,8 @@ class Trainer:
             term.start_epoch(epoch)
         sums: dict[str, Tensor] = {}
         step = epoch * len(self._batches)
-        for batch in self._batches.epoch(epoch):
-            if reporter.interrupted():
+        for done, batch in enumerate(self._batches.epoch(epoch)):
+            if reporter.interrupted(done / len(self._batches)):
                 raise Interrupted
             set_lr(self._optimizer, self._schedule.lr(step))
             _accumulate(sums, self._train_step(batch, epoch))

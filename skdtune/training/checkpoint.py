@@ -1,0 +1,260 @@
+"""The checkpoints of one trial: whole or not there, checksummed, on any file system.
+
+    <url>/<study>-<lineage>/trial-00012/epoch-00007.attempt-002.ckpt
+
+A file is a magic line, a header line of JSON (whose checkpoint it is, and the checksum of what
+follows), and a payload of ``torch.save`` that is only ever read with ``weights_only=True``.
+
+Names carry the attempt: a worker that lost its trial can overwrite nothing of its successor's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import torch
+from fsspec.implementations.local import LocalFileSystem
+
+from skdtune.errors import CheckpointError
+
+#: Newest checkpoints that are kept: if the last one is damaged, the one before is there.
+NUM_KEPT = 2
+
+_MAGIC = b"skdtune checkpoint\n"
+_FORMAT = 1
+_NAME = re.compile(r"epoch-(\d{5,})\.attempt-(\d{3,})\.ckpt")
+_TEMPORARY = re.compile(r"\.epoch-(\d{5,})\.attempt-(\d{3,})\.ckpt\.tmp")
+
+
+@dataclass(frozen=True)
+class CheckpointOwner:
+    """Whose checkpoint it is; all of it must agree before one is used."""
+
+    study: str
+    """Name of the study."""
+
+    lineage: str
+    """Random token of the study's creation."""
+
+    number: int
+    """Number of the trial."""
+
+    config_hash: str
+    """Hash of the trial's full configuration."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after a finished epoch."""
+
+    epochs: int
+    """Finished epochs."""
+
+    attempt: int
+    """The attempt that wrote it."""
+
+    state: dict[str, Any]
+    """State of the trainer."""
+
+    curve: list[dict[str, Any]]
+    """The report of every finished epoch."""
+
+
+class TrialCheckpoints:
+    """The checkpoints of one trial, as one attempt writes and reads them.
+
+    Args:
+        url: A folder, or an fsspec URL such as ``s3://bucket/path``.
+        owner: Whose checkpoints they are.
+        attempt: Number of this attempt, from 1.
+    """
+
+    def __init__(self, url: str, owner: CheckpointOwner, attempt: int) -> None:
+        self._owner = owner
+        self._attempt = attempt
+        self._url = url if "://" in url else str(Path(url).expanduser().absolute())
+
+    def save(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> None:
+        """Write a checkpoint, then remove the ones that are not needed any more.
+
+        Raises:
+            CheckpointError: If it cannot be written; the ones before stay as they are.
+        """
+        name = f"epoch-{epochs:05d}.attempt-{self._attempt:03d}.ckpt"
+        try:
+            files, folder = self._open()
+            files.makedirs(folder, exist_ok=True)
+            self._write(files, folder, name, self._pack(epochs, state, curve))
+        except Exception as error:
+            raise CheckpointError(f"{self._where}/{name}: {_reason(error)}") from error
+        # An old checkpoint that stays is no harm; the new one is there.
+        with contextlib.suppress(Exception):
+            self._remove_older(files, folder)
+
+    def load(self, say: Callable[[str], None]) -> Checkpoint | None:
+        """Read the newest checkpoint that can be used, onto the CPU.
+
+        Args:
+            say: Told, in one line, of each checkpoint that cannot.
+
+        Returns:
+            The checkpoint; None if there is none that can be used.
+        """
+        try:
+            files, folder = self._open()
+            names = self._names(files, folder)
+            self._remove_temporary(files, folder)
+        except Exception as error:
+            say(f"the checkpoints in {self._where} cannot be read: {_reason(error)}")
+            return None
+        # The newest attempt first: what an older one still wrote after it had lost the trial
+        # is not what the storage knows.
+        for attempt, epochs, name in sorted(names, reverse=True):
+            if attempt > self._attempt:
+                continue
+            try:
+                return self._unpack(files.cat_file(f"{folder}/{name}"), epochs, attempt)
+            except Exception as error:
+                say(f"checkpoint {self._where}/{name} is not used: {_reason(error)}")
+        return None
+
+    def delete(self) -> None:
+        """Remove all checkpoints of the trial; best effort, and no harm if they are gone."""
+        with contextlib.suppress(Exception):
+            files, folder = self._open()
+            files.rm(folder, recursive=True)
+        with contextlib.suppress(Exception):
+            # The folder of the study, if this was its last trial.
+            if isinstance(files, LocalFileSystem):
+                os.rmdir(os.path.dirname(folder))
+
+    @property
+    def _where(self) -> str:
+        owner = self._owner
+        return (
+            f"{self._url.rstrip('/')}/{owner.study}-{owner.lineage[:8]}/trial-{owner.number:05d}"
+        )
+
+    def _open(self) -> tuple[Any, str]:
+        files, folder = fsspec.core.url_to_fs(self._where)
+        # Listings are remembered by some file systems; others write here too.
+        files.invalidate_cache()
+        return files, folder
+
+    def _pack(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> bytes:
+        payload = io.BytesIO()
+        torch.save({"state": state, "curve": curve}, payload)
+        content = payload.getvalue()
+        header = {
+            "format": _FORMAT,
+            **dataclasses.asdict(self._owner),
+            "epochs": epochs,
+            "attempt": self._attempt,
+            "length": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        return b"".join([_MAGIC, json.dumps(header).encode(), b"\n", content])
+
+    def _unpack(self, content: bytes, epochs: int, attempt: int) -> Checkpoint:
+        if not content.startswith(_MAGIC):
+            raise CheckpointError("it is damaged, or no checkpoint")
+        line, newline, payload = content[len(_MAGIC) :].partition(b"\n")
+        try:
+            header = json.loads(line)
+        except ValueError:
+            raise CheckpointError("its header is damaged") from None
+        if not newline or not isinstance(header, dict):
+            raise CheckpointError("its header is damaged")
+        self._require_ours(header, epochs, attempt)
+        if (header.get("length"), header.get("sha256")) != (
+            len(payload),
+            hashlib.sha256(payload).hexdigest(),
+        ):
+            raise CheckpointError("it is damaged: the checksum does not agree")
+        read = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        if len(read["curve"]) != epochs:
+            raise CheckpointError("its curve has another length than its epochs")
+        return Checkpoint(epochs, attempt, read["state"], read["curve"])
+
+    def _require_ours(self, header: dict[str, Any], epochs: int, attempt: int) -> None:
+        if header.get("format") != _FORMAT:
+            raise CheckpointError(f"its format is {header.get('format')!r}, not {_FORMAT}")
+        expected = {**dataclasses.asdict(self._owner), "epochs": epochs, "attempt": attempt}
+        for name, value in expected.items():
+            if header.get(name) != value:
+                raise CheckpointError(
+                    f"it is foreign: its {name} is {header.get(name)!r}, not {value!r}"
+                )
+
+    def _names(self, files: Any, folder: str) -> list[tuple[int, int, str]]:
+        found = []
+        for path in self._list(files, folder):
+            name = path.rpartition("/")[2]
+            if match := _NAME.fullmatch(name):
+                found.append((int(match[2]), int(match[1]), name))
+        return found
+
+    def _list(self, files: Any, folder: str) -> list[str]:
+        try:
+            return [str(path) for path in files.ls(folder, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def _write(self, files: Any, folder: str, name: str, content: bytes) -> None:
+        if isinstance(files, LocalFileSystem):
+            _write_whole(Path(folder) / name, content)
+        else:
+            # Object stores show an object only when it is whole; the checksum covers the rest.
+            files.pipe_file(f"{folder}/{name}", content)
+
+    def _remove_older(self, files: Any, folder: str) -> None:
+        mine = [found for found in self._names(files, folder) if found[0] <= self._attempt]
+        for _, _, name in sorted(mine, reverse=True)[NUM_KEPT:]:
+            files.rm_file(f"{folder}/{name}")
+
+    def _remove_temporary(self, files: Any, folder: str) -> None:
+        for path in self._list(files, folder):
+            match = _TEMPORARY.fullmatch(path.rpartition("/")[2])
+            if match and int(match[2]) < self._attempt:
+                files.rm_file(path)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a local file that is there in full or not at all, also after a power failure."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line why, without repeating the path."""
+    if isinstance(error, CheckpointError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
