@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 HOME_VARIABLE = "SKDTUNE_HOME"
 STORAGE_VARIABLE = "SKDTUNE_STORAGE"
+CHECKPOINTS_VARIABLE = "SKDTUNE_CHECKPOINTS"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Home:
     def logs(self) -> Path:
         """One log per launched worker."""
         return self.path / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What unfinished trials go on from."""
+        return self.path / "checkpoints"
 
     @property
     def artifacts(self) -> Path:
@@ -57,3 +63,8 @@ def home(path: str | None = None) -> Home:
 def storage_url(url: str | None = None, *, at: Home | None = None) -> str:
     """Return the storage named by the argument, by ``SKDTUNE_STORAGE``, or the default file."""
     return url or os.environ.get(STORAGE_VARIABLE) or (at or home()).storage_url
+
+
+def checkpoints_url(url: str | None = None, *, at: Home | None = None) -> str:
+    """Return where checkpoints lie: as named, by ``SKDTUNE_CHECKPOINTS``, or in the home."""
+    return url or os.environ.get(CHECKPOINTS_VARIABLE) or str((at or home()).checkpoints)

@@ -3,7 +3,8 @@
 ============  =====================================================  =========
 signal        meaning                                                exit code
 ============  =====================================================  =========
-SIGINT        leave the trial now, give it back to the queue         130
+SIGINT        finish the epoch if its end is near, else leave it     130
+              now; give the trial back to the queue
 SIGTERM       the same, as a scheduler or a supervisor asks for it   0
 SIGUSR1       finish the trial in hand, take no other                0
 SIGCONT       nothing: some schedulers send it ahead of SIGTERM      -
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -30,6 +32,7 @@ class StopRequest:
     def __init__(self) -> None:
         self._interrupted = threading.Event()
         self._draining = threading.Event()
+        self._interrupted_at = 0.0
         self._by_keyboard = False
         self._previous: dict[int, Any] = {}
 
@@ -50,6 +53,8 @@ class StopRequest:
 
     def interrupt(self) -> None:
         """Ask to leave the trial now."""
+        if not self.interrupted:
+            self._interrupted_at = time.monotonic()
         self._interrupted.set()
 
     def drain(self) -> None:
@@ -60,6 +65,11 @@ class StopRequest:
     def interrupted(self) -> bool:
         """The trial must be left now."""
         return self._interrupted.is_set()
+
+    @property
+    def interrupted_for_s(self) -> float:
+        """Seconds since the first signal to leave; 0 before it."""
+        return time.monotonic() - self._interrupted_at if self.interrupted else 0.0
 
     @property
     def requested(self) -> bool:

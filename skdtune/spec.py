@@ -22,6 +22,7 @@ from skdtune.config import (
     encode_stages,
 )
 from skdtune.errors import SpecError
+from skdtune.faults import FaultsConfig
 from skdtune.rungs import MedianConfig, PrunerConfig, judged_epochs
 from skdtune.space import Scalar, SearchSpace, StageSubsets, sampling_order
 
@@ -97,6 +98,9 @@ class StudySpec(Frozen):
 
     pruner: PrunerConfig = MedianConfig()
     """How weak trials are stopped early."""
+
+    faults: FaultsConfig = FaultsConfig()
+    """What happens to trials that fail."""
 
     num_trials: int = Field(default=50, ge=1, le=100_000)
     """Trials of the study, exactly."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import warnings
+from collections.abc import Sequence
 
 import optuna
 from optuna.pruners import (
@@ -95,6 +97,66 @@ class EpochHyperbandPruner(HyperbandPruner):
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Judge a trial at the end of an epoch, within its bracket."""
         return super().prune(study, in_finished_epochs(trial))
+
+    def bracket(self, study: optuna.Study, trial: FrozenTrial) -> int:
+        """Return the bracket of a trial; it follows from the study's name and its number."""
+        if not self._pruners:
+            self._try_initialization(study)
+        return self._get_bracket_id(study, trial)
+
+
+def rung_marks_beyond(study: optuna.Study, trial: FrozenTrial, num_finished: int) -> list[str]:
+    """Name the rung marks of a trial that lie beyond an epoch.
+
+    A trial that goes back to its last checkpoint is judged again at the rungs after it, and must
+    not be compared with what it had reached before.
+
+    Args:
+        study: The study with its pruner.
+        trial: The trial with the marks that Optuna's successive halving left on it.
+        num_finished: Finished epochs that the trial goes back to.
+    """
+    pruner = study.pruner
+    if isinstance(pruner, EpochHyperbandPruner):
+        skipped = pruner.bracket(study, trial)
+    elif isinstance(pruner, AshaPruner):
+        skipped = 0
+    else:
+        return []
+    first = int(pruner._min_resource or 1)
+    marks = []
+    rung = 0
+    while (mark := f"completed_rung_{rung}") in trial.system_attrs:
+        if first * pruner._reduction_factor ** (skipped + rung) > num_finished:
+            marks.append(mark)
+        rung += 1
+    return marks
+
+
+def describe_rank(trials: Sequence[FrozenTrial], number: int, epoch: int, value: float) -> str:
+    """Say in a sentence what a trial was compared with when it was pruned.
+
+    Args:
+        trials: The trials of the study.
+        number: The one that was pruned.
+        epoch: The epoch, counted from 0.
+        value: Its validation accuracy there.
+    """
+    others = {
+        trial.number: trial.intermediate_values[epoch]
+        for trial in trials
+        if trial.number != number and epoch in trial.intermediate_values
+    }
+    if not others:
+        return f"after epoch {epoch + 1} with {value:.4f}"
+    better = sorted((v, n) for n, v in others.items() if v > value)[::-1]
+    best = ", ".join(f"trial {n} {v:.4f}" for v, n in better[:3])
+    median = statistics.median(others.values())
+    return (
+        f"after epoch {epoch + 1} with {value:.4f}: place {len(better) + 1} of the "
+        f"{len(others) + 1} trials seen there, median of the others {median:.4f}"
+        + (f"; ahead: {best}" if best else "")
+    )
 
 
 def in_finished_epochs(trial: FrozenTrial) -> FrozenTrial:

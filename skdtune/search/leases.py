@@ -1,7 +1,9 @@
 """The queue: atomically take a waiting trial, prove that one is alive, give it back, reap it.
 
 Every function is one short transaction on the database's own clock. A trial that goes back to
-the queue keeps its number, parameters and curve; nothing is cloned.
+the queue keeps its number, parameters, curve and rung marks; nothing is cloned.
+
+Everybody locks a trial before its lease, so that no two processes wait for each other.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import contextlib
 import os
 import secrets
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,12 +19,19 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
+from sqlalchemy.dialects import postgresql, sqlite
 
 from skdtune.errors import LeaseLostError
-from skdtune.search.schema import leases, now, steps, trial_system_attributes, trials
+from skdtune.search.events import EventKind, num_finished_epochs, record
+from skdtune.search.schema import leases, now, own_studies, trials
 
 #: Seconds without a renewal after which a lease may be reaped.
 LEASE_S = 60.0
+
+LEASE_VARIABLE = "SKDTUNE_LEASE_SECONDS"
+
+#: Written out, not bound: only so does either database see that its partial index applies.
+IS_WAITING = sa.literal_column("trials.state = 'WAITING'", sa.Boolean)
 
 
 @dataclass(frozen=True)
@@ -35,109 +43,138 @@ class WorkerIdentity:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
 
+    def __str__(self) -> str:
+        """Name the worker for people."""
+        return f"{self.host}:{self.pid} ({self.device})"
+
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial in the hands of one worker."""
+    """A trial in the hands of one worker, for one attempt."""
 
+    study_id: int
     trial_id: int
     number: int
     attempt: int
+    worker: WorkerIdentity
 
 
-def claim(engine: sa.Engine, study_id: int, worker: WorkerIdentity) -> Claim | None:
-    """Take the waiting trial with the lowest number; None if none is waiting."""
+def lease_seconds() -> float:
+    """Return the length of a lease: ``SKDTUNE_LEASE_SECONDS``, else a minute."""
+    return float(os.environ.get(LEASE_VARIABLE) or LEASE_S)
+
+
+def claim(
+    engine: sa.Engine, study_id: int, worker: WorkerIdentity, lease_s: float = LEASE_S
+) -> Claim | None:
+    """Take the waiting trial with the lowest number; None if none waits, or the study is paused.
+
+    Args:
+        engine: The storage's engine.
+        study_id: The study to take a trial of.
+        worker: Who takes it.
+        lease_s: Seconds of silence after which anybody may give the trial back.
+    """
+    paused = sa.select(own_studies.c.study_id).where(
+        own_studies.c.study_id == study_id, own_studies.c.paused.is_not(None)
+    )
     query = (
         sa.select(trials.c.trial_id, trials.c.number)
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.WAITING)
+        .where(trials.c.study_id == study_id, IS_WAITING, ~paused.exists())
         .order_by(trials.c.number)
         .limit(1)
         # SQLite has no row locks; there the transaction itself holds the write lock.
-        .with_for_update(skip_locked=True)
+        .with_for_update(of=trials, skip_locked=True)
     )
     with engine.begin() as connection:
         row = connection.execute(query).first()
         if row is None:
             return None
+        started = sa.func.coalesce(trials.c.datetime_start, utc_now())
         connection.execute(
             sa.update(trials)
             .where(trials.c.trial_id == row.trial_id)
-            .values(state=TrialState.RUNNING, datetime_start=_utc_now())
+            .values(state=TrialState.RUNNING, datetime_start=started)
         )
-        attempt = _write_lease(connection, study_id, row.trial_id, worker)
-        return Claim(row.trial_id, row.number, attempt)
+        attempt = _write_lease(connection, study_id, row.trial_id, worker, lease_s)
+        claimed = Claim(study_id, row.trial_id, row.number, attempt, worker)
+        note(connection, claimed, EventKind.CLAIMED)
+        return claimed
 
 
-def renew(engine: sa.Engine, trial_id: int, token: str) -> bool:
+def renew(engine: sa.Engine, claimed: Claim) -> bool:
     """Prove that the owner is alive; False if the lease belongs to somebody else by now."""
     with engine.begin() as connection:
-        renewed = connection.execute(
-            sa.update(leases).where(*_held(trial_id, token)).values(renewed_at=now(connection))
-        )
-        return renewed.rowcount == 1
+        return _renew(connection, claimed)
 
 
 @contextlib.contextmanager
-def fenced(engine: sa.Engine, trial_id: int, token: str) -> Iterator[None]:
-    """Let this thread commit nothing to the storage unless the trial is still its own.
+def owned(engine: sa.Engine, claimed: Claim) -> Iterator[sa.Connection]:
+    """Open a transaction that is committed only if the trial still is the claim's.
 
-    The lease is looked at inside each transaction, under a lock: between a look and a later write
-    another worker could take the trial, or its key could come to belong to another study.
+    The lease is renewed as its last statement: between a look at it and a later write another
+    worker could take the trial, or its key could come to belong to another study.
 
     Raises:
-        LeaseLostError: From any transaction of this thread, which is then rolled back.
+        LeaseLostError: If the trial is somebody else's by now, finished, or gone with its study;
+            nothing was written.
     """
-    thread = threading.get_ident()
-
-    def require_lease(connection: sa.Connection) -> None:
-        if threading.get_ident() == thread and not _is_held(connection, trial_id, token):
-            raise LeaseLostError("the lease was lost")
-
-    sa.event.listen(engine, "commit", require_lease)
     try:
-        yield
-    finally:
-        sa.event.remove(engine, "commit", require_lease)
+        with engine.begin() as connection:
+            yield connection
+            if not _renew(connection, claimed):
+                raise LeaseLostError("the lease was lost")
+    except sa.exc.IntegrityError as error:
+        # PostgreSQL refuses rows of a trial that was deleted.
+        raise LeaseLostError("the trial was deleted") from error
 
 
-def release(engine: sa.Engine, trial_id: int, token: str) -> bool:
-    """Give an unfinished trial back to the queue, in place; False if it was not ours to give."""
+def release(
+    engine: sa.Engine,
+    claimed: Claim,
+    kind: EventKind = EventKind.PREEMPTED,
+    epochs: int = 0,
+    detail: str = "",
+) -> bool:
+    """Give an unfinished trial back to the queue, in place; False if it was not ours to give.
+
+    Args:
+        engine: The storage's engine.
+        claimed: The trial in hand.
+        kind: Why it is given back.
+        epochs: Its finished epochs.
+        detail: A sentence for people.
+    """
     with engine.begin() as connection:
-        # Trial before lease, as everybody locks them: else two processes wait for each other.
         connection.execute(
-            sa.select(trials.c.trial_id).where(trials.c.trial_id == trial_id).with_for_update()
+            sa.select(trials.c.trial_id)
+            .where(trials.c.trial_id == claimed.trial_id)
+            .with_for_update()
         )
-        freed = connection.execute(
-            sa.update(leases).where(*_held(trial_id, token)).values(owner=None)
-        )
+        freed = connection.execute(sa.update(leases).where(*_held(claimed)).values(owner=None))
         if freed.rowcount != 1:
             return False
-        return _requeue(connection, [trial_id]) == 1
+        note(connection, claimed, kind, epochs, detail)
+        return _requeue(connection, [claimed.trial_id]) == 1
 
 
-def drop(engine: sa.Engine, trial_id: int, token: str) -> None:
-    """Remove the lease of a finished trial."""
-    with engine.begin() as connection:
-        connection.execute(sa.delete(leases).where(*_held(trial_id, token)))
-
-
-def reap(engine: sa.Engine, study_id: int | None = None, lease_s: float = LEASE_S) -> list[int]:
+def reap(engine: sa.Engine, study_id: int | None = None, by: str = "") -> list[int]:
     """Give trials back whose worker fell silent.
 
     Args:
         engine: The storage's engine.
         study_id: The study to look at; default all that skdtune holds leases of.
-        lease_s: Seconds without a renewal that count as silence.
+        by: Who looks, for the trial's story.
 
     Returns:
         The numbers of the trials that wait again.
     """
     with engine.begin() as connection:
-        oldest = now(connection) - lease_s
-        query = _running().where(sa.or_(leases.c.owner.is_(None), leases.c.renewed_at < oldest))
+        silent = now(connection) - leases.c.lease_s > _last_sign_of_life(connection)
+        query = _running().where(sa.or_(leases.c.owner.is_(None), silent))
         if study_id is not None:
             query = query.where(leases.c.study_id == study_id)
-        numbers = _give_back(connection, query)
+        numbers = _give_back(connection, query, f"its worker fell silent{by and f', said {by}'}")
         _drop_finished(connection, study_id)
         return numbers
 
@@ -148,19 +185,7 @@ def reap_worker(engine: sa.Engine, study_id: int, host: str, pid: int) -> list[i
         query = _running().where(
             leases.c.study_id == study_id, leases.c.host == host, leases.c.pid == pid
         )
-        return _give_back(connection, query)
-
-
-def forget_curve(engine: sa.Engine, trial_id: int) -> None:
-    """Remove what an earlier attempt reported: the trial starts over from its first epoch."""
-    rungs = trial_system_attributes.c.key.like("completed_rung_%")
-    with engine.begin() as connection:
-        connection.execute(sa.delete(steps).where(steps.c.trial_id == trial_id))
-        connection.execute(
-            sa.delete(trial_system_attributes).where(
-                trial_system_attributes.c.trial_id == trial_id, rungs
-            )
-        )
+        return _give_back(connection, query, "its worker died")
 
 
 def counts(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
@@ -202,24 +227,71 @@ def holders(engine: sa.Engine, study_id: int) -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def _held(trial_id: int, token: str) -> tuple[sa.ColumnElement[bool], ...]:
-    return (leases.c.trial_id == trial_id, leases.c.owner == token)
-
-
-def _is_held(connection: sa.Connection, trial_id: int, token: str) -> bool:
-    # A study may have been deleted, and the key of its trial given out again in another one.
-    same = sa.and_(trials.c.trial_id == leases.c.trial_id, trials.c.study_id == leases.c.study_id)
-    query = (
-        sa.select(leases.c.trial_id)
-        .join(trials, same)
-        .where(*_held(trial_id, token))
-        .with_for_update(read=True, of=leases)
+def note(
+    connection: sa.Connection,
+    claimed: Claim,
+    kind: EventKind,
+    epochs: int = 0,
+    detail: str = "",
+) -> None:
+    """Note what happened to a claimed trial."""
+    record(
+        connection,
+        study_id=claimed.study_id,
+        trial_id=claimed.trial_id,
+        attempt=claimed.attempt,
+        worker=str(claimed.worker),
+        kind=kind,
+        epochs=epochs,
+        detail=detail,
     )
-    return connection.execute(query).first() is not None
+
+
+def utc_now() -> datetime:
+    """Return the time as Optuna stores it: UTC, without saying so."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def upsert(connection: sa.Connection, table: sa.Table) -> Any:
+    """Begin an INSERT that may say what happens on a conflict, in the database's dialect."""
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+def is_held(claimed: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the condition on a lease that a claim still holds its trial.
+
+    A study may have been deleted, and the key of its trial given out again in another one.
+    """
+    runs = sa.select(trials.c.trial_id).where(
+        trials.c.trial_id == claimed.trial_id,
+        trials.c.study_id == claimed.study_id,
+        trials.c.state == TrialState.RUNNING,
+    )
+    return (*_held(claimed), runs.exists())
+
+
+def _held(claimed: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        leases.c.trial_id == claimed.trial_id,
+        leases.c.study_id == claimed.study_id,
+        leases.c.owner == claimed.worker.token,
+        leases.c.attempt == claimed.attempt,
+    )
+
+
+def _renew(connection: sa.Connection, claimed: Claim) -> bool:
+    renewed = connection.execute(
+        sa.update(leases).where(*is_held(claimed)).values(renewed_at=now(connection))
+    )
+    return renewed.rowcount == 1
 
 
 def _write_lease(
-    connection: sa.Connection, study_id: int, trial_id: int, worker: WorkerIdentity
+    connection: sa.Connection,
+    study_id: int,
+    trial_id: int,
+    worker: WorkerIdentity,
+    lease_s: float,
 ) -> int:
     clock = now(connection)
     held = {
@@ -230,32 +302,62 @@ def _write_lease(
         "device": worker.device,
         "claimed_at": clock,
         "renewed_at": clock,
+        "lease_s": lease_s,
     }
-    there = leases.c.trial_id == trial_id
-    known = connection.execute(sa.select(leases.c.attempt, leases.c.study_id).where(there)).first()
-    attempt = known.attempt + 1 if known is not None and known.study_id == study_id else 1
-    if known is None:
-        new = {"trial_id": trial_id, "attempt": attempt, **held}
-        connection.execute(sa.insert(leases).values(new))
-    else:
-        connection.execute(sa.update(leases).where(there).values(attempt=attempt, **held))
-    return attempt
+    insert = upsert(connection, leases).values(trial_id=trial_id, attempt=1, **held)
+    # A lease that a deleted study left behind counts no attempts of this one.
+    again = sa.case((leases.c.study_id == study_id, leases.c.attempt + 1), else_=1)
+    insert = insert.on_conflict_do_update(
+        index_elements=["trial_id"], set_={"attempt": again, **held}
+    ).returning(leases.c.attempt)
+    return int(connection.execute(insert).scalar_one())
 
 
-def _running() -> sa.Select[int, int]:
+def _last_sign_of_life(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """Tell when a worker was last heard; silence while the database was down is not its own."""
+    if connection.dialect.name == "sqlite":
+        return leases.c.renewed_at
+    started: sa.ColumnElement[Any] = sa.literal_column(
+        "extract(epoch from pg_postmaster_start_time())::float8"
+    )
+    return sa.func.greatest(leases.c.renewed_at, started)
+
+
+def _running() -> sa.Select[int, int, int, int, str, int, str]:
     return (
-        sa.select(trials.c.trial_id, trials.c.number)
-        .join(leases, leases.c.trial_id == trials.c.trial_id)
+        sa.select(
+            trials.c.trial_id,
+            trials.c.number,
+            trials.c.study_id,
+            leases.c.attempt,
+            leases.c.host,
+            leases.c.pid,
+            leases.c.device,
+        )
+        .join(
+            leases,
+            sa.and_(
+                leases.c.trial_id == trials.c.trial_id, leases.c.study_id == trials.c.study_id
+            ),
+        )
         .where(trials.c.state == TrialState.RUNNING)
         .with_for_update(of=trials, skip_locked=True)
     )
 
 
-def _give_back(connection: sa.Connection, query: sa.Select[int, int]) -> list[int]:
+def _give_back(
+    connection: sa.Connection,
+    query: sa.Select[int, int, int, int, str, int, str],
+    why: str,
+) -> list[int]:
     rows = connection.execute(query).all()
     ids = [row.trial_id for row in rows]
     connection.execute(sa.update(leases).where(leases.c.trial_id.in_(ids)).values(owner=None))
     _requeue(connection, ids)
+    for row in rows:
+        worker = WorkerIdentity(device=row.device, token="", host=row.host, pid=row.pid)
+        lost = Claim(row.study_id, row.trial_id, row.number, row.attempt, worker)
+        note(connection, lost, EventKind.LOST, num_finished_epochs(connection, row.trial_id), why)
     return [row.number for row in rows]
 
 
@@ -269,15 +371,13 @@ def _requeue(connection: sa.Connection, trial_ids: list[int]) -> int:
 
 
 def _drop_finished(connection: sa.Connection, study_id: int | None) -> None:
-    """Remove leases of trials that are finished, or deleted with their study."""
+    """Remove leases of trials that were ended from outside, or deleted with their study."""
     unfinished = sa.select(trials.c.trial_id).where(
-        trials.c.state.in_([TrialState.WAITING, TrialState.RUNNING])
+        trials.c.trial_id == leases.c.trial_id,
+        trials.c.study_id == leases.c.study_id,
+        trials.c.state.in_([TrialState.WAITING, TrialState.RUNNING]),
     )
-    statement = sa.delete(leases).where(leases.c.trial_id.not_in(unfinished))
+    statement = sa.delete(leases).where(~unfinished.exists())
     if study_id is not None:
         statement = statement.where(leases.c.study_id == study_id)
     connection.execute(statement)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

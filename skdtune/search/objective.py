@@ -1,11 +1,11 @@
-"""One trial: sample, resolve, train, report. The only bridge between torch and Optuna."""
+"""One trial: sample, resolve, train. With its reporter the only bridge of torch and Optuna."""
 
 from __future__ import annotations
 
-import copy
-import statistics
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,13 @@ import torch
 from skdtune.config import DataConfig, TrialConfig
 from skdtune.data.batches import DeviceImages
 from skdtune.data.registry import SearchData, load_search_data
-from skdtune.report import EpochReport, Verdict
-from skdtune.rungs import judged_epochs
+from skdtune.errors import CheckpointError
+from skdtune.report import Verdict
+from skdtune.search.reporter import TrialReporter
 from skdtune.search.study import StoredStudy, versions
 from skdtune.space import sample
 from skdtune.training.device import describe_device
 from skdtune.training.trainer import Trainer
-
-#: System attribute of a trial with what it recorded epoch by epoch.
-CURVES_ATTRIBUTE = "skdtune:curves"
 
 
 @dataclass(frozen=True)
@@ -68,116 +66,71 @@ class DataStore:
         return DataOnDevice(train, val, data.train.num_classes, data.fingerprint)
 
 
-@dataclass
-class TrialReporter:
-    """Writes a trial's curve to the storage and asks the pruner at the rungs.
-
-    Args:
-        stored: The study.
-        trial: The trial in hand.
-        is_stopped: Tells whether the worker must leave the trial at once.
-        on_epoch: Called after each epoch, for progress on the terminal.
-    """
-
-    stored: StoredStudy
-    trial: optuna.Trial
-    is_stopped: Callable[[], bool]
-    on_epoch: Callable[[EpochReport], None]
-    epochs: list[EpochReport] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        spec = self.stored.spec
-        self._rungs = judged_epochs(spec.pruner, spec.budget.epochs)
-
-    def epoch_finished(self, report: EpochReport) -> Verdict:
-        """Store the validation accuracy of an epoch and judge the trial if it is at a rung."""
-        self.epochs.append(report)
-        self.stored.study._storage.set_trial_intermediate_value(
-            self.trial._trial_id, report.epoch, report.val_accuracy
-        )
-        self.on_epoch(report)
-        if report.epoch + 1 in self._rungs and self._is_pruned(report.epoch):
-            return Verdict.PRUNE
-        return Verdict.INTERRUPT if self.is_stopped() else Verdict.CONTINUE
-
-    def interrupted(self) -> bool:
-        """Tell whether the worker must leave the trial at once."""
-        return self.is_stopped()
-
-    def value(self) -> float:
-        """Return the objective: the mean validation accuracy of the last epochs."""
-        window = self.epochs[-self.stored.spec.objective.window_epochs :]
-        return sum(report.val_accuracy for report in window) / len(window)
-
-    def _is_pruned(self, epoch: int) -> bool:
-        study = self.stored.study
-        trial = copy.copy(study._storage.get_trial(self.trial._trial_id))
-        # A trial that starts over after its worker died has later epochs in its curve already.
-        trial.intermediate_values = {
-            step: value for step, value in trial.intermediate_values.items() if step <= epoch
-        }
-        return study.pruner.prune(study, trial)
-
-
 def resolve_trial(stored: StoredStudy, trial: optuna.Trial) -> TrialConfig:
     """Sample a trial's parameters and resolve them into its configuration."""
     params = sample(stored.spec.search, trial, stored.spec.fixed_values())
     return stored.spec.trial_config(params, trial.number)
 
 
-def run_trial(config: TrialConfig, store: DataStore, reporter: TrialReporter) -> Verdict:
-    """Train one trial and leave its record on it.
+def config_hash(config: TrialConfig) -> str:
+    """Return the hash of a trial's full configuration: 16 hexadecimal digits."""
+    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def run_trial(
+    config: TrialConfig,
+    store: DataStore,
+    reporter: TrialReporter,
+    record_start: Callable[[dict[str, Any]], None],
+) -> Verdict:
+    """Train one trial, from its newest checkpoint on if it has one.
+
+    Args:
+        config: The trial's full configuration.
+        store: The worker's data.
+        reporter: Takes note of each epoch.
+        record_start: Stores what is needed to repeat the trial.
 
     Returns:
         CONTINUE if it ran to its end, PRUNE or INTERRUPT if it was left.
 
     Raises:
         NonFiniteLossError: If a training loss became NaN or infinite.
+        LeaseLostError: If the trial is not this worker's any more.
+        StorageAwayError: If the storage was away for too long.
     """
     data = store.get(config.data)
-    trainer = Trainer(config, data.train, data.val, data.num_classes, data.train.device)
-    record_start(reporter, trainer, data)
-    verdict = trainer.run(reporter)
-    if verdict is not Verdict.INTERRUPT:
-        record_end(reporter)
-    return verdict
+    trainer = build_trainer(config, data)
+    record_start(describe_start(trainer, data, reporter.stored.spec.digest))
+    try:
+        verdict = reporter.resume(trainer)
+    except CheckpointError as error:
+        reporter.say(f"its checkpoint is of no use, it starts over: {error}")
+        trainer = build_trainer(config, data)
+        verdict = reporter.start_over(trainer)
+    if verdict is Verdict.CONTINUE:
+        verdict = trainer.run(reporter, first_epoch=len(reporter.epochs))
+    return verdict if verdict is Verdict.INTERRUPT else _settled(reporter, verdict)
 
 
-def record_start(reporter: TrialReporter, trainer: Trainer, data: DataOnDevice) -> None:
-    """Note on the trial what is needed to repeat it."""
-    set_attribute = reporter.trial.set_user_attr
-    set_attribute("device", f"{trainer.device} ({describe_device(trainer.device)})")
-    set_attribute("precision", str(trainer.dtype or torch.float32).removeprefix("torch."))
-    set_attribute("seed", trainer.config.seed)
-    set_attribute("spec_hash", reporter.stored.spec.digest)
-    set_attribute("data_fingerprint", data.fingerprint)
-    set_attribute("num_val_images", len(data.val))
-    set_attribute("versions", {**versions(), "torch": torch.__version__})
+def _settled(reporter: TrialReporter, verdict: Verdict) -> Verdict:
+    return verdict if verdict is Verdict.PRUNE else reporter.settle()
 
 
-def record_end(reporter: TrialReporter) -> None:
-    """Note on the trial how its epochs went.
+def build_trainer(config: TrialConfig, data: DataOnDevice) -> Trainer:
+    """Build the training of a trial on its worker's device."""
+    return Trainer(config, data.train, data.val, data.num_classes, data.train.device)
 
-    What people look at are user attributes, short enough for one line of the dashboard; the
-    curves by epoch are one system attribute, ``skdtune:curves``.
-    """
-    epochs = reporter.epochs
-    storage, trial = reporter.stored.study._storage, reporter.trial
-    curves: dict[str, Any] = {
-        "epoch_seconds": [_short(report.seconds) for report in epochs],
-        "val_loss": [_short(report.val_loss) for report in epochs],
-        "lr": [_short(report.lr) for report in epochs],
-        "losses": [
-            {name: _short(value) for name, value in report.losses.items()} for report in epochs
-        ],
+
+def describe_start(trainer: Trainer, data: DataOnDevice, digest: str) -> dict[str, Any]:
+    """Return the user attributes that are needed to repeat a trial."""
+    return {
+        "device": f"{trainer.device} ({describe_device(trainer.device)})",
+        "precision": str(trainer.dtype or torch.float32).removeprefix("torch."),
+        "seed": trainer.config.seed,
+        "spec_hash": digest,
+        "data_fingerprint": data.fingerprint,
+        "num_val_images": len(data.val),
+        "versions": {**versions(), "torch": torch.__version__},
     }
-    storage.set_trial_system_attr(trial._trial_id, CURVES_ATTRIBUTE, curves)
-    if epochs:
-        seconds = statistics.median(report.seconds for report in epochs)
-        trial.set_user_attr("epoch_seconds", round(seconds, 3))
-        trial.set_user_attr("val_loss", curves["val_loss"][-1])
-        trial.set_user_attr("losses", curves["losses"][-1])
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")

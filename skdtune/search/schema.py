@@ -1,4 +1,4 @@
-"""The tables a study lives in: Optuna's, as installed, and skdtune's own lease and version."""
+"""The tables a study lives in: Optuna's, as installed, and skdtune's own beside them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages._rdb import models
+from optuna.trial import TrialState
 
 #: Version of skdtune's own tables; a newer one in the database is refused.
 SCHEMA_VERSION = 1
@@ -17,9 +18,14 @@ study_directions: sa.Table = models.StudyDirectionModel.__table__
 study_user_attributes: sa.Table = models.StudyUserAttributeModel.__table__
 study_system_attributes: sa.Table = models.StudySystemAttributeModel.__table__
 trials: sa.Table = models.TrialModel.__table__
+params: sa.Table = models.TrialParamModel.__table__
 steps: sa.Table = models.TrialIntermediateValueModel.__table__
 values: sa.Table = models.TrialValueModel.__table__
+trial_user_attributes: sa.Table = models.TrialUserAttributeModel.__table__
 trial_system_attributes: sa.Table = models.TrialSystemAttributeModel.__table__
+
+#: States that a trial does not leave any more.
+FINISHED = tuple(state for state in TrialState if state.is_finished())
 
 _metadata = sa.MetaData()
 
@@ -35,6 +41,30 @@ leases = sa.Table(
     sa.Column("device", sa.String(64), nullable=False),
     sa.Column("claimed_at", sa.Float(53), nullable=False, comment="seconds of the database clock"),
     sa.Column("renewed_at", sa.Float(53), nullable=False, comment="seconds of the database clock"),
+    sa.Column("lease_s", sa.Float(53), nullable=False, comment="silence after which it is lost"),
+)
+
+events = sa.Table(
+    "skdtune_event",
+    _metadata,
+    sa.Column("event_id", sa.Integer, primary_key=True),
+    sa.Column("study_id", sa.Integer, nullable=False),
+    sa.Column("trial_id", sa.Integer, nullable=False, index=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("at", sa.Float(53), nullable=False, comment="seconds of the database clock"),
+    sa.Column("kind", sa.String(32), nullable=False, comment="see skdtune.search.events"),
+    sa.Column("epochs", sa.Integer, nullable=False, comment="epochs finished by then"),
+    sa.Column("worker", sa.String(400), nullable=False, comment="host, process and device"),
+    sa.Column("detail", sa.Text, nullable=False, comment="a sentence, or JSON"),
+    sa.Index("skdtune_event_by_study", "study_id", "event_id"),
+)
+
+own_studies = sa.Table(
+    "skdtune_study",
+    _metadata,
+    sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("lineage", sa.String(32), nullable=False, comment="token of its creation"),
+    sa.Column("paused", sa.Text, comment="why nobody takes its trials; null while they may"),
 )
 
 version = sa.Table(
@@ -45,10 +75,22 @@ version = sa.Table(
 )
 
 
+#: Finding the next waiting trial, and the newest that was begun, must not take longer in a study
+#: of ten thousand trials. They are on Optuna's table, which has no index by state.
+_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS skdtune_waiting ON trials (study_id, number) "
+    "WHERE state = 'WAITING'",
+    "CREATE INDEX IF NOT EXISTS skdtune_begun ON trials (study_id, trial_id) "
+    "WHERE state <> 'WAITING'",
+)
+
+
 def create_own_tables(engine: sa.Engine) -> None:
     """Create skdtune's tables where they are missing and note their version."""
     _metadata.create_all(engine)
     with engine.begin() as connection:
+        for index in _INDEXES:
+            connection.execute(sa.text(index))
         if connection.scalar(sa.select(version.c.schema_version)) is None:
             connection.execute(sa.insert(version).values(id=1, schema_version=SCHEMA_VERSION))
 

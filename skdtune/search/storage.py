@@ -226,7 +226,15 @@ def _engine_arguments(url: URL) -> dict[str, Any]:
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 2,
-        "connect_args": {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "skdtune"},
+        "connect_args": {
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "application_name": "skdtune",
+            # A server that vanished without a word is noticed in half a minute, not in hours.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 4,
+            "tcp_user_timeout": 30_000,
+        },
     }
 
 

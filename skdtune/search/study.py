@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -36,6 +38,8 @@ class StoredStudy:
     storage: RDBStorage
     study: optuna.Study
     spec: StudySpec
+    lineage: str
+    """Token of the study's creation: another study of the same name has another one."""
 
     @property
     def study_id(self) -> int:
@@ -114,7 +118,19 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
     if spec.digest != study.user_attrs.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
     study.pruner = build_pruner(spec.pruner, spec.budget.epochs)
-    return StoredStudy(opened, study, spec)
+    return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
+
+
+def find_lineage(engine: sa.Engine, study_id: int) -> str | None:
+    """Return the token of a study's creation, None if there is no such study any more."""
+    own, studies = schema.own_studies, schema.studies
+    query = (
+        sa.select(own.c.lineage)
+        .join(studies, studies.c.study_id == own.c.study_id)
+        .where(own.c.study_id == study_id)
+    )
+    with engine.connect() as connection:
+        return connection.scalar(query)
 
 
 def study_names(storage: RDBStorage) -> list[str]:
@@ -153,8 +169,11 @@ def _refuse_other_spec(connection: sa.Connection, study_id: int, spec: StudySpec
     except SpecError as error:
         difference = str(error)
     if difference:
+        only = difference.startswith("num_trials:") and ";" not in difference
+        remedy = f"`skdtune budget {spec.name} {spec.num_trials}` changes that" if only else ""
         raise StudyError(
-            f"study {spec.name!r} exists with another spec ({difference}); choose another --name"
+            f"study {spec.name!r} exists with another spec ({difference}); "
+            f"{remedy or 'choose another --name'}"
         )
 
 
@@ -199,7 +218,14 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
                 for key, value in attributes.items()
             ],
         )
-    _insert_trials(connection, study_id, spec)
+    connection.execute(
+        sa.delete(schema.own_studies).where(schema.own_studies.c.study_id == study_id)
+    )
+    connection.execute(
+        sa.insert(schema.own_studies).values(study_id=study_id, lineage=secrets.token_hex(16))
+    )
+    fixed = [spec.base_params(), *spec.enqueue]
+    add_trials(connection, study_id, range(spec.num_trials), fixed)
 
 
 def _note_attributes(note: str) -> dict[str, object]:
@@ -215,25 +241,36 @@ def _note_attributes(note: str) -> dict[str, object]:
     }
 
 
-def _insert_trials(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
-    """Queue blank trials; their parameters are sampled when a worker claims them."""
+def add_trials(
+    connection: sa.Connection,
+    study_id: int,
+    numbers: range,
+    fixed: Sequence[Mapping[str, object]] = (),
+) -> None:
+    """Queue blank trials; their parameters are sampled when a worker claims them.
+
+    Args:
+        connection: The transaction to do it in.
+        study_id: Key of the study.
+        numbers: The numbers of the new trials.
+        fixed: Parameters of the first of them.
+    """
     connection.execute(
         sa.insert(schema.trials),
         [
             {"study_id": study_id, "number": number, "state": TrialState.WAITING}
-            for number in range(spec.num_trials)
+            for number in numbers
         ],
     )
-    fixed = [spec.base_params(), *spec.enqueue][: spec.num_trials]
     ids = connection.scalars(
         sa.select(schema.trials.c.trial_id)
-        .where(schema.trials.c.study_id == study_id)
+        .where(schema.trials.c.study_id == study_id, schema.trials.c.number >= numbers.start)
         .order_by(schema.trials.c.number)
         .limit(len(fixed))
     ).all()
     rows = [
         {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(params)}
-        for trial_id, params in zip(ids, fixed, strict=True)
+        for trial_id, params in zip(ids, fixed, strict=False)
         if params
     ]
     if rows:

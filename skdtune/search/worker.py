@@ -6,39 +6,65 @@ import contextlib
 import gc
 import logging
 import os
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import optuna
 import sqlalchemy as sa
 import torch
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from skdtune.errors import LeaseLostError, NonFiniteLossError, StudyError, TooManyFailuresError
-from skdtune.home import Home, home, storage_url
-from skdtune.report import EpochReport, Verdict
-from skdtune.search import leases
-from skdtune.search.algorithms import build_sampler
-from skdtune.search.heartbeat import Heartbeat, is_orphaned
-from skdtune.search.leases import LEASE_S, Claim, WorkerIdentity
-from skdtune.search.objective import (
-    DataStore,
-    TrialReporter,
-    record_end,
-    resolve_trial,
-    run_trial,
+from skdtune.config import TrialConfig
+from skdtune.errors import (
+    LeaseLostError,
+    NonFiniteLossError,
+    StorageAwayError,
+    StudyError,
+    StudyPausedError,
 )
-from skdtune.search.storage import DATABASE_ERRORS, require_writable
-from skdtune.search.study import DIGEST_ATTRIBUTE, StoredStudy, load_study
+from skdtune.home import Home, checkpoints_url, home, storage_url
+from skdtune.report import EpochReport, Verdict
+from skdtune.search import leases, pausing, trial_record
+from skdtune.search.algorithms import build_sampler
+from skdtune.search.departure import GRACE_S, Departure
+from skdtune.search.events import EventKind, num_failures
+from skdtune.search.heartbeat import Heartbeat, is_orphaned, reap_silent
+from skdtune.search.history import TrialHistory
+from skdtune.search.leases import LEASE_S, Claim, WorkerIdentity, lease_seconds
+from skdtune.search.objective import DataStore, config_hash, resolve_trial, run_trial
+from skdtune.search.patience import OUTAGE_S, Patience
+from skdtune.search.reporter import TrialReporter, describe_epochs
+from skdtune.search.storage import require_writable
+from skdtune.search.study import StoredStudy, find_lineage, load_study
+from skdtune.search.watchdog import Watchdog
 from skdtune.signals import StopRequest
+from skdtune.training.checkpoint import CheckpointOwner, TrialCheckpoints
 from skdtune.training.device import resolve_device
 
 logger = logging.getLogger(__name__)
 
-#: Equal errors in a row after which a worker gives up instead of burning the study's trials.
-MAX_EQUAL_FAILURES = 3
-
 _POLL_S = 2.0
+#: Lines of a traceback that are kept with a failed trial.
+_TRACEBACK_LINES = 12
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The times of a worker, in seconds; a person may set each by a variable."""
+
+    lease_s: float = LEASE_S
+    outage_s: float = OUTAGE_S
+    grace_s: float = GRACE_S
+
+    @classmethod
+    def from_environment(cls) -> Timing:
+        """Read ``SKDTUNE_LEASE_SECONDS``, and so on for outage and grace."""
+
+        def read(name: str, default: float) -> float:
+            return float(os.environ.get(f"SKDTUNE_{name}_SECONDS") or default)
+
+        return cls(lease_seconds(), read("OUTAGE", OUTAGE_S), read("GRACE", GRACE_S))
 
 
 def run_worker(
@@ -48,8 +74,10 @@ def run_worker(
     device: str | None = None,
     max_trials: int | None = None,
     drain: bool = False,
+    checkpoints: str | None = None,
     at: Home | None = None,
     stop: StopRequest | None = None,
+    on_hang: Callable[[int], None] | None = None,
 ) -> int:
     """Take and train trials of a study until it is finished.
 
@@ -61,15 +89,21 @@ def run_worker(
         device: ``cpu``, ``cuda`` or ``cuda:1``; default the first GPU, else the CPU.
         max_trials: Leave after so many trials; default as many as there are.
         drain: Leave as soon as nothing waits, even while others still train.
+        checkpoints: Folder or fsspec URL of the checkpoints; default ``SKDTUNE_CHECKPOINTS``,
+            else a folder of the home. One that all machines share lets any of them go on with
+            a trial that another one left.
         at: Folders of data and cache; default those of ``SKDTUNE_HOME``.
         stop: Stop request to obey; default one of its own, without signals.
+        on_hang: Called from another thread, with the number of trials finished so far, when a
+            training ran out of its time and does not react. Its trial is settled by then.
 
     Returns:
         Number of trials this worker finished.
 
     Raises:
         InputError: If study, storage, device or data cannot be used; no trial was taken.
-        TooManyFailuresError: If the same error ended several trials in a row.
+        StudyPausedError: If the study is paused, or was paused meanwhile.
+        StorageAwayError: If the storage did not answer for too long.
     """
     resolved = resolve_device(device)
     with contextlib.closing(load_study(study, storage=storage_url(storage, at=at))) as stored:
@@ -83,7 +117,9 @@ def run_worker(
             store=store,
             identity=WorkerIdentity(device=str(resolved)),
             stop=stop or StopRequest(),
-            lease_s=float(os.environ.get("SKDTUNE_LEASE_SECONDS", LEASE_S)),
+            checkpoints=checkpoints_url(checkpoints, at=at),
+            timing=Timing.from_environment(),
+            on_hang=on_hang,
         )
         return worker.run(max_trials=max_trials, drain=drain)
 
@@ -112,34 +148,65 @@ class Worker:
     store: DataStore
     identity: WorkerIdentity
     stop: StopRequest
-    lease_s: float = LEASE_S
-    _failures: list[str] = field(default_factory=list)
+    checkpoints: str
+    timing: Timing = Timing()
+    on_hang: Callable[[int], None] | None = None
+    finished: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._patience = Patience(
+            self.timing.outage_s, lambda: self.stop.interrupted, self.stop.wait
+        )
+        self._history = TrialHistory(self.stored, self._patience)
 
     def run(self, *, max_trials: int | None = None, drain: bool = False) -> int:
         """Take trials until the study is finished, the limit is reached or a stop is asked for."""
-        finished = 0
-        while not self._must_leave() and (max_trials is None or finished < max_trials):
-            self._require_same_study()
-            for number in leases.reap(self._engine, self.stored.study_id, self.lease_s):
-                logger.warning("trial %d waits again: its worker fell silent", number)
-            claim = leases.claim(self._engine, self.stored.study_id, self.identity)
-            if claim is not None:
-                finished += self._take(claim)
-            elif drain or self._is_finished():
-                break
-            else:
-                self.stop.wait(_POLL_S)
-        return finished
+        while not self._must_leave() and (max_trials is None or self.finished < max_trials):
+            try:
+                claimed = self._claim()
+                if claimed is not None:
+                    self._take(claimed)
+                elif drain or self._is_finished():
+                    break
+                else:
+                    self.stop.wait(_POLL_S)
+            except StorageAwayError:
+                # Whoever is asked to leave does not wait for the storage: the lease runs out.
+                if not self._must_leave():
+                    raise
+        return self.finished
+
+    def _claim(self) -> Claim | None:
+        self._require_same_study()
+        study_id, lease_s = self.stored.study_id, self.timing.lease_s
+        self._patience(
+            lambda: reap_silent(
+                self._engine, study_id, self._patience, lease_s, str(self.identity)
+            )
+        )
+        claimed = self._patience(
+            lambda: leases.claim(self._engine, study_id, self.identity, lease_s)
+        )
+        if claimed is None:
+            self._require_not_paused()
+        return claimed
 
     def _require_same_study(self) -> None:
         """Refuse to go on with a study that was deleted, or made anew under its name."""
         name = self.stored.study.study_name
-        try:
-            digest = self.stored.study.user_attrs.get(DIGEST_ATTRIBUTE)
-        except KeyError:
-            raise StudyError(f"study {name!r} was deleted while this worker ran") from None
-        if digest != self.stored.spec.digest:
+        lineage = self._patience(lambda: find_lineage(self._engine, self.stored.study_id))
+        if lineage is None:
+            raise StudyError(f"study {name!r} was deleted while this worker ran")
+        if lineage != self.stored.lineage:
             raise StudyError(f"study {name!r} was made anew while this worker ran; start it again")
+
+    def _require_not_paused(self) -> None:
+        reason = self._patience(lambda: pausing.paused_reason(self._engine, self.stored.study_id))
+        if reason is not None:
+            name = self.stored.study.study_name
+            raise StudyPausedError(
+                f"study {name} is paused: {reason}; mend it, then `skdtune resume {name}`"
+            )
 
     def _must_leave(self) -> bool:
         # Short trials end before the heartbeat's first beat, which else notices an orphan.
@@ -151,130 +218,255 @@ class Worker:
 
     def _is_finished(self) -> bool:
         """Tell whether no trial can come back to the queue any more."""
-        counts = leases.counts(self._engine, self.stored.study_id)
+        study_id = self.stored.study_id
+        counts = self._patience(lambda: leases.counts(self._engine, study_id))
         # Trials that run without a lease are somebody else's: Optuna's own ask and tell.
-        holders = leases.holders(self._engine, self.stored.study_id)
+        holders = self._patience(lambda: leases.holders(self._engine, study_id))
         return counts[TrialState.WAITING] == 0 and not holders
 
-    def _take(self, claim: Claim) -> bool:
-        """Train a claimed trial; True if it is finished now."""
+    def _take(self, claimed: Claim) -> None:
+        """Train a claimed trial."""
+        if self._is_hopeless(claimed):
+            return
         heartbeat = Heartbeat(
-            self._engine, claim.trial_id, self.identity.token, self.stop.interrupt, self.lease_s
+            self._engine, claimed, self.stop.interrupt, self._patience, self.timing.lease_s
         )
-        finished = False
         try:
-            with heartbeat, leases.fenced(self._engine, claim.trial_id, self.identity.token):
-                finished = self._train(claim, heartbeat)
-        except (LeaseLostError, UpdateFinishedTrialError):
-            logger.debug("trial %d was left", claim.number, exc_info=True)
-        except KeyError:
-            self._require_same_study()
+            with heartbeat:
+                self._train(claimed, heartbeat)
+        except LeaseLostError:
+            logger.warning("trial %d was taken over or ended from outside", claimed.number)
+            logger.debug("trial %d was left", claimed.number, exc_info=True)
+        except BaseException:
+            # An error that is no trial's: a broken installation, a second Ctrl-C.
+            with contextlib.suppress(StorageAwayError):
+                if self._patience.once(lambda: leases.release(self._engine, claimed)):
+                    logger.info("trial %d was given back to the queue", claimed.number)
             raise
-        finally:
-            if finished:
-                leases.drop(self._engine, claim.trial_id, self.identity.token)
-            elif leases.release(self._engine, claim.trial_id, self.identity.token):
-                logger.info("trial %d was given back to the queue", claim.number)
+
+    def _train(self, claimed: Claim, heartbeat: Heartbeat) -> None:
+        spec = self.stored.spec
+        sampler = build_sampler(spec.sampler, spec.seed, claimed.number)
+        trial = self._history.begin(claimed, sampler)
+        reporter: TrialReporter | None = None
+
+        def end_from_outside(reason: str) -> None:
+            self._end_hanging(claimed, reporter, reason)
+
+        with Watchdog(spec.faults, end_from_outside) as watchdog:
+            try:
+                config = resolve_trial(self.stored, trial)
+                self._history.store_params()
+                reporter = self._reporter(claimed, trial, config, heartbeat, watchdog)
+                self._log_start(claimed)
+                verdict = run_trial(
+                    config, self.store, reporter, lambda user: self._describe(claimed, user)
+                )
+            except (LeaseLostError, StorageAwayError):
+                # Nothing that the trial did: it is not the one to fail.
+                raise
+            except NonFiniteLossError as error:
+                self._fail(claimed, reporter, EventKind.NAN, str(error))
+            except Exception as error:
+                logger.warning("trial %d failed", claimed.number, exc_info=True)
+                self._fail(claimed, reporter, *_failure(error))
+                # Its frames hold the tensors that filled the device.
+                traceback.clear_frames(error.__traceback__)
             else:
-                logger.warning("trial %d was taken over or ended from outside", claim.number)
-        self._give_up_on_equal_failures()
-        return finished
+                self._end(claimed, reporter, watchdog, verdict)
+                return
+        _clear_device_memory()
 
-    def _train(self, claim: Claim, heartbeat: Heartbeat) -> bool:
-        study = self.stored.study
-        study.sampler = build_sampler(
-            self.stored.spec.sampler, self.stored.spec.seed, claim.number
+    def _reporter(
+        self,
+        claimed: Claim,
+        trial: optuna.Trial,
+        config: TrialConfig,
+        heartbeat: Heartbeat,
+        watchdog: Watchdog,
+    ) -> TrialReporter:
+        owner = CheckpointOwner(
+            self.stored.study.study_name,
+            self.stored.lineage,
+            claimed.number,
+            config_hash(config),
         )
-        # Optuna's cache learns of a trial's key only by reading the study's trials.
-        study.get_trials(deepcopy=False)
-        if claim.attempt > 1:
-            leases.forget_curve(self._engine, claim.trial_id)
-        trial = optuna.Trial(study, claim.trial_id)
-        reporter = TrialReporter(
-            self.stored,
-            trial,
-            is_stopped=lambda: self.stop.interrupted or heartbeat.lost,
-            on_epoch=lambda report: self._log_epoch(claim, report),
+        return TrialReporter(
+            stored=self.stored,
+            claimed=claimed,
+            trial=trial,
+            history=self._history,
+            checkpoints=TrialCheckpoints(self.checkpoints, owner, claimed.attempt),
+            heartbeat=heartbeat,
+            departure=Departure(self.stop, heartbeat, watchdog, self.timing.grace_s),
+            patience=self._patience,
+            on_epoch=lambda report: self._log_epoch(claimed, report),
         )
-        again = f", attempt {claim.attempt}" if claim.attempt > 1 else ""
-        logger.info("trial %d starts on %s%s", claim.number, self.identity.device, again)
-        try:
-            verdict = run_trial(resolve_trial(self.stored, trial), self.store, reporter)
-        except (LeaseLostError, UpdateFinishedTrialError, *DATABASE_ERRORS):
-            # Nothing that the trial did: it is not the one to fail.
-            raise
-        except NonFiniteLossError as error:
-            # Pruned, not failed: the sampler must learn that this corner is bad.
-            self._fail(reporter, "nan", str(error), TrialState.PRUNED)
-            return True
-        except Exception as error:
-            self._require_same_study()
-            logger.warning("trial %d failed", claim.number, exc_info=True)
-            self._fail(reporter, *_failure(error), TrialState.FAIL)
-            return True
-        return self._finish(reporter, verdict)
 
-    def _finish(self, reporter: TrialReporter, verdict: Verdict) -> bool:
-        if verdict is Verdict.INTERRUPT:
-            return False
-        trial, study = reporter.trial, self.stored.study
-        if verdict is Verdict.PRUNE:
-            study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+    def _describe(self, claimed: Claim, user: dict[str, object]) -> None:
+        self._patience(lambda: trial_record.write_attributes(self._engine, claimed, user))
+
+    def _end(
+        self, claimed: Claim, reporter: TrialReporter, watchdog: Watchdog, verdict: Verdict
+    ) -> None:
+        """Finish a trial that ran to its end or was pruned, or leave one that was interrupted."""
+        if verdict is Verdict.CONTINUE:
+            self._finish(claimed, reporter, TrialState.COMPLETE, EventKind.COMPLETE, "")
+        elif verdict is Verdict.PRUNE:
+            because = reporter.pruned_because
+            self._finish(claimed, reporter, TrialState.PRUNED, EventKind.PRUNED, because)
+        elif watchdog.expired:
+            self._fail(claimed, reporter, EventKind.TIMEOUT, watchdog.expired)
+        elif self.stop.interrupted:
+            reason = "its worker was asked to leave"
+            self._fail(claimed, reporter, EventKind.PREEMPTED, reason)
         else:
-            study.tell(trial, reporter.value(), skip_if_finished=True)
-        self._failures.clear()
-        logger.info(
-            "trial %d %s after epoch %d: validation accuracy %.4f",
-            trial.number,
-            "pruned" if verdict is Verdict.PRUNE else "complete",
-            len(reporter.epochs),
-            reporter.value(),
+            raise LeaseLostError("the lease was lost")
+
+    def _finish(
+        self,
+        claimed: Claim,
+        reporter: TrialReporter | None,
+        state: TrialState,
+        kind: EventKind,
+        detail: str,
+    ) -> None:
+        """End a trial for good, in one transaction, and drop its checkpoints."""
+        epochs = reporter.epochs if reporter is not None else []
+        user, system = describe_epochs(epochs)
+        if state is TrialState.FAIL or kind is EventKind.NAN:
+            user |= {"failure_kind": kind.value, "failure_reason": detail.partition("\n")[0]}
+        value = None
+        if state is TrialState.COMPLETE and reporter is not None:
+            value = reporter.value()
+        elif state is TrialState.PRUNED and epochs:
+            value = epochs[-1].val_accuracy
+        self._patience(
+            lambda: trial_record.finish(
+                self._engine,
+                claimed,
+                state,
+                kind,
+                value=value,
+                epochs=len(epochs),
+                detail=detail,
+                user=user,
+                system=system,
+            )
+        )
+        self.finished += 1
+        if reporter is not None:
+            reporter.checkpoints.delete()
+        self._log_end(claimed, state, kind, len(epochs), value, detail)
+
+    def _fail(
+        self, claimed: Claim, reporter: TrialReporter | None, kind: EventKind, detail: str
+    ) -> None:
+        """Give a trial back that may be tried again, else end it."""
+        faults = self.stored.spec.faults
+        epochs = len(reporter.epochs) if reporter is not None else 0
+        if kind is EventKind.NAN:
+            # Pruned, not failed: the sampler must learn that this corner is bad.
+            self._finish(claimed, reporter, TrialState.PRUNED, kind, detail)
+            return
+        if self._has_retries(claimed, kind):
+            if not self._patience(
+                lambda: leases.release(self._engine, claimed, kind, epochs, detail)
+            ):
+                raise LeaseLostError("the lease was lost")
+            reason = detail.partition("\n")[0]
+            logger.info("trial %d was given back to the queue: %s", claimed.number, reason)
+            return
+        self._finish(claimed, reporter, TrialState.FAIL, kind, detail)
+        limit = faults.pause_after_equal_errors
+        if kind is EventKind.ERROR and limit is not None:
+            self._patience(
+                lambda: pausing.pause_after_equal_errors(self._engine, self.stored.study_id, limit)
+            )
+
+    def _has_retries(self, claimed: Claim, kind: EventKind) -> bool:
+        retries = self.stored.spec.faults.retries_of(kind.value)
+        if retries is None:
+            return True
+        failed = self._patience(
+            lambda: num_failures(self._engine, claimed.study_id, claimed.trial_id, kind)
+        )
+        return failed < retries
+
+    def _is_hopeless(self, claimed: Claim) -> bool:
+        """End a trial that killed one worker after the other, without any progress."""
+        limit = self.stored.spec.faults.retries.lost
+        if claimed.attempt == 1 or limit is None:
+            return False
+        lost = self._patience(
+            lambda: num_failures(self._engine, claimed.study_id, claimed.trial_id, EventKind.LOST)
+        )
+        if lost <= limit:
+            return False
+        self._finish(
+            claimed,
+            None,
+            TrialState.FAIL,
+            EventKind.LOST,
+            f"{lost} workers died on it without an epoch of progress",
         )
         return True
 
-    def _fail(
-        self,
-        reporter: TrialReporter,
-        kind: str,
-        reason: str,
-        state: TrialState,
-    ) -> None:
-        trial = reporter.trial
-        trial.set_user_attr("failure_kind", kind)
-        trial.set_user_attr("failure_reason", reason)
-        record_end(reporter)
-        self.stored.study.tell(trial, state=state, skip_if_finished=True)
-        logger.warning("trial %d ended (%s): %s", trial.number, kind, reason)
-        if state is TrialState.FAIL:
-            self._failures.append(reason)
-        _clear_device_memory()
+    def _end_hanging(self, claimed: Claim, reporter: TrialReporter | None, reason: str) -> None:
+        """Settle a trial whose training hangs, from the watchdog's thread."""
+        logger.error("trial %d hangs: %s", claimed.number, reason)
+        try:
+            self._fail(claimed, reporter, EventKind.TIMEOUT, reason)
+        except (LeaseLostError, StorageAwayError) as error:
+            logger.warning("trial %d: %s", claimed.number, error)
+        if self.on_hang is not None:
+            self.on_hang(self.finished)
 
-    def _give_up_on_equal_failures(self) -> None:
-        last = self._failures[-MAX_EQUAL_FAILURES:]
-        if len(last) == MAX_EQUAL_FAILURES and len(set(last)) == 1:
-            raise TooManyFailuresError(
-                f"{MAX_EQUAL_FAILURES} trials in a row failed with the same error, this worker "
-                f"stops: {last[0]}"
-            )
+    def _log_start(self, claimed: Claim) -> None:
+        again = f", attempt {claimed.attempt}" if claimed.attempt > 1 else ""
+        logger.info("trial %d starts on %s%s", claimed.number, self.identity.device, again)
 
-    def _log_epoch(self, claim: Claim, report: EpochReport) -> None:
+    def _log_epoch(self, claimed: Claim, report: EpochReport) -> None:
         logger.debug(
             "trial %d epoch %d/%d: validation accuracy %.4f, %.1f s",
-            claim.number,
+            claimed.number,
             report.epoch + 1,
             self.stored.spec.budget.epochs,
             report.val_accuracy,
             report.seconds,
         )
 
+    def _log_end(
+        self,
+        claimed: Claim,
+        state: TrialState,
+        kind: EventKind,
+        epochs: int,
+        value: float | None,
+        detail: str,
+    ) -> None:
+        if kind in (EventKind.COMPLETE, EventKind.PRUNED) and value is not None:
+            logger.info(
+                "trial %d %s after epoch %d: validation accuracy %.4f",
+                claimed.number,
+                kind.value,
+                epochs,
+                value,
+            )
+        else:
+            reason = detail.partition("\n")[0]
+            logger.warning("trial %d ended (%s): %s", claimed.number, kind.value, reason)
 
-def _failure(error: Exception) -> tuple[str, str]:
-    """Tell an out-of-memory error from others, and write either in one line."""
+
+def _failure(error: Exception) -> tuple[EventKind, str]:
+    """Tell an out-of-memory error from others; write either in a line, its traceback below."""
     # Torch has no class of its own for the host's memory.
     on_host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     is_oom = on_host or isinstance(error, (torch.OutOfMemoryError, MemoryError))
     line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return ("oom" if is_oom else "error", f"{type(error).__name__}: {line}"[:500])
+    lines = "".join(traceback.format_exception(error)).splitlines()[-_TRACEBACK_LINES:]
+    reason = f"{type(error).__name__}: {line}"[:500]
+    return (EventKind.OOM if is_oom else EventKind.ERROR, "\n".join([reason, *lines]))
 
 
 def _clear_device_memory() -> None:

@@ -1,0 +1,270 @@
+"""The bridge between a training and its trial: checkpoint, report, judgement, after each epoch."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from skdtune.errors import CheckpointError, LeaseLostError, StorageAwayError
+from skdtune.report import EpochReport, Verdict
+from skdtune.rungs import judged_epochs
+from skdtune.search import trial_record
+from skdtune.search.algorithms import describe_rank, rung_marks_beyond
+from skdtune.search.departure import Departure
+from skdtune.search.events import EventKind
+from skdtune.search.heartbeat import Heartbeat
+from skdtune.search.history import TrialHistory
+from skdtune.search.leases import Claim
+from skdtune.search.patience import Patience
+from skdtune.search.study import StoredStudy
+from skdtune.training.checkpoint import Checkpoint, TrialCheckpoints
+from skdtune.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrialReporter:
+    """Writes a trial's checkpoints and curve, and asks the pruner at the rungs.
+
+    While the storage is away the training goes on: epochs are kept in their order and stored,
+    and judged, when it answers again.
+
+    Args:
+        stored: The study.
+        claimed: The trial in hand.
+        trial: The same as Optuna's trial.
+        history: What the pruner sees.
+        checkpoints: Where the trial's checkpoints lie.
+        heartbeat: Knows whether the trial still is this worker's.
+        departure: Says when the worker must leave the trial.
+        patience: Makes the calls to the storage.
+        on_epoch: Called after each epoch, for progress on the terminal.
+    """
+
+    stored: StoredStudy
+    claimed: Claim
+    trial: optuna.Trial
+    history: TrialHistory
+    checkpoints: TrialCheckpoints
+    heartbeat: Heartbeat
+    departure: Departure
+    patience: Patience
+    on_epoch: Callable[[EpochReport], None]
+    epochs: list[EpochReport] = field(default_factory=list)
+    pruned_because: str = ""
+
+    def __post_init__(self) -> None:
+        spec = self.stored.spec
+        self._rungs = judged_epochs(spec.pruner, spec.budget.epochs)
+        self._num_stored = 0
+        self._capture: Callable[[], dict[str, Any]] = dict
+        self._has_complained = False
+
+    def resume(self, trainer: Trainer) -> Verdict:
+        """Bring a training, and the stored curve, to the newest checkpoint of the trial.
+
+        Returns:
+            PRUNE if the trial was at a rung when it was cut off, and is judged now.
+
+        Raises:
+            CheckpointError: If a checkpoint does not fit the training, which is unusable then.
+            LeaseLostError: If the trial is not this worker's any more.
+        """
+        self._capture = trainer.state
+        known = dict(self.trial.storage.get_trial(self.trial._trial_id).intermediate_values)
+        found = self._load() if self.claimed.attempt > 1 else None
+        if found is not None:
+            trainer.load_state(found.state)
+            self.epochs = [EpochReport(**entry) for entry in found.curve]
+        if self.claimed.attempt > 1 or known:
+            self._rewind(found)
+        self._num_stored = len(self.epochs)
+        self._start_epoch()
+        last = len(self.epochs) - 1
+        # What is stored was judged: an epoch is stored first, then judged.
+        if found is not None and last not in known and last + 1 in self._rungs:
+            return self._judge(last)
+        return Verdict.CONTINUE
+
+    def start_over(self, trainer: Trainer) -> Verdict:
+        """Begin again from the first epoch, after a checkpoint turned out to be of no use."""
+        self._capture, self.epochs, self._num_stored = trainer.state, [], 0
+        self._rewind(None)
+        self._start_epoch()
+        return Verdict.CONTINUE
+
+    def epoch_finished(self, report: EpochReport) -> Verdict:
+        """Save a checkpoint, store the epoch, and judge the trial if it is at a rung.
+
+        Raises:
+            LeaseLostError: If the trial is not this worker's any more.
+        """
+        self.epochs.append(report)
+        if not self.heartbeat.holds():
+            raise LeaseLostError("the lease was lost")
+        self._save_checkpoint()
+        verdict = self._send()
+        self.on_epoch(report)
+        if verdict is Verdict.CONTINUE and self.departure.is_asked_for and not self._is_over:
+            return Verdict.INTERRUPT
+        if verdict is Verdict.CONTINUE:
+            self._start_epoch()
+        return verdict
+
+    def interrupted(self, progress: float) -> bool:
+        """Tell whether the training must be left at once, rather than at the end of the epoch."""
+        return self.departure.is_due(progress)
+
+    def settle(self) -> Verdict:
+        """Store what is left after the training; waits for a storage that is away.
+
+        Raises:
+            LeaseLostError: If the trial is not this worker's any more.
+            StorageAwayError: If the storage was away for too long.
+        """
+        while self._num_stored < len(self.epochs):
+            report = self.epochs[self._num_stored]
+            self.patience(lambda report=report: self._store(report))  # type: ignore[misc]
+            if self._judge(report.epoch) is Verdict.PRUNE:
+                return Verdict.PRUNE
+        return Verdict.CONTINUE
+
+    def value(self) -> float:
+        """Return the objective: the mean validation accuracy of the last epochs."""
+        window = self.epochs[-self.stored.spec.objective.window_epochs :]
+        return sum(report.val_accuracy for report in window) / len(window)
+
+    def say(self, message: str) -> None:
+        """Tell people, and the trial's story, of something that the trial outlives."""
+        logger.warning("trial %d: %s", self.claimed.number, message)
+        try:
+            self.patience.once(
+                lambda: trial_record.write_note(
+                    self.stored.engine, self.claimed, EventKind.NOTED, len(self.epochs), message
+                )
+            )
+        except StorageAwayError:
+            logger.debug("the storage is away: the note is in this log only")
+
+    @property
+    def _is_over(self) -> bool:
+        return len(self.epochs) >= self.stored.spec.budget.epochs
+
+    def _start_epoch(self) -> None:
+        self.departure.epoch_started(self.epochs)
+        if not self._is_over:
+            logger.debug(
+                "trial %d epoch %d/%d starts",
+                self.claimed.number,
+                len(self.epochs) + 1,
+                self.stored.spec.budget.epochs,
+            )
+
+    def _load(self) -> Checkpoint | None:
+        return self.checkpoints.load(self.say)
+
+    def _rewind(self, found: Checkpoint | None) -> None:
+        curve = [report.val_accuracy for report in self.epochs]
+        kind = EventKind.RESTARTED if found is None else EventKind.RESUMED
+        detail = (
+            "from its first epoch: there is no checkpoint that can be used"
+            if found is None
+            else f"after epoch {found.epochs}, from the checkpoint of attempt {found.attempt}"
+        )
+        trial = self.history.get_trial(self.claimed.trial_id)
+        marks = rung_marks_beyond(self.history.study(), trial, len(curve))
+        self.patience(
+            lambda: trial_record.rewind(
+                self.stored.engine, self.claimed, curve, marks, kind, detail
+            )
+        )
+        self.history.rewind(curve, marks)
+        verb = "starts over" if found is None else "goes on"
+        logger.info("trial %d %s %s", self.claimed.number, verb, detail)
+
+    def _save_checkpoint(self) -> None:
+        curve = [dataclasses.asdict(report) for report in self.epochs]
+        try:
+            self.checkpoints.save(len(curve), self._capture(), curve)
+        except CheckpointError as error:
+            if not self._has_complained:
+                self._has_complained = True
+                self.say(f"it goes on WITHOUT new checkpoints: {error}")
+            return
+        if self._has_complained:
+            self._has_complained = False
+            self.say("checkpoints are written again")
+
+    def _send(self) -> Verdict:
+        """Store and judge the epochs that the storage does not have yet, oldest first."""
+        while self._num_stored < len(self.epochs) and self.patience.is_due:
+            report = self.epochs[self._num_stored]
+            try:
+                self.patience.once(lambda report=report: self._store(report))  # type: ignore[misc]
+            except StorageAwayError:
+                return Verdict.CONTINUE
+            if self._judge(report.epoch) is Verdict.PRUNE:
+                return Verdict.PRUNE
+        return Verdict.CONTINUE
+
+    def _store(self, report: EpochReport) -> None:
+        trial_record.write_report(
+            self.stored.engine, self.claimed, report.epoch, report.val_accuracy
+        )
+        self._num_stored = report.epoch + 1
+
+    def _judge(self, epoch: int) -> Verdict:
+        if epoch + 1 not in self._rungs:
+            return Verdict.CONTINUE
+        curve = {report.epoch: report.val_accuracy for report in self.epochs[: epoch + 1]}
+        trial = copy.copy(self.history.get_trial(self.claimed.trial_id))
+        trial.intermediate_values = curve
+        study = self.history.study()
+        if not study.pruner.prune(study, trial):
+            return Verdict.CONTINUE
+        # Epochs that were trained on while the storage was away do not count.
+        del self.epochs[epoch + 1 :]
+        trials = study.get_trials(deepcopy=False)
+        self.pruned_because = describe_rank(trials, self.claimed.number, epoch, curve[epoch])
+        return Verdict.PRUNE
+
+
+def describe_epochs(epochs: list[EpochReport]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sum up a trial's epochs as user and system attributes.
+
+    What people look at are user attributes, short enough for one line of the dashboard; the
+    curves by epoch are one system attribute.
+    """
+    curves: dict[str, list[Any]] = {
+        "epoch_seconds": [_short(report.seconds) for report in epochs],
+        "val_loss": [_short(report.val_loss) for report in epochs],
+        "lr": [_short(report.lr) for report in epochs],
+        "losses": [
+            {name: _short(value) for name, value in report.losses.items()} for report in epochs
+        ],
+    }
+    user: dict[str, Any] = {}
+    if epochs:
+        seconds = statistics.median(report.seconds for report in epochs)
+        user = {
+            "epoch_seconds": round(seconds, 3),
+            "val_loss": curves["val_loss"][-1],
+            "losses": curves["losses"][-1],
+        }
+    return user, {CURVES_ATTRIBUTE: curves}
+
+
+#: System attribute of a trial with what it recorded epoch by epoch.
+CURVES_ATTRIBUTE = "skdtune:curves"
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
