@@ -11,7 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
+from skdtune.errors import StudyError
 from skdtune.search import leases, schema
+from skdtune.search.events import Event, story
+from skdtune.search.pausing import paused_reason
 from skdtune.search.study import StoredStudy, load_study
 from skdtune.spec import StudySpec
 
@@ -76,6 +79,9 @@ class Progress:
     eta_s: float | None
     """Estimated time left at the present number of workers; None before a trial has finished."""
 
+    paused: str | None
+    """Why nobody takes a trial; None while they may."""
+
     @property
     def num_finished(self) -> int:
         """Trials that are complete, pruned or failed."""
@@ -120,6 +126,25 @@ class StudyResults:
         if not self.num_val_images:
             return None
         return math.sqrt(value * (1 - value) / self.num_val_images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStory:
+    """One trial and everything that happened to it."""
+
+    trial: TrialResult
+    events: tuple[Event, ...]
+    """Oldest first."""
+
+    num_workers: int
+    """Workers that had it in hand."""
+
+    epochs_repeated: int
+    """Epochs that were trained again because an attempt was cut off before their checkpoint.
+
+    Counted from what the attempts report; the epoch in which an attempt was cut off is not among
+    them, because nobody knows how far it had come.
+    """
 
 
 _STATE_NAMES = {
@@ -168,6 +193,47 @@ def read_results(stored: StoredStudy) -> StudyResults:
     )
 
 
+def explain(study: str, number: int, *, storage: str | None = None) -> TrialStory:
+    """Tell the story of one trial.
+
+    Args:
+        study: Name of the study.
+        number: Number of the trial.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Raises:
+        StudyError: If there is no such study, or no such trial in it.
+        StorageError: If the storage cannot be used.
+    """
+    with contextlib.closing(load_study(study, storage=storage)) as stored:
+        key = sa.select(schema.trials.c.trial_id).where(
+            schema.trials.c.study_id == stored.study_id, schema.trials.c.number == number
+        )
+        with stored.engine.connect() as connection:
+            trial_id = connection.scalar(key)
+        if trial_id is None:
+            last = sum(leases.counts(stored.engine, stored.study_id).values()) - 1
+            raise StudyError(f"study {study!r} has trials 0 to {last}, none with number {number}")
+        events = tuple(story(stored.engine, stored.study_id, trial_id))
+        return TrialStory(
+            trial=_trial_result(stored.storage.get_trial(trial_id)),
+            events=events,
+            num_workers=len({event.worker for event in events}),
+            epochs_repeated=_epochs_repeated(events),
+        )
+
+
+def _epochs_repeated(events: tuple[Event, ...]) -> int:
+    """Count the epochs between where an attempt was and where the next one began."""
+    repeated, furthest = 0, 0
+    for event in events:
+        if event.kind in ("resumed", "restarted"):
+            repeated += max(0, furthest - event.epochs)
+            furthest = event.epochs
+        furthest = max(furthest, event.epochs)
+    return repeated
+
+
 def read_progress(stored: StoredStudy) -> Progress:
     """Read where an opened study stands, in four small queries."""
     counts = {
@@ -190,6 +256,7 @@ def read_progress(stored: StoredStudy) -> Progress:
         best_value=best[1] if best else None,
         workers=workers,
         eta_s=_time_left(counts, workers, mean_s),
+        paused=paused_reason(stored.engine, stored.study_id),
     )
 
 

@@ -113,6 +113,8 @@ def progress_view(progress: Progress) -> Group:
     )
     title = Text.assemble((progress.study, "bold"), "  ", progress.description)
     parts: list[object] = [title, bar]
+    if progress.paused is not None:
+        parts.append(Text(f"PAUSED: {progress.paused}; skdtune resume {progress.study}", "bold"))
     if progress.workers:
         parts.append(_worker_table(progress))
     return Group(*parts)  # type: ignore[arg-type]
@@ -151,6 +153,8 @@ def progress_line(progress: Progress) -> str:
     left = "" if progress.eta_s is None else f"; about {format_seconds(progress.eta_s)} left"
     if progress.finished:
         left = "; finished"
+    elif progress.paused is not None:
+        left = "; paused"
     return f"{progress.num_finished}/{progress.num_trials} trials: {counts}; {best}{left}"
 
 

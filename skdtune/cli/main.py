@@ -9,7 +9,9 @@ import click
 
 from skdtune import __version__
 from skdtune.cli.application import common_options
+from skdtune.cli.control import budget, pause, resume
 from skdtune.cli.create import create_study, studies
+from skdtune.cli.explain import explain
 from skdtune.cli.look import best, dashboard, status, trials
 from skdtune.cli.run import launch, worker
 from skdtune.cli.storage import storage
@@ -29,5 +31,20 @@ def cli() -> None:
     """
 
 
-for _command in (studies, create_study, worker, launch, status, best, trials, dashboard, storage):
+_COMMANDS = (
+    studies,
+    create_study,
+    worker,
+    launch,
+    budget,
+    pause,
+    resume,
+    status,
+    best,
+    trials,
+    explain,
+    dashboard,
+    storage,
+)
+for _command in _COMMANDS:
     cli.add_command(_command)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from skdtune.cli.application import Application, common_options, pass_application, say
-from skdtune.home import HOME_VARIABLE, STORAGE_VARIABLE
+from skdtune.home import CHECKPOINTS_VARIABLE, HOME_VARIABLE, STORAGE_VARIABLE, checkpoints_url
 
 if TYPE_CHECKING:
     from skdtune.engines.local import LocalSupervisor
     from skdtune.search.study import StoredStudy
     from skdtune.signals import StopRequest
+
+
+checkpoints_option = click.option(
+    "--checkpoints",
+    metavar="DIR|URL",
+    help=f"Where checkpoints lie; share it between machines.  [env: {CHECKPOINTS_VARIABLE}; "
+    "default: a folder of the home]",
+)
 
 
 @click.command()
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--max-trials", type=click.IntRange(min=1), help="Leave after so many trials.")
 @click.option("--drain", is_flag=True, help="Leave as soon as no trial waits.")
 @click.option("--prepare", is_flag=True, help="Fetch and decode the data, take no trial.")
+@checkpoints_option
 @common_options
 @pass_application
 def worker(
@@ -32,10 +42,12 @@ def worker(
     max_trials: int | None,
     drain: bool,
     prepare: bool,
+    checkpoints: str | None,
 ) -> int:
     """Take trials of STUDY from the queue and train them, one after the other.
 
-    Ctrl-C or SIGTERM gives the trial in hand back and leaves; SIGUSR1 finishes it first.
+    Ctrl-C or SIGTERM finishes the epoch in hand if its end is near, gives the trial back and
+    leaves; SIGUSR1 finishes the trial first. A second signal ends the worker at once.
     """
     from skdtune.signals import StopRequest
 
@@ -55,12 +67,25 @@ def worker(
             device=device,
             max_trials=max_trials,
             drain=drain,
+            checkpoints=checkpoints,
             at=application.home,
             stop=stop,
+            on_hang=lambda finished: _start_again(max_trials and max_trials - finished),
         )
         if application.verbosity >= 0:
             click.echo(f"{finished} trials finished by this worker", err=True)
         return stop.exit_code
+
+
+def _start_again(max_trials: int | None) -> NoReturn:
+    """Replace this process by a new worker: a thread that hangs cannot be ended."""
+    arguments = sys.argv[1:]
+    if max_trials is not None:
+        if max_trials <= 0:
+            os._exit(0)
+        # The last one counts.
+        arguments = [*arguments, "--max-trials", str(max_trials)]
+    os.execv(sys.executable, [sys.executable, "-m", "skdtune", *arguments])
 
 
 @click.command()
@@ -70,6 +95,7 @@ def worker(
     "--workers", type=click.IntRange(1, 512), help="Workers in all.  [default: see above]"
 )
 @click.option("--workers-per-gpu", type=click.IntRange(1, 64), default=1, show_default=True)
+@checkpoints_option
 @common_options
 @pass_application
 def launch(
@@ -78,6 +104,7 @@ def launch(
     gpus: str | None,
     workers: int | None,
     workers_per_gpu: int,
+    checkpoints: str | None,
 ) -> int:
     """Start workers for STUDY on this machine and follow them to the end.
 
@@ -98,6 +125,7 @@ def launch(
     environment = {
         STORAGE_VARIABLE: application.url,
         HOME_VARIABLE: str(application.home.path),
+        CHECKPOINTS_VARIABLE: checkpoints_url(checkpoints, at=application.home),
     }
     if stored.spec.data.name != "digits":
         _prepare(study, environment)
@@ -137,8 +165,11 @@ def _follow(
     """Look after the workers and show the study until the last worker is gone."""
     from skdtune.cli.live import LiveView
 
+    reaper = _Reaper(stored)
     with LiveView(stored, supervisor, quiet=quiet) as view:
         while supervisor.poll():
+            for message in reaper.look():
+                view.say(message)
             if stop.interrupted and not supervisor.stopping:
                 by_keyboard = stop.exit_code != 0
                 view.say(
@@ -150,6 +181,35 @@ def _follow(
             view.refresh()
             time.sleep(0.2)
         view.refresh(last=True)
+
+
+class _Reaper:
+    """Gives trials back whose workers fell silent, on whatever machine, every few seconds."""
+
+    def __init__(self, stored: StoredStudy) -> None:
+        from skdtune.search.patience import Patience
+
+        self._stored = stored
+        self._patience = Patience()
+        self._looked_at = time.monotonic()
+
+    def look(self) -> list[str]:
+        from skdtune.errors import StorageAwayError
+        from skdtune.search.heartbeat import reap_silent
+        from skdtune.search.leases import lease_seconds
+
+        lease_s = lease_seconds()
+        if time.monotonic() - self._looked_at < lease_s / 4:
+            return []
+        self._looked_at = time.monotonic()
+        engine, study_id = self._stored.engine, self._stored.study_id
+        try:
+            numbers = self._patience.once(
+                lambda: reap_silent(engine, study_id, self._patience, lease_s, "launch")
+            )
+        except StorageAwayError:
+            return []
+        return [f"trial {number} waits again: its worker fell silent" for number in numbers]
 
 
 def _give_all_back(supervisor: LocalSupervisor) -> None:
