@@ -18,7 +18,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from skdtune.presets import load_spec
-from skdtune.search import leases
+from skdtune.search import events, leases
 from skdtune.search.study import StoredStudy, create_study, load_study
 
 #: Far more than anything here takes; only a hanging process is ended by it.
@@ -153,6 +153,15 @@ class Search:
             if holder["number"] == number:
                 return int(holder["attempt"])
         return 0
+
+    def events(self, number: int) -> list[events.Event]:
+        """List what happened to a trial."""
+        trial_id = self.trials[number]._trial_id
+        return events.story(self.stored.engine, self.stored.study_id, trial_id)
+
+    def story(self, number: int) -> list[str]:
+        """List the kinds of what happened to a trial."""
+        return [event.kind for event in self.events(number)]
 
     @property
     def holders(self) -> list[dict[str, Any]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+
+from skdtune.search import pausing
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]
@@ -89,7 +92,7 @@ def test_an_exception_fails_its_trial_and_the_worker_goes_on(
     assert f"trial 1 ended ({kind}): {reason}" in worker.err
 
 
-def test_three_equal_failures_in_a_row_end_the_worker(
+def test_three_equal_failures_in_a_row_pause_the_study(
     sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
 ) -> None:
     search = make_search(sqlite_url, "budget.epochs=1", num_trials=6)
@@ -97,11 +100,18 @@ def test_three_equal_failures_in_a_row_end_the_worker(
     assert worker.wait() == 4
     assert search.states == ["COMPLETE", "FAIL", "FAIL", "FAIL", "WAITING", "WAITING"]
     last = worker.err.splitlines()[-1]
-    assert last.startswith("skdtune: 3 trials in a row failed with the same error")
-    assert last.endswith("RuntimeError: no disk")
+    reason = "3 trials in a row failed with the same error: RuntimeError: no disk"
+    assert last == f"skdtune: study tiny is paused: {reason}; mend it, then `skdtune resume tiny`"
+    other = start_worker(search)
+    assert other.wait() == 4, "no other worker takes a trial either"
+    assert search.states[4:] == ["WAITING", "WAITING"]
+    assert pausing.paused_reason(search.stored.engine, search.stored.study_id) == reason
+    assert pausing.resume(search.stored.engine, search.stored.study_id)
+    assert start_worker(search).wait() == 0
+    assert search.states == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
 
 
-def test_failures_that_differ_or_are_not_in_a_row_do_not_end_it(
+def test_failures_that_differ_or_are_not_in_a_row_do_not_pause_it(
     sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
 ) -> None:
     search = make_search(sqlite_url, "budget.epochs=1", num_trials=8)
@@ -137,12 +147,13 @@ def test_a_trial_that_is_ended_at_the_last_moment_stays_as_it_was_ended(
     code = f"""
 import optuna
 from optuna.trial import TrialState
-tell = optuna.Study.tell
-def tell_too_late(study, trial, *arguments, **settings):
+from skdtune.search import trial_record
+finish = trial_record.finish
+def finish_too_late(engine, claimed, *arguments, **settings):
     outside = optuna.load_study(study_name="tiny", storage={sqlite_url!r})
-    outside._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-    return tell(study, trial, *arguments, **settings)
-optuna.Study.tell = tell_too_late
+    outside._storage.set_trial_state_values(claimed.trial_id, TrialState.FAIL)
+    return finish(engine, claimed, *arguments, **settings)
+trial_record.finish = finish_too_late
 """
     search = make_search(sqlite_url, "budget.epochs=1", num_trials=2)
     process = start_worker(search, code=code)
@@ -150,26 +161,53 @@ optuna.Study.tell = tell_too_late
     assert search.states == ["FAIL", "FAIL"]
 
 
-def test_an_error_of_the_storage_costs_no_trial(
+def test_a_storage_that_does_not_answer_for_a_while_costs_nothing(
     any_url: str, make_search: MakeSearch, start_worker: StartWorker
 ) -> None:
     code = """
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
-write = RDBStorage.set_trial_intermediate_value
-def broken(storage, trial_id, step, value):
-    if step == 1:
-        raise StorageInternalError("the server closed the connection")
-    write(storage, trial_id, step, value)
-RDBStorage.set_trial_intermediate_value = broken
+import sqlalchemy as sa
+from skdtune.search import trial_record
+write, tries = trial_record.write_report, iter(range(99))
+def away(engine, claimed, epoch, value):
+    if epoch < 5 and next(tries) < 2:
+        raise sa.exc.OperationalError("INSERT", {}, Exception("the password is hunter2"))
+    write(engine, claimed, epoch, value)
+trial_record.write_report = away
 """
-    search = make_search(any_url, num_trials=1)
+    search = make_search(any_url, "budget.epochs=6", num_trials=1)
     worker = start_worker(search, code=code)
-    assert worker.wait() == 1
-    assert search.states == ["WAITING"]
-    assert "the server closed the connection" in worker.err.splitlines()[-1]
-    assert start_worker(search).wait() == 0
+    assert worker.wait() == 0
     assert search.states == ["COMPLETE"]
+    assert sorted(search.curve(0)) == list(range(6))
+    assert "the storage does not answer" in worker.err
+    assert "the storage answers again" in worker.err
+    assert "hunter2" not in worker.err
+    assert search.story(0) == ["claimed", "complete"]
+
+
+def test_a_worker_gives_up_on_a_storage_that_stays_away_and_the_trial_goes_on_later(
+    any_url: str, make_search: MakeSearch, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    code = """
+import sqlalchemy as sa
+from skdtune.search import trial_record
+write = trial_record.write_report
+def away(engine, claimed, epoch, value):
+    if epoch > 0:
+        raise sa.exc.OperationalError("INSERT", {}, Exception("the server closed the connection"))
+    write(engine, claimed, epoch, value)
+trial_record.write_report = away
+"""
+    search = make_search(any_url, "budget.epochs=3", num_trials=1)
+    env = {"SKDTUNE_OUTAGE_SECONDS": "0.5", "SKDTUNE_CHECKPOINTS": str(tmp_path / "kept")}
+    worker = start_worker(search, code=code, env=env)
+    assert worker.wait() == 1
+    assert "the storage has not answered for" in worker.err.splitlines()[-1]
+    assert search.states == ["WAITING"]
+    assert start_worker(search, env=env).wait() == 0
+    assert search.states == ["COMPLETE"]
+    assert sorted(search.curve(0)) == [0, 1, 2]
+    assert search.story(0) == ["claimed", "preempted", "claimed", "resumed", "complete"]
 
 
 def test_a_connection_that_the_server_closed_between_two_epochs_is_replaced(
@@ -234,23 +272,23 @@ def test_a_worker_does_not_go_on_with_a_study_made_anew_under_the_name(
     assert anew.curve(0) == {}
 
 
-def test_a_study_made_anew_between_two_statements_of_an_epoch_is_not_written_into(
+def test_a_study_made_anew_right_before_an_epoch_is_stored_is_not_written_into(
     sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
 ) -> None:
     code = f"""
 import optuna
-from optuna.storages import RDBStorage
 from skdtune.presets import load_spec
+from skdtune.search import trial_record
 from skdtune.search.study import create_study
-write = RDBStorage.set_trial_intermediate_value
-def too_late(storage, trial_id, step, value):
-    if step == 1:
+write = trial_record.write_report
+def too_late(engine, claimed, epoch, value):
+    if epoch == 1:
         spec = load_spec("digits-baseline", name="tiny", num_trials=1)
         optuna.delete_study(study_name="tiny", storage={sqlite_url!r})
         create_study(spec, storage={sqlite_url!r})
         print("made anew")
-    write(storage, trial_id, step, value)
-RDBStorage.set_trial_intermediate_value = too_late
+    write(engine, claimed, epoch, value)
+trial_record.write_report = too_late
 """
     search = make_search(sqlite_url, num_trials=1)
     old = search.stored.study._study_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -130,9 +131,11 @@ def test_a_killed_workers_trial_is_finished_by_another_with_the_same_result(
     start_worker: StartWorker,
     undisturbed: Any,
     until: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     search = make_search(any_url, f"budget.epochs={EPOCHS}", **RESUMED)
-    victim = start_worker(search, code=STOP_BEFORE_EPOCH_3)
+    shared = {"SKDTUNE_LEASE_SECONDS": "1", "SKDTUNE_CHECKPOINTS": str(tmp_path / "kept")}
+    victim = start_worker(search, code=STOP_BEFORE_EPOCH_3, env=shared)
     until(lambda: is_stopped(victim), "the worker is in its fourth epoch")
     before = search.trials[0]
     assert list(before.intermediate_values) == [0, 1, 2]
@@ -141,10 +144,13 @@ def test_a_killed_workers_trial_is_finished_by_another_with_the_same_result(
     assert search.states == ["RUNNING"]
     assert search.attempt(0) == 1
 
-    heir = start_worker(search, env={"SKDTUNE_LEASE_SECONDS": "2"})
+    heir = start_worker(search, env=shared)
     assert heir.wait() == 0
     assert "trial 0 waits again: its worker fell silent" in heir.err
     assert "trial 0 starts on cpu, attempt 2" in heir.err
+    assert "trial 0 goes on after epoch 3, from the checkpoint of attempt 1" in heir.err
+    assert search.story(0) == ["claimed", "lost", "claimed", "resumed", "complete"]
+    assert not list((tmp_path / "kept").glob("**/*.ckpt"))
     (after,) = search.trials
     assert after.number == 0
     assert after.params == before.params == undisturbed.params
@@ -153,7 +159,7 @@ def test_a_killed_workers_trial_is_finished_by_another_with_the_same_result(
     assert after.value == undisturbed.value
 
 
-def test_a_second_attempt_leaves_nothing_of_the_first_curve(
+def test_an_attempt_without_a_checkpoint_leaves_nothing_of_the_curve_before(
     sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
 ) -> None:
     search = make_search(sqlite_url, num_trials=1)
@@ -161,10 +167,11 @@ def test_a_second_attempt_leaves_nothing_of_the_first_curve(
     claimed = leases.claim(engine, search.stored.study_id, first)
     assert claimed is not None
     search.stored.storage.set_trial_intermediate_value(claimed.trial_id, 7, 0.125)
-    assert leases.release(engine, claimed.trial_id, first.token)
+    assert leases.release(engine, claimed)
     assert search.curve(0) == {7: 0.125}
     assert start_worker(search).wait() == 0
     assert list(search.curve(0)) == [0, 1]
+    assert search.story(0) == ["claimed", "preempted", "claimed", "restarted", "complete"]
 
 
 def test_a_worker_that_slept_through_its_lease_writes_nothing_and_goes_on(
@@ -175,9 +182,9 @@ def test_a_worker_that_slept_through_its_lease_writes_nothing_and_goes_on(
 ) -> None:
     search = make_search(any_url, ENDLESS, num_trials=2)
     engine, study_id = search.stored.engine, search.stored.study_id
-    sleeper = start_worker(search, code=STOP_BEFORE_EPOCH_3)
+    sleeper = start_worker(search, code=STOP_BEFORE_EPOCH_3, env={"SKDTUNE_LEASE_SECONDS": "1"})
     until(lambda: is_stopped(sleeper), "the worker is in its fourth epoch")
-    assert leases.reap(engine, study_id, lease_s=-1) == [0]
+    until(lambda: leases.reap(engine, study_id) == [0], "its lease has run out")
     thief = leases.claim(engine, study_id, leases.WorkerIdentity(device="cpu"))
     assert thief is not None
     assert (thief.number, thief.attempt) == (0, 2)
