@@ -349,7 +349,7 @@ def check(plan: Plan, url: str, folder: Path, happened: Happened) -> list[dict[s
     needed = plan.trials * stored.spec.budget.epochs
     blows = happened.kills + happened.terms + happened.frozen + happened.damaged
     resumed = sum(event == "resumed" for event in _kinds(stored))
-    wrong_exits = {code: n for code, n in happened.exits.items() if code not in (0, -9, 2)}
+    wrong_exits = {code: n for code, n in happened.exits.items() if code not in (0, 2, -9, -15)}
     stored.close()
     rows: list[tuple[str, str, bool]] = [
         ("trials asked for, finished", f"{plan.trials}, {states['COMPLETE']}",

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("study")
-@click.argument("num_trials", metavar="N", type=click.IntRange(min=1))
+@click.argument("num_trials", type=click.IntRange(min=1))
 @common_options
 @pass_application
 def budget(application: Application, study: str, num_trials: int) -> None:
-    """Give STUDY exactly N trials, while it runs or after it.
+    """Give STUDY exactly NUM_TRIALS trials, while it runs or after it.
 
     More trials are queued behind the others; with fewer, those that nobody has begun are taken
     away. Trials that have begun stay.

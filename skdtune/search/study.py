@@ -218,9 +218,8 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
                 for key, value in attributes.items()
             ],
         )
-    connection.execute(
-        sa.delete(schema.own_studies).where(schema.own_studies.c.study_id == study_id)
-    )
+    for table in (schema.own_studies, schema.events):
+        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
     connection.execute(
         sa.insert(schema.own_studies).values(study_id=study_id, lineage=secrets.token_hex(16))
     )

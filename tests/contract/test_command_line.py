@@ -24,6 +24,7 @@ import skdtune
 from skdtune.__main__ import main
 from skdtune.cli.main import cli
 from skdtune.errors import (
+    CheckpointError,
     DataError,
     DeviceError,
     InputError,
@@ -31,9 +32,10 @@ from skdtune.errors import (
     NonFiniteLossError,
     SkdtuneError,
     SpecError,
+    StorageAwayError,
     StorageError,
     StudyError,
-    TooManyFailuresError,
+    StudyPausedError,
 )
 from skdtune.presets import find, load_spec
 
@@ -49,8 +51,12 @@ COMMON = {"--storage", "--home", "-v", "--verbose", "-q", "--quiet", "-h", "--he
 COMMANDS = {
     "studies": {"--json"},
     "create-study": {"STUDY", "--name", "--trials", "--set", "--dry-run"},
-    "worker": {"STUDY", "--device", "--max-trials", "--drain", "--prepare"},
-    "launch": {"STUDY", "--gpus", "--workers", "--workers-per-gpu"},
+    "worker": {"STUDY", "--device", "--max-trials", "--drain", "--prepare", "--checkpoints"},
+    "launch": {"STUDY", "--gpus", "--workers", "--workers-per-gpu", "--checkpoints"},
+    "budget": {"STUDY", "NUM_TRIALS"},
+    "pause": {"STUDY", "--reason"},
+    "resume": {"STUDY"},
+    "explain": {"STUDY", "TRIAL", "--json"},
     "status": {"[STUDY]", "--json", "--watch"},
     "best": {"STUDY", "--against", "--json", "--yaml"},
     "trials": {"STUDY", "--json", "--csv"},
@@ -313,7 +319,9 @@ def test_wrong_use_and_wrong_input_are_2() -> None:
         (SkdtuneError, 1),
         (NonFiniteLossError, 1),
         (LeaseLostError, 1),
-        (TooManyFailuresError, 4),
+        (CheckpointError, 1),
+        (StorageAwayError, 1),
+        (StudyPausedError, 4),
         (KeyboardInterrupt, 130),
         (click.Abort, 130),
         (ValueError, 1),
@@ -399,7 +407,7 @@ def arguments_of(line: str) -> list[str]:
             break
         # A variable of its own stands for any number of options.
         if not re.fullmatch(r"\$\w+", word):
-            found.append(word)
+            found.append("1" if word in ("N", "TRIAL") else word)
     return found
 
 

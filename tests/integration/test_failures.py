@@ -22,10 +22,10 @@ RAISE_IN_SOME_TRIALS = """
 import torch
 from skdtune.search import objective
 run, count = objective.Trainer.run, iter(range(99))
-def broken(trainer, reporter):
+def broken(trainer, reporter, **settings):
     number = next(count)
     {body}
-    return run(trainer, reporter)
+    return run(trainer, reporter, **settings)
 objective.Trainer.run = broken
 """
 

@@ -74,7 +74,9 @@ def test_a_worker_writes_nothing_outside_of_its_home(
     worker = start_worker(make_search(sqlite_url, num_trials=1))
     assert worker.wait() == 0
     assert not list((worker.folder / "cwd").iterdir())
-    assert [path.name for path in (worker.folder / "home").iterdir()] == ["cache"]
+    home = worker.folder / "home"
+    assert sorted(path.name for path in home.iterdir()) == ["cache", "checkpoints"]
+    assert not list((home / "checkpoints").iterdir()), "checkpoints end with their trial"
 
 
 def test_the_same_study_gives_the_same_numbers_on_any_storage(
