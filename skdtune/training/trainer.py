@@ -6,7 +6,9 @@ and tells a reporter what each epoch brought.
 
 from __future__ import annotations
 
+import copy
 import math
+import textwrap
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -69,7 +71,8 @@ class Trainer:
         """Return all that is needed to go on after a finished epoch: tensors and plain data.
 
         The schedule is a function of the step, order and augmentation are functions of seed and
-        epoch: they need nothing.
+        epoch: they need nothing. The tensors are the training's own: write them down, or copy
+        them, before it goes on.
         """
         return {
             "network": self.network.state_dict(),
@@ -83,14 +86,19 @@ class Trainer:
 
         Raises:
             CheckpointError: If the state is of another training. This one is unusable then.
+            torch.OutOfMemoryError: If the device is full.
         """
         try:
             self.network.load_state_dict(state["network"])
             self.terms.load_state_dict(state["terms"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            # A copy, because the optimiser would train on in the tensors it was given.
+            self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
             set_random_states(state["random"], self.device)
-        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        except torch.OutOfMemoryError:
+            # It says nothing against the state, which the next attempt may need.
+            raise
+        except Exception as error:
+            reason = textwrap.shorten(str(error), 200, placeholder=" ...")
             raise CheckpointError(
                 f"the state does not fit this training: {type(error).__name__}: {reason}"
             ) from error

@@ -87,6 +87,7 @@ class Recorder:
     def __init__(self, prune_after: int | None = None, interrupt_at: int | None = None) -> None:
         self.reports: list[EpochReport] = []
         self.asked = 0
+        self.progress: list[float] = []
         self._prune_after = prune_after
         self._interrupt_at = interrupt_at
 
@@ -94,8 +95,9 @@ class Recorder:
         self.reports.append(report)
         return Verdict.PRUNE if len(self.reports) == self._prune_after else Verdict.CONTINUE
 
-    def interrupted(self) -> bool:
+    def interrupted(self, progress: float) -> bool:
         self.asked += 1
+        self.progress.append(progress)
         return self.asked == self._interrupt_at
 
     @property

@@ -270,6 +270,26 @@ def test_an_interruption_ends_the_training_between_two_steps(
     assert len(recorder.reports) == epochs_done
 
 
+def test_the_reporter_is_told_before_every_step_how_far_the_epoch_is(
+    make_trainer: MakeTrainer, make_recorder: MakeRecorder
+) -> None:
+    trainer, recorder = make_trainer(), make_recorder()
+    trainer.run(recorder)
+    assert recorder.progress == [0.0, 0.2, 0.4, 0.6, 0.8] * 2
+
+
+def test_a_training_can_begin_at_a_later_epoch(
+    make_trainer: MakeTrainer, make_recorder: MakeRecorder
+) -> None:
+    trainer, recorder = make_trainer(budget__epochs=3), make_recorder()
+    steps = count_steps(trainer)
+    assert trainer.run(recorder, first_epoch=2) is Verdict.CONTINUE
+    assert [report.epoch for report in recorder.reports] == [2]
+    assert len(steps) == len(trainer._batches)
+    assert trainer.run(recorder, first_epoch=3) is Verdict.CONTINUE
+    assert len(recorder.reports) == 1, "nothing is left to do"
+
+
 def test_a_learning_rate_that_explodes_raises_with_the_name_of_the_loss(
     make_trainer: MakeTrainer, make_recorder: MakeRecorder
 ) -> None:
