@@ -24,7 +24,13 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 
 #: Errors of these classes are the connection's, the server's or its disk's, not the statement's.
-_OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
+_OUTAGES = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.TimeoutError,
+    # A second statement in a transaction whose connection broke under the first.
+    sa.exc.PendingRollbackError,
+)
 #: SQLite says the same class for mistakes that no waiting mends.
 _PERMANENT = ("no such table", "no such column", "syntax error")
 

@@ -38,12 +38,18 @@ def pause_after_equal_errors(engine: sa.Engine, study_id: int, limit: int) -> bo
         True if it is paused now.
     """
     failed = schema.trials.c.state == TrialState.FAIL
+    following = events.alias()
+    later = sa.select(following.c.event_id).where(
+        following.c.trial_id == events.c.trial_id,
+        following.c.study_id == study_id,
+        following.c.event_id > events.c.event_id,
+    )
     query = (
         sa.select(events.c.kind, events.c.detail, failed)
         .join(schema.trials, schema.trials.c.trial_id == events.c.trial_id)
         .where(events.c.study_id == study_id, events.c.kind.in_([kind.value for kind in ENDS]))
-        # Those that were given back once and go on have not ended.
-        .where(schema.trials.c.state.in_(schema.FINISHED))
+        # Failures that a trial was tried again after are not its end.
+        .where(schema.trials.c.state.in_(schema.FINISHED), ~later.exists())
         .order_by(events.c.event_id.desc())
         .limit(limit)
     )

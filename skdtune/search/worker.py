@@ -35,7 +35,7 @@ from skdtune.search.leases import LEASE_S, Claim, WorkerIdentity, lease_seconds
 from skdtune.search.objective import DataStore, config_hash, resolve_trial, run_trial
 from skdtune.search.patience import OUTAGE_S, Patience
 from skdtune.search.reporter import TrialReporter, describe_epochs
-from skdtune.search.storage import require_writable
+from skdtune.search.storage import DATABASE_ERRORS, require_writable
 from skdtune.search.study import StoredStudy, find_lineage, load_study
 from skdtune.search.watchdog import Watchdog
 from skdtune.signals import StopRequest
@@ -236,7 +236,6 @@ class Worker:
                 self._train(claimed, heartbeat)
         except LeaseLostError:
             logger.warning("trial %d was taken over or ended from outside", claimed.number)
-            logger.debug("trial %d was left", claimed.number, exc_info=True)
         except BaseException:
             # An error that is no trial's: a broken installation, a second Ctrl-C.
             with contextlib.suppress(StorageAwayError):
@@ -262,7 +261,7 @@ class Worker:
                 verdict = run_trial(
                     config, self.store, reporter, lambda user: self._describe(claimed, user)
                 )
-            except (LeaseLostError, StorageAwayError):
+            except (LeaseLostError, StorageAwayError, *DATABASE_ERRORS):
                 # Nothing that the trial did: it is not the one to fail.
                 raise
             except NonFiniteLossError as error:

@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ class TrialCheckpoints:
         self._owner = owner
         self._attempt = attempt
         self._url = url if "://" in url else str(Path(url).expanduser().absolute())
+        self._folder = f"{owner.study}-{owner.lineage[:8]}/trial-{owner.number:05d}"
 
     def save(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         """Write a checkpoint, then remove the ones that are not needed any more.
@@ -94,7 +96,7 @@ class TrialCheckpoints:
         name = f"epoch-{epochs:05d}.attempt-{self._attempt:03d}.ckpt"
         try:
             files, folder = self._open()
-            files.makedirs(folder, exist_ok=True)
+            _make_folder(files, folder)
             self._write(files, folder, name, self._pack(epochs, state, curve))
         except Exception as error:
             raise CheckpointError(f"{self._where}/{name}: {_reason(error)}") from error
@@ -114,10 +116,12 @@ class TrialCheckpoints:
         try:
             files, folder = self._open()
             names = self._names(files, folder)
-            self._remove_temporary(files, folder)
         except Exception as error:
             say(f"the checkpoints in {self._where} cannot be read: {_reason(error)}")
             return None
+        # What a dead writer left is no harm; a writer that is not dead may just have renamed it.
+        with contextlib.suppress(Exception):
+            self._remove_temporary(files, folder)
         # The newest attempt first: what an older one still wrote after it had lost the trial
         # is not what the storage knows.
         for attempt, epochs, name in sorted(names, reverse=True):
@@ -141,16 +145,20 @@ class TrialCheckpoints:
 
     @property
     def _where(self) -> str:
-        owner = self._owner
-        return (
-            f"{self._url.rstrip('/')}/{owner.study}-{owner.lineage[:8]}/trial-{owner.number:05d}"
-        )
+        """The folder as people are told of it, in logs and events: without a password."""
+        url = re.sub(r"://[^/]*@", "://***@", self._url)
+        return f"{url}{'' if url.endswith('/') else '/'}{self._folder}"
 
     def _open(self) -> tuple[Any, str]:
-        files, folder = fsspec.core.url_to_fs(self._where)
+        """Return the file system, and the trial's folder on it."""
+        if "://" in self._url:
+            files, root = fsspec.core.url_to_fs(self._url)
+        else:
+            # Not by fsspec's rules for URLs, to which `::` in a name means something else.
+            files, root = LocalFileSystem(), self._url
         # Listings are remembered by some file systems; others write here too.
         files.invalidate_cache()
-        return files, folder
+        return files, f"{root.rstrip('/')}/{self._folder}"
 
     def _pack(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> bytes:
         payload = io.BytesIO()
@@ -182,7 +190,11 @@ class TrialCheckpoints:
             hashlib.sha256(payload).hexdigest(),
         ):
             raise CheckpointError("it is damaged: the checksum does not agree")
-        read = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        try:
+            read = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            # Its own message advises how to execute the file all the same.
+            raise CheckpointError("it holds more than plain data and tensors") from None
         if len(read["curve"]) != epochs:
             raise CheckpointError("its curve has another length than its epochs")
         return Checkpoint(epochs, attempt, read["state"], read["curve"])
@@ -226,8 +238,16 @@ class TrialCheckpoints:
     def _remove_temporary(self, files: Any, folder: str) -> None:
         for path in self._list(files, folder):
             match = _TEMPORARY.fullmatch(path.rpartition("/")[2])
-            if match and int(match[2]) < self._attempt:
+            if match and int(match[2]) <= self._attempt:
                 files.rm_file(path)
+
+
+def _make_folder(files: Any, folder: str) -> None:
+    try:
+        files.makedirs(folder, exist_ok=True)
+    except FileNotFoundError:
+        # Whoever deleted the study's last other checkpoints took its folder away just now.
+        files.makedirs(folder, exist_ok=True)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -138,7 +138,8 @@ class Search:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        return self.stored.study.get_trials()
+        # Past Optuna's cache, which never forgets a trial that was taken away.
+        return self.stored.storage.get_all_trials(self.stored.study_id)
 
     @property
     def states(self) -> list[str]:
