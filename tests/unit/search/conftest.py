@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 
 from skdtune.presets import load_spec
-from skdtune.search import schema
+from skdtune.search import events, leases, schema
 from skdtune.search.storage import init_storage
 from skdtune.search.study import StoredStudy, create_study, load_study
 from skdtune.spec import StudySpec
@@ -47,6 +48,52 @@ def shared_postgres(postgres_server: str) -> str:
     return f"postgresql+psycopg://postgres:@/{name}?host={postgres_server}"
 
 
+@pytest.fixture
+def restartable_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start a PostgreSQL that the test may stop and start: an object with ``url``, ``stop`` and
+    ``start``."""
+    server = RestartablePostgres()
+    yield server
+    server.close()
+
+
+class RestartablePostgres:
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="skdtune-pg-")
+        self.url = f"postgresql+psycopg://postgres:@/postgres?host={self._folder.name}"
+        self.start()
+
+    def start(self) -> None:
+        import pgserver
+
+        self._server = pgserver.get_server(self._folder.name, cleanup_mode="stop")
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+    def close(self) -> None:
+        self._server.cleanup()
+        self._folder.cleanup()
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that puts the database's clock forward."""
+    real = schema.now
+    passed = [0.0]
+
+    def now(connection: sa.Connection) -> sa.ColumnElement[Any]:
+        return real(connection) + sa.literal_column(repr(passed[0]), sa.Float)
+
+    for module in (leases, events):
+        monkeypatch.setattr(module, "now", now)
+
+    def forward(seconds: float) -> None:
+        passed[0] += seconds
+
+    return forward
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def ready_url(request: pytest.FixtureRequest) -> str:
     """Return the URL of a storage without studies, once of each kind; made once, since that
@@ -57,7 +104,8 @@ def ready_url(request: pytest.FixtureRequest) -> str:
         for table in reversed(models.BaseModel.metadata.sorted_tables):
             if table.name not in _KEPT:
                 connection.execute(sa.delete(table))
-        connection.execute(sa.delete(schema.leases))
+        for table in (schema.leases, schema.events, schema.own_studies):
+            connection.execute(sa.delete(table))
     storage.engine.dispose()
     return url
 
