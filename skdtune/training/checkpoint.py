@@ -195,9 +195,10 @@ class TrialCheckpoints:
         except pickle.UnpicklingError:
             # Its own message advises how to execute the file all the same.
             raise CheckpointError("it holds more than plain data and tensors") from None
-        if len(read["curve"]) != epochs:
-            raise CheckpointError("its curve has another length than its epochs")
-        return Checkpoint(epochs, attempt, read["state"], read["curve"])
+        state, curve = read["state"], read["curve"]
+        if not isinstance(curve, list) or len(curve) != epochs:
+            raise CheckpointError("its curve is not that of its epochs")
+        return Checkpoint(epochs, attempt, state, curve)
 
     def _require_ours(self, header: dict[str, Any], epochs: int, attempt: int) -> None:
         if header.get("format") != _FORMAT:
