@@ -1,0 +1,38 @@
+"""The short form of the study under faults; the long one is ``benchmarks/chaos.py`` itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("storage", "sizes"),
+    [
+        ("postgres", ["--trials", "24", "--workers", "4", "--restarts", "2"]),
+        ("sqlite", ["--trials", "16", "--workers", "4"]),
+    ],
+)
+def test_a_study_under_faults_ends_as_if_nothing_had_happened(
+    storage: str, sizes: list[str], tmp_path: Path
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "benchmarks/chaos.py", "--storage", storage, *sizes, "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert ended.stdout, ended.stderr[-3000:]
+    table = json.loads(ended.stdout)["table"]
+    failed = [row for row in table if not row["ok"]]
+    assert failed == [], ended.stderr[-6000:]
+    assert ended.returncode == 0
