@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from skdtune.errors import InputError
+
 HOME_VARIABLE = "SKDTUNE_HOME"
 STORAGE_VARIABLE = "SKDTUNE_STORAGE"
 CHECKPOINTS_VARIABLE = "SKDTUNE_CHECKPOINTS"
@@ -68,3 +70,21 @@ def storage_url(url: str | None = None, *, at: Home | None = None) -> str:
 def checkpoints_url(url: str | None = None, *, at: Home | None = None) -> str:
     """Return where checkpoints lie: as named, by ``SKDTUNE_CHECKPOINTS``, or in the home."""
     return url or os.environ.get(CHECKPOINTS_VARIABLE) or str((at or home()).checkpoints)
+
+
+def seconds_from_environment(name: str, default: float, *, least: float = 0.0) -> float:
+    """Read a duration that a person may set by a variable.
+
+    Raises:
+        InputError: If it is no finite number of seconds from the least one on.
+    """
+    text = os.environ.get(name)
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not least <= seconds < float("inf"):
+        raise InputError(f"{name}: expected at least {least:g} seconds, received {text!r}")
+    return seconds

@@ -26,8 +26,9 @@ def skdtune_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("SKDTUNE_HOME", str(home))
-    for name in ("SKDTUNE_STORAGE", "SKDTUNE_SUPERVISED", "SKDTUNE_LEASE_SECONDS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("SKDTUNE_")]:
+        if name != "SKDTUNE_HOME":
+            monkeypatch.delenv(name)
     return home
 
 

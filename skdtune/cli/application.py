@@ -126,12 +126,29 @@ def echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def printable(text: str) -> str:
+    """Replace control characters, which could steer a terminal, but for ends of lines."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """Return a terminal that shows what people or databases wrote as text, and as nothing else."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class Terminal(Console):
+        def render_str(self, text: str, **settings: Any) -> Text:
+            return super().render_str(printable(text), **settings)
+
+    # A description or an error may look like markup.
+    return Terminal(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
 def console() -> Console:
     """Return a terminal for tables; wide enough in a pipe that no column is cut."""
-    from rich.console import Console
-
-    # What people wrote (a description, an error) is text, however much it looks like markup.
-    terminal = Console(highlight=False, markup=False, emoji=False)
-    if not terminal.is_terminal:
-        terminal.width = 160
-    return terminal
+    out = terminal()
+    if not out.is_terminal:
+        out.width = 160
+    return out

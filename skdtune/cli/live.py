@@ -7,12 +7,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from skdtune.cli.application import printable, terminal
 from skdtune.search.storage import DATABASE_ERRORS
 from skdtune.study_results import Progress, WorkerStatus, read_progress
 
@@ -43,7 +44,7 @@ class LiveView:
         self._message = ""
         self._last_line = ""
         # What people wrote (a description, an error) is text, however much it looks like markup.
-        console = Console(stderr=True, markup=False, emoji=False)
+        console = terminal(stderr=True)
         shown = console.is_terminal and not quiet
         self._live = Live(console=console, auto_refresh=False) if shown else None
 
@@ -111,10 +112,12 @@ def progress_view(progress: Progress) -> Group:
         ProgressBar(total=progress.num_trials, completed=progress.num_finished, width=24),
         progress_line(progress),
     )
-    title = Text.assemble((progress.study, "bold"), "  ", progress.description)
+    title = Text.assemble((progress.study, "bold"), "  ", printable(progress.description))
     parts: list[object] = [title, bar]
     if progress.paused is not None:
-        parts.append(Text(f"PAUSED: {progress.paused}; skdtune resume {progress.study}", "bold"))
+        parts.append(
+            Text(f"PAUSED: {printable(progress.paused)}; skdtune resume {progress.study}", "bold")
+        )
     if progress.workers:
         parts.append(_worker_table(progress))
     return Group(*parts)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from sqlalchemy.dialects import postgresql, sqlite
 
 from skdtune.errors import LeaseLostError
+from skdtune.home import seconds_from_environment
 from skdtune.search.events import EventKind, num_finished_epochs, record
 from skdtune.search.schema import leases, now, own_studies, trials
 
@@ -61,7 +62,7 @@ class Claim:
 
 def lease_seconds() -> float:
     """Return the length of a lease: ``SKDTUNE_LEASE_SECONDS``, else a minute."""
-    return float(os.environ.get(LEASE_VARIABLE) or LEASE_S)
+    return seconds_from_environment(LEASE_VARIABLE, LEASE_S, least=0.1)
 
 
 def claim(

@@ -83,7 +83,7 @@ class TrialReporter:
         found = self._load() if self.claimed.attempt > 1 else None
         if found is not None:
             trainer.load_state(found.state)
-            self.epochs = [EpochReport(**entry) for entry in found.curve]
+            self.epochs = _read_curve(found.curve)
         if self.claimed.attempt > 1 or known:
             self._rewind(found)
         self._num_stored = len(self.epochs)
@@ -235,6 +235,13 @@ class TrialReporter:
         trials = study.get_trials(deepcopy=False)
         self.pruned_because = describe_rank(trials, self.claimed.number, epoch, curve[epoch])
         return Verdict.PRUNE
+
+
+def _read_curve(curve: list[dict[str, Any]]) -> list[EpochReport]:
+    try:
+        return [EpochReport(**entry) for entry in curve]
+    except TypeError as error:
+        raise CheckpointError(f"its curve is of another version: {error}") from error
 
 
 def describe_epochs(epochs: list[EpochReport]) -> tuple[dict[str, Any], dict[str, Any]]:

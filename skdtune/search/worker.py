@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from skdtune.errors import (
     StudyError,
     StudyPausedError,
 )
-from skdtune.home import Home, checkpoints_url, home, storage_url
+from skdtune.home import Home, checkpoints_url, home, seconds_from_environment, storage_url
 from skdtune.report import EpochReport, Verdict
 from skdtune.search import leases, pausing, trial_record
 from skdtune.search.algorithms import build_sampler
@@ -60,11 +59,9 @@ class Timing:
     @classmethod
     def from_environment(cls) -> Timing:
         """Read ``SKDTUNE_LEASE_SECONDS``, and so on for outage and grace."""
-
-        def read(name: str, default: float) -> float:
-            return float(os.environ.get(f"SKDTUNE_{name}_SECONDS") or default)
-
-        return cls(lease_seconds(), read("OUTAGE", OUTAGE_S), read("GRACE", GRACE_S))
+        outage_s = seconds_from_environment("SKDTUNE_OUTAGE_SECONDS", OUTAGE_S)
+        grace_s = seconds_from_environment("SKDTUNE_GRACE_SECONDS", GRACE_S)
+        return cls(lease_seconds(), outage_s, grace_s)
 
 
 def run_worker(

@@ -281,3 +281,18 @@ def test_many_workers_never_begin_a_trial_beyond_the_budget(
     assert search.states == ["COMPLETE"] * 3
     assert sum(search.story(number).count("claimed") for number in range(3)) == 3
     assert leases.holders(search.stored.engine, search.stored.study_id) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LEASE", "soon"), ("LEASE", "0"), ("OUTAGE", "-1"), ("GRACE", "inf"), ("GRACE", "nan")],
+)
+def test_a_time_that_is_none_is_refused_before_a_trial_is_taken(
+    name: str, value: str, sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
+) -> None:
+    search = make_search(sqlite_url, num_trials=1)
+    worker = start_worker(search, env={f"SKDTUNE_{name}_SECONDS": value})
+    assert worker.wait() == 2
+    (line,) = worker.err.splitlines()
+    assert line.startswith(f"skdtune: SKDTUNE_{name}_SECONDS: expected at least ")
+    assert search.states == ["WAITING"]
