@@ -9,8 +9,9 @@ from typing import Any
 
 import psutil
 import pytest
+import sqlalchemy as sa
 
-from skdtune.search import leases
+from skdtune.search import leases, schema
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]
@@ -208,3 +209,33 @@ def test_a_worker_whose_supervisor_is_gone_takes_no_trial(
     worker = start_worker(search, env={"SKDTUNE_SUPERVISED": "1999999999"})
     assert worker.wait() == 0
     assert search.states == ["WAITING"] * 3
+
+
+def test_a_worker_that_is_busy_for_hours_gives_the_trials_of_the_dead_back_meanwhile(
+    any_url: str,
+    make_search: MakeSearch,
+    start_worker: StartWorker,
+    until: Callable[..., Any],
+) -> None:
+    search = make_search(any_url, ENDLESS, num_trials=2)
+    engine, study_id = search.stored.engine, search.stored.study_id
+    assert leases.claim(engine, study_id, leases.WorkerIdentity(device="cpu")) is not None
+    busy = start_worker(search, env={"SKDTUNE_LEASE_SECONDS": "1"})
+    until(lambda: search.attempt(1) == 1, "the worker has the other trial")
+    with engine.begin() as connection:
+        connection.execute(
+            sa.update(schema.leases)
+            .where(schema.leases.c.lease_s == leases.LEASE_S)
+            .values(renewed_at=schema.leases.c.renewed_at - 2 * leases.LEASE_S)
+        )
+        if connection.dialect.name == "postgresql":
+            # The server is younger than that: its start counts as a sign of life.
+            connection.execute(
+                sa.update(schema.leases)
+                .where(schema.leases.c.lease_s == leases.LEASE_S)
+                .values(lease_s=0.1)
+            )
+    until(lambda: search.states == ["WAITING", "RUNNING"], "it gives it back while it trains")
+    assert search.story(0) == ["claimed", "lost"]
+    busy.send(signal.SIGTERM)
+    assert busy.wait() == 0
