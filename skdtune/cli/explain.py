@@ -85,7 +85,7 @@ def _row(event: Event) -> tuple[str, ...]:
         f"{when:%Y-%m-%d %H:%M:%S}",
         str(event.attempt),
         event.kind,
-        str(event.epochs),
+        "" if event.kind == "claimed" else str(event.epochs),
         event.worker,
         event.detail.partition("\n")[0],
     )

@@ -68,13 +68,13 @@ def _remove(connection: sa.Connection, study_id: int, num_trials: int) -> None:
         .with_for_update(of=trials, skip_locked=True)
     )
     ids = list(connection.scalars(surplus))
-    there = connection.scalar(
-        sa.select(sa.func.count()).where(
-            trials.c.study_id == study_id, trials.c.number >= num_trials
-        )
+    there = sa.select(trials.c.trial_id, trials.c.number).where(
+        trials.c.study_id == study_id, trials.c.number >= num_trials
     )
-    if there != len(ids):
-        lowest = _num_begun(connection, study_id)
+    removable = set(ids)
+    staying = [row.number for row in connection.execute(there) if row.trial_id not in removable]
+    if staying:
+        lowest = max(staying) + 1
         raise InputError(
             f"trials up to number {lowest - 1} have begun: the budget cannot be lower than "
             f"{lowest}, received {num_trials}"
@@ -83,14 +83,3 @@ def _remove(connection: sa.Connection, study_id: int, num_trials: int) -> None:
         chunk = ids[start : start + 1000]
         for table in (schema.trial_system_attributes, schema.trial_user_attributes, trials):
             connection.execute(sa.delete(table).where(table.c.trial_id.in_(chunk)))
-
-
-def _num_begun(connection: sa.Connection, study_id: int) -> int:
-    trials, leases = schema.trials, schema.leases
-    begun = sa.select(leases.c.trial_id).where(leases.c.study_id == study_id)
-    last = connection.scalar(
-        sa.select(sa.func.max(trials.c.number)).where(
-            trials.c.study_id == study_id, sa.or_(~IS_WAITING, trials.c.trial_id.in_(begun))
-        )
-    )
-    return 1 if last is None else int(last) + 1

@@ -6,6 +6,7 @@ of the trial or behind it.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -55,16 +56,6 @@ class EventKind(StrEnum):
     """It ran to its end."""
 
 
-#: With these a trial can end.
-ENDS = frozenset(EventKind) - {
-    EventKind.CLAIMED,
-    EventKind.RESUMED,
-    EventKind.RESTARTED,
-    EventKind.NOTED,
-    EventKind.PREEMPTED,
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """One thing that happened to a trial."""
@@ -74,6 +65,9 @@ class Event:
 
     kind: str
     attempt: int
+    final: bool
+    """The trial ended with it; else it went on."""
+
     epochs: int
     """Epochs that were finished by then."""
 
@@ -94,20 +88,25 @@ def record(
     kind: EventKind,
     epochs: int = 0,
     detail: str = "",
+    final: bool = False,
 ) -> None:
     """Note an event, within the transaction that makes it true."""
-    connection.execute(
-        sa.insert(events).values(
-            study_id=study_id,
-            trial_id=trial_id,
-            attempt=attempt,
-            at=now(connection),
-            kind=kind.value,
-            epochs=epochs,
-            worker=worker[:400],
-            detail=detail,
-        )
-    )
+    row = {
+        "study_id": study_id,
+        "trial_id": trial_id,
+        "attempt": attempt,
+        "kind": kind.value,
+        "final": final,
+        "epochs": epochs,
+        "worker": worker[:400],
+        "detail": detail,
+    }
+    connection.execute(_recording(now(connection)), row)
+
+
+@functools.cache
+def _recording(clock: sa.ColumnElement[float]) -> sa.Insert:
+    return sa.insert(events).values(at=clock)
 
 
 def story(engine: sa.Engine, study_id: int, trial_id: int) -> list[Event]:

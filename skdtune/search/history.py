@@ -228,8 +228,7 @@ class TrialHistory(BaseStorage):
 
     def _find_newest_id(self, study_id: int) -> int:
         query = sa.select(sa.func.max(trials.c.trial_id)).where(
-            trials.c.study_id == study_id,
-            sa.literal_column("trials.state <> 'WAITING'", sa.Boolean),
+            trials.c.study_id == study_id, ~IS_WAITING
         )
         with self._backend.engine.connect() as connection:
             newest_id = connection.scalar(query)

@@ -9,6 +9,7 @@ Everybody locks a trial before its lease, so that no two processes wait for each
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import socket
@@ -31,8 +32,10 @@ LEASE_S = 60.0
 
 LEASE_VARIABLE = "SKDTUNE_LEASE_SECONDS"
 
-#: Written out, not bound: only so does either database see that its partial index applies.
-IS_WAITING = sa.literal_column("trials.state = 'WAITING'", sa.Boolean)
+#: Written out, not bound: only so does either database see that its partial index applies. The
+#: comparison is SQLAlchemy's: one that is all text becomes ``(...) = 1`` on SQLite, which then
+#: reads every trial of the study.
+IS_WAITING = trials.c.state == sa.literal_column("'WAITING'")
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,23 @@ def claim(
         worker: Who takes it.
         lease_s: Seconds of silence after which anybody may give the trial back.
     """
+    with engine.begin() as connection:
+        row = connection.execute(_NEXT_WAITING, {"queue_study_id": study_id}).first()
+        if row is None:
+            return None
+        connection.execute(_START, {"next_trial_id": row.trial_id, "started": utc_now()})
+        attempt = _write_lease(connection, study_id, row.trial_id, worker, lease_s)
+        claimed = Claim(study_id, row.trial_id, row.number, attempt, worker)
+        note(connection, claimed, EventKind.CLAIMED)
+        return claimed
+
+
+def _next_waiting() -> sa.Select[int, int]:
+    study_id = sa.bindparam("queue_study_id", type_=sa.Integer)
     paused = sa.select(own_studies.c.study_id).where(
         own_studies.c.study_id == study_id, own_studies.c.paused.is_not(None)
     )
-    query = (
+    return (
         sa.select(trials.c.trial_id, trials.c.number)
         .where(trials.c.study_id == study_id, IS_WAITING, ~paused.exists())
         .order_by(trials.c.number)
@@ -87,20 +103,18 @@ def claim(
         # SQLite has no row locks; there the transaction itself holds the write lock.
         .with_for_update(of=trials, skip_locked=True)
     )
-    with engine.begin() as connection:
-        row = connection.execute(query).first()
-        if row is None:
-            return None
-        started = sa.func.coalesce(trials.c.datetime_start, utc_now())
-        connection.execute(
-            sa.update(trials)
-            .where(trials.c.trial_id == row.trial_id)
-            .values(state=TrialState.RUNNING, datetime_start=started)
-        )
-        attempt = _write_lease(connection, study_id, row.trial_id, worker, lease_s)
-        claimed = Claim(study_id, row.trial_id, row.number, attempt, worker)
-        note(connection, claimed, EventKind.CLAIMED)
-        return claimed
+
+
+# SQLAlchemy takes longer to build these than a database to execute them: built once.
+_NEXT_WAITING = _next_waiting()
+_START = (
+    sa.update(trials)
+    .where(trials.c.trial_id == sa.bindparam("next_trial_id"))
+    .values(
+        state=TrialState.RUNNING,
+        datetime_start=sa.func.coalesce(trials.c.datetime_start, sa.bindparam("started")),
+    )
+)
 
 
 def renew(engine: sa.Engine, claimed: Claim) -> bool:
@@ -152,7 +166,7 @@ def release(
             .where(trials.c.trial_id == claimed.trial_id)
             .with_for_update()
         )
-        freed = connection.execute(sa.update(leases).where(*_held(claimed)).values(owner=None))
+        freed = connection.execute(sa.update(leases).where(*is_held(claimed)).values(owner=None))
         if freed.rowcount != 1:
             return False
         note(connection, claimed, kind, epochs, detail)
@@ -172,10 +186,11 @@ def reap(engine: sa.Engine, study_id: int | None = None, by: str = "") -> list[i
     """
     with engine.begin() as connection:
         silent = now(connection) - leases.c.lease_s > _last_sign_of_life(connection)
-        query = _running().where(sa.or_(leases.c.owner.is_(None), silent))
+        lost = sa.or_(leases.c.owner.is_(None), silent)
         if study_id is not None:
-            query = query.where(leases.c.study_id == study_id)
-        numbers = _give_back(connection, query, f"its worker fell silent{by and f', said {by}'}")
+            lost = sa.and_(lost, leases.c.study_id == study_id)
+        why = f"its worker fell silent, said {by}" if by else "its worker fell silent"
+        numbers = _give_back(connection, lost, why)
         _drop_finished(connection, study_id)
         return numbers
 
@@ -183,10 +198,8 @@ def reap(engine: sa.Engine, study_id: int | None = None, by: str = "") -> list[i
 def reap_worker(engine: sa.Engine, study_id: int, host: str, pid: int) -> list[int]:
     """Give back the trials of one process that is known to be dead, without waiting."""
     with engine.begin() as connection:
-        query = _running().where(
-            leases.c.study_id == study_id, leases.c.host == host, leases.c.pid == pid
-        )
-        return _give_back(connection, query, "its worker died")
+        its = (leases.c.study_id == study_id, leases.c.host == host, leases.c.pid == pid)
+        return _give_back(connection, sa.and_(*its), "its worker died")
 
 
 def counts(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
@@ -234,6 +247,7 @@ def note(
     kind: EventKind,
     epochs: int = 0,
     detail: str = "",
+    final: bool = False,
 ) -> None:
     """Note what happened to a claimed trial."""
     record(
@@ -245,6 +259,7 @@ def note(
         kind=kind,
         epochs=epochs,
         detail=detail,
+        final=final,
     )
 
 
@@ -253,38 +268,50 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def upsert(connection: sa.Connection, table: sa.Table) -> Any:
+def upsert(dialect: str, table: sa.Table) -> Any:
     """Begin an INSERT that may say what happens on a conflict, in the database's dialect."""
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    return (sqlite if dialect == "sqlite" else postgresql).insert(table)
 
 
 def is_held(claimed: Claim) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return the condition on a lease that a claim still holds its trial.
+    """Return the condition on a lease that a claim still holds its trial."""
+    return _holds(claimed.trial_id, claimed.study_id, claimed.worker.token, claimed.attempt)
 
-    A study may have been deleted, and the key of its trial given out again in another one.
-    """
+
+def _holds(
+    trial_id: Any, study_id: Any, owner: Any, attempt: Any
+) -> tuple[sa.ColumnElement[bool], ...]:
+    # A study may have been deleted, and the key of its trial given out again in another one.
     runs = sa.select(trials.c.trial_id).where(
-        trials.c.trial_id == claimed.trial_id,
-        trials.c.study_id == claimed.study_id,
+        trials.c.trial_id == trial_id,
+        trials.c.study_id == study_id,
         trials.c.state == TrialState.RUNNING,
     )
-    return (*_held(claimed), runs.exists())
-
-
-def _held(claimed: Claim) -> tuple[sa.ColumnElement[bool], ...]:
     return (
-        leases.c.trial_id == claimed.trial_id,
-        leases.c.study_id == claimed.study_id,
-        leases.c.owner == claimed.worker.token,
-        leases.c.attempt == claimed.attempt,
+        leases.c.trial_id == trial_id,
+        leases.c.study_id == study_id,
+        leases.c.owner == owner,
+        leases.c.attempt == attempt,
+        runs.exists(),
     )
 
 
 def _renew(connection: sa.Connection, claimed: Claim) -> bool:
-    renewed = connection.execute(
-        sa.update(leases).where(*is_held(claimed)).values(renewed_at=now(connection))
-    )
-    return renewed.rowcount == 1
+    held = {
+        "held_trial_id": claimed.trial_id,
+        "held_study_id": claimed.study_id,
+        "held_owner": claimed.worker.token,
+        "held_attempt": claimed.attempt,
+    }
+    return connection.execute(_renewal(now(connection)), held).rowcount == 1
+
+
+@functools.cache
+def _renewal(clock: sa.ColumnElement[Any]) -> sa.Update:
+    """Build the statement that every epoch and every heartbeat executes, once."""
+    names = ("held_trial_id", "held_study_id", "held_owner", "held_attempt")
+    held = _holds(*(sa.bindparam(name) for name in names))
+    return sa.update(leases).where(*held).values(renewed_at=clock)
 
 
 def _write_lease(
@@ -294,24 +321,29 @@ def _write_lease(
     worker: WorkerIdentity,
     lease_s: float,
 ) -> int:
-    clock = now(connection)
-    held = {
+    row = {
+        "trial_id": trial_id,
         "study_id": study_id,
         "owner": worker.token,
         "host": worker.host,
         "pid": worker.pid,
         "device": worker.device,
-        "claimed_at": clock,
-        "renewed_at": clock,
         "lease_s": lease_s,
     }
-    insert = upsert(connection, leases).values(trial_id=trial_id, attempt=1, **held)
+    statement = _taking(connection.dialect.name, now(connection))
+    return int(connection.execute(statement, row).scalar_one())
+
+
+@functools.cache
+def _taking(dialect: str, clock: sa.ColumnElement[Any]) -> Any:
+    insert = upsert(dialect, leases).values(attempt=1, claimed_at=clock, renewed_at=clock)
+    new = insert.excluded
     # A lease that a deleted study left behind counts no attempts of this one.
-    again = sa.case((leases.c.study_id == study_id, leases.c.attempt + 1), else_=1)
-    insert = insert.on_conflict_do_update(
-        index_elements=["trial_id"], set_={"attempt": again, **held}
+    again = sa.case((leases.c.study_id == new.study_id, leases.c.attempt + 1), else_=1)
+    renewed = {c.name: new[c.name] for c in leases.c if c.name not in ("trial_id", "attempt")}
+    return insert.on_conflict_do_update(
+        index_elements=["trial_id"], set_={**renewed, "attempt": again}
     ).returning(leases.c.attempt)
-    return int(connection.execute(insert).scalar_one())
 
 
 def _last_sign_of_life(connection: sa.Connection) -> sa.ColumnElement[float]:
@@ -324,42 +356,39 @@ def _last_sign_of_life(connection: sa.Connection) -> sa.ColumnElement[float]:
     return sa.func.greatest(leases.c.renewed_at, started)
 
 
-def _running() -> sa.Select[int, int, int, int, str, int, str]:
-    return (
-        sa.select(
-            trials.c.trial_id,
-            trials.c.number,
-            trials.c.study_id,
-            leases.c.attempt,
-            leases.c.host,
-            leases.c.pid,
-            leases.c.device,
-        )
-        .join(
-            leases,
-            sa.and_(
-                leases.c.trial_id == trials.c.trial_id, leases.c.study_id == trials.c.study_id
-            ),
-        )
-        .where(trials.c.state == TrialState.RUNNING)
+def _give_back(connection: sa.Connection, lost: sa.ColumnElement[bool], why: str) -> list[int]:
+    """Give the running trials back whose leases meet a condition."""
+    joined = sa.and_(
+        leases.c.trial_id == trials.c.trial_id, leases.c.study_id == trials.c.study_id
+    )
+    query = (
+        sa.select(trials.c.trial_id, trials.c.number)
+        .join(leases, joined)
+        .where(trials.c.state == TrialState.RUNNING, lost)
+        .order_by(trials.c.number)
         .with_for_update(of=trials, skip_locked=True)
     )
+    numbers = {row.trial_id: row.number for row in connection.execute(query)}
+    if not numbers:
+        return []
+    # Looked at again, now that nobody else can take these trials: while this waited for its
+    # locks, another process may have given one back, and a third may have taken it.
+    freed = connection.execute(
+        sa.update(leases)
+        .where(leases.c.trial_id.in_(list(numbers)), lost)
+        .values(owner=None)
+        .returning(*leases.c)
+    ).all()
+    _requeue(connection, [row.trial_id for row in freed])
+    for row in freed:
+        _note_loss(connection, row, numbers[row.trial_id], why)
+    return sorted(numbers[row.trial_id] for row in freed)
 
 
-def _give_back(
-    connection: sa.Connection,
-    query: sa.Select[int, int, int, int, str, int, str],
-    why: str,
-) -> list[int]:
-    rows = connection.execute(query).all()
-    ids = [row.trial_id for row in rows]
-    connection.execute(sa.update(leases).where(leases.c.trial_id.in_(ids)).values(owner=None))
-    _requeue(connection, ids)
-    for row in rows:
-        worker = WorkerIdentity(device=row.device, token="", host=row.host, pid=row.pid)
-        lost = Claim(row.study_id, row.trial_id, row.number, row.attempt, worker)
-        note(connection, lost, EventKind.LOST, num_finished_epochs(connection, row.trial_id), why)
-    return [row.number for row in rows]
+def _note_loss(connection: sa.Connection, lease: Any, number: int, why: str) -> None:
+    worker = WorkerIdentity(device=lease.device, token="", host=lease.host, pid=lease.pid)
+    lost = Claim(lease.study_id, lease.trial_id, number, lease.attempt, worker)
+    note(connection, lost, EventKind.LOST, num_finished_epochs(connection, lease.trial_id), why)
 
 
 def _requeue(connection: sa.Connection, trial_ids: list[int]) -> int:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from optuna.trial import TrialState
 
-from skdtune.search import schema
-from skdtune.search.events import ENDS, EventKind
+from skdtune.search.events import EventKind
 from skdtune.search.schema import events, own_studies
 
 
@@ -37,36 +35,24 @@ def pause_after_equal_errors(engine: sa.Engine, study_id: int, limit: int) -> bo
     Returns:
         True if it is paused now.
     """
-    failed = schema.trials.c.state == TrialState.FAIL
-    following = events.alias()
-    later = sa.select(following.c.event_id).where(
-        following.c.trial_id == events.c.trial_id,
-        following.c.study_id == study_id,
-        following.c.event_id > events.c.event_id,
-    )
     query = (
-        sa.select(events.c.kind, events.c.detail, failed)
-        .join(schema.trials, schema.trials.c.trial_id == events.c.trial_id)
-        .where(events.c.study_id == study_id, events.c.kind.in_([kind.value for kind in ENDS]))
-        # Failures that a trial was tried again after are not its end.
-        .where(schema.trials.c.state.in_(schema.FINISHED), ~later.exists())
+        sa.select(events.c.kind, events.c.detail)
+        .where(events.c.study_id == study_id, events.c.final)
         .order_by(events.c.event_id.desc())
         .limit(limit)
     )
     with engine.begin() as connection:
         last = connection.execute(query).all()
         equal = len(last) == limit and all(
-            kind == EventKind.ERROR
-            and has_failed
-            and _first_line(detail) == _first_line(last[0][1])
-            for kind, detail, has_failed in last
+            kind == EventKind.ERROR and _first_line(detail) == _first_line(last[0].detail)
+            for kind, detail in last
         )
         if equal:
             trials = "trial" if limit == 1 else f"{limit} trials in a row"
             _set(
                 connection,
                 study_id,
-                f"{trials} failed with the same error: {_first_line(last[0][1])}",
+                f"{trials} failed with the same error: {_first_line(last[0].detail)}",
             )
         return equal
 

@@ -53,6 +53,7 @@ events = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("at", sa.Float(53), nullable=False, comment="seconds of the database clock"),
     sa.Column("kind", sa.String(32), nullable=False, comment="see skdtune.search.events"),
+    sa.Column("final", sa.Boolean, nullable=False, comment="the trial ended with it"),
     sa.Column("epochs", sa.Integer, nullable=False, comment="epochs finished by then"),
     sa.Column("worker", sa.String(400), nullable=False, comment="host, process and device"),
     sa.Column("detail", sa.Text, nullable=False, comment="a sentence, or JSON"),
@@ -85,6 +86,14 @@ _INDEXES = (
 )
 
 
+_SQLITE_NOW: sa.ColumnElement[Any] = sa.literal_column(
+    "((julianday('now') - 2440587.5) * 86400.0)"
+)
+_POSTGRES_NOW: sa.ColumnElement[Any] = sa.literal_column(
+    "extract(epoch from clock_timestamp())::float8"
+)
+
+
 def create_own_tables(engine: sa.Engine) -> None:
     """Create skdtune's tables where they are missing and note their version."""
     _metadata.create_all(engine)
@@ -102,6 +111,4 @@ def own_version(connection: sa.Connection) -> int | None:
 
 def now(connection: sa.Connection) -> sa.ColumnElement[Any]:
     """Return the database's own clock in seconds since 1970, so that no worker's clock counts."""
-    if connection.dialect.name == "sqlite":
-        return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)")
-    return sa.literal_column("extract(epoch from clock_timestamp())::float8")
+    return _SQLITE_NOW if connection.dialect.name == "sqlite" else _POSTGRES_NOW

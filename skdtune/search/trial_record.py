@@ -6,6 +6,7 @@ call whose answer was lost with the connection changes nothing when it is made a
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from optuna.trial import TrialState
 
 from skdtune.errors import LeaseLostError
 from skdtune.search import schema
-from skdtune.search.events import ENDS, EventKind
+from skdtune.search.events import EventKind
 from skdtune.search.leases import Claim, is_held, note, owned, upsert, utc_now
 from skdtune.search.schema import events, leases, trials
 
@@ -46,8 +47,8 @@ def write_params(
     ]
     with owned(engine, claimed) as connection:
         if rows:
-            insert = upsert(connection, schema.params).values(rows)
-            connection.execute(insert.on_conflict_do_nothing())
+            insert = upsert(connection.dialect.name, schema.params)
+            connection.execute(insert.on_conflict_do_nothing(), rows)
 
 
 def write_attributes(
@@ -182,26 +183,22 @@ def finish(
             _insert_value(connection, claimed, value)
         _upsert_attributes(connection, schema.trial_user_attributes, claimed, user or {})
         _upsert_attributes(connection, schema.trial_system_attributes, claimed, system or {})
-        note(connection, claimed, kind, epochs, detail)
+        note(connection, claimed, kind, epochs, detail, final=True)
 
 
 def _ended_by(connection: sa.Connection, claimed: Claim) -> bool:
     """Tell whether this very claim ended the trial in an earlier call whose answer was lost."""
     last = connection.execute(
-        sa.select(events.c.attempt, events.c.worker, events.c.kind)
-        .where(events.c.trial_id == claimed.trial_id, events.c.study_id == claimed.study_id)
+        sa.select(events.c.attempt, events.c.worker)
+        .where(
+            events.c.trial_id == claimed.trial_id,
+            events.c.study_id == claimed.study_id,
+            events.c.final,
+        )
         .order_by(events.c.event_id.desc())
         .limit(1)
     ).first()
-    state = connection.scalar(
-        sa.select(trials.c.state).where(
-            trials.c.trial_id == claimed.trial_id, trials.c.study_id == claimed.study_id
-        )
-    )
-    if last is None or state is None or not state.is_finished():
-        return False
-    ours = (last.attempt, last.worker) == (claimed.attempt, str(claimed.worker))
-    return ours and last.kind in ENDS
+    return last is not None and tuple(last) == (claimed.attempt, str(claimed.worker))
 
 
 def _insert_value(connection: sa.Connection, claimed: Claim, value: float) -> None:
@@ -223,16 +220,19 @@ def _upsert_steps(connection: sa.Connection, claimed: Claim, curve: Mapping[int,
         for epoch, value in curve.items()
     ]
     if rows:
-        insert = upsert(connection, schema.steps).values(rows)
-        connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=["trial_id", "step"],
-                set_={
-                    "intermediate_value": insert.excluded.intermediate_value,
-                    "intermediate_value_type": insert.excluded.intermediate_value_type,
-                },
-            )
-        )
+        changed = ("intermediate_value", "intermediate_value_type")
+        statement = _overwriting(connection.dialect.name, schema.steps, "step", changed)
+        connection.execute(statement, rows)
+
+
+@functools.cache
+def _overwriting(dialect: str, table: sa.Table, key: str, changed: tuple[str, ...]) -> Any:
+    """Build an INSERT that overwrites, once: rows of VALUES are compiled anew at each call."""
+    insert = upsert(dialect, table)
+    return insert.on_conflict_do_update(
+        index_elements=["trial_id", key],
+        set_={name: insert.excluded[name] for name in changed},
+    )
 
 
 def _upsert_attributes(
@@ -243,10 +243,5 @@ def _upsert_attributes(
         for key, value in attributes.items()
     ]
     if rows:
-        insert = upsert(connection, table).values(rows)
-        connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=["trial_id", "key"],
-                set_={"value_json": insert.excluded.value_json},
-            )
-        )
+        statement = _overwriting(connection.dialect.name, table, "key", ("value_json",))
+        connection.execute(statement, rows)
