@@ -201,7 +201,6 @@ def test_a_trial_that_is_being_claimed_is_not_taken_away(make_study: MakeStudy) 
 
 
 @pytest.mark.parametrize("ready_url", ["postgres"], indirect=True)
-@pytest.mark.xfail(strict=True, reason="the claim in progress is not counted in the message")
 def test_a_refusal_because_of_a_claim_in_progress_does_not_contradict_itself(
     make_study: MakeStudy,
 ) -> None:
@@ -213,5 +212,4 @@ def test_a_refusal_because_of_a_claim_in_progress_does_not_contradict_itself(
         )
         with pytest.raises(InputError) as caught:
             set_budget(stored.engine, stored.study_id, 1)
-    # It says now: trials up to number 0 have begun, cannot be lower than 1, received 1.
     assert "cannot be lower than 1, received 1" not in str(caught.value)

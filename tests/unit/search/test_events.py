@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from skdtune.search import leases, trial_record
 from skdtune.search.events import (
-    ENDS,
     EventKind,
     num_failures,
     num_finished_epochs,
@@ -118,6 +118,18 @@ def test_the_epochs_that_the_storage_knows_are_counted(make_study: MakeStudy) ->
         assert num_finished_epochs(connection, other.trial_id) == 0
 
 
-def test_a_trial_ends_by_a_failure_or_by_its_end() -> None:
-    begins = {"claimed", "resumed", "restarted", "noted", "preempted"}
-    assert {kind.value for kind in EventKind} - {kind.value for kind in ENDS} == begins
+def test_only_the_event_that_a_trial_ended_with_is_final(make_study: MakeStudy) -> None:
+    stored = make_study()
+    claimed = claim(stored)
+    leases.release(stored.engine, claimed, EventKind.ERROR, detail="first")
+    again = claim(stored)
+    trial_record.finish(
+        stored.engine, again, TrialState.FAIL, EventKind.ERROR, value=None, epochs=0
+    )
+    told = story(stored.engine, claimed.study_id, claimed.trial_id)
+    assert [(event.kind, event.final) for event in told] == [
+        ("claimed", False),
+        ("error", False),
+        ("claimed", False),
+        ("error", True),
+    ]

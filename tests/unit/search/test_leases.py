@@ -403,7 +403,6 @@ def test_a_finished_trial_does_not_come_back_by_a_release(
     assert states(stored)[0] == state.name
 
 
-@pytest.mark.xfail(strict=True, reason="the event is written although nothing was given back")
 def test_a_release_of_a_finished_trial_is_not_told_as_if_it_had_happened(
     make_study: MakeStudy,
 ) -> None:
@@ -759,7 +758,6 @@ def train_one(own: StoredStudy, claimed: Claim, *, gives_back: bool) -> bool:
 
 
 @on_postgres
-@pytest.mark.xfail(strict=True, reason="a reap looks at the lease as it was when it began")
 def test_a_reap_that_was_overtaken_leaves_the_successor_alone(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, pass_time: PassTime
 ) -> None:
