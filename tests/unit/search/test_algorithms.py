@@ -14,8 +14,21 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from skdtune.rungs import AshaConfig, HyperbandConfig, MedianConfig, NoPruner, PrunerConfig
-from skdtune.search.algorithms import build_pruner, build_sampler
+from skdtune.rungs import (
+    AshaConfig,
+    HyperbandConfig,
+    MedianConfig,
+    NoPruner,
+    PrunerConfig,
+    judged_epochs,
+)
+from skdtune.search.algorithms import (
+    build_pruner,
+    build_sampler,
+    describe_rank,
+    in_finished_epochs,
+    rung_marks_beyond,
+)
 from skdtune.space import sample
 from skdtune.spec import SamplerConfig, StudySpec
 
@@ -204,6 +217,101 @@ def test_without_a_pruner_every_trial_goes_on() -> None:
         curves.complete([0.9] * 4)
     bad = curves.start()
     assert not any(curves.is_pruned(bad, n, 0.0) for n in range(1, 5))
+
+
+# Going back to a checkpoint
+
+
+@st.composite
+def halvings(draw: st.DrawFn) -> tuple[PrunerConfig, int, int]:
+    epochs = draw(st.integers(2, 30))
+    settings = {
+        "name": draw(st.sampled_from(["asha", "hyperband"])),
+        "min_epochs": draw(st.none() | st.integers(1, epochs - 1)),
+        "reduction_factor": draw(st.integers(2, 4)),
+    }
+    kind = AshaConfig if settings["name"] == "asha" else HyperbandConfig
+    return kind.model_validate(settings), epochs, draw(st.integers(1, epochs - 1))
+
+
+@given(search=halvings(), num_trials=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_the_marks_beyond_a_checkpoint_are_those_that_were_made_after_it(
+    search: tuple[PrunerConfig, int, int], num_trials: int
+) -> None:
+    config, epochs, reached = search
+    curves = Curves(config, epochs)
+    judged = judged_epochs(config, epochs)
+    for number in range(num_trials):
+        trial = curves.start()
+        # The marks after each number of epochs, beginning with none.
+        marks: list[set[str]] = [set()]
+        for finished in range(1, reached + 1):
+            curves.study._storage.set_trial_intermediate_value(
+                trial._trial_id, finished - 1, number + 1.0
+            )
+            frozen = curves.study._storage.get_trial(trial._trial_id)
+            if finished in judged:
+                assert not curves.study.pruner.prune(curves.study, frozen)
+                frozen = curves.study._storage.get_trial(trial._trial_id)
+            marks.append({key for key in frozen.system_attrs if key.startswith("completed_rung")})
+        for finished in range(reached + 1):
+            beyond = rung_marks_beyond(curves.study, frozen, finished)
+            assert set(beyond) == marks[reached] - marks[finished], (number, finished)
+
+
+@pytest.mark.parametrize("config", [NoPruner(name="none"), MedianConfig()])
+def test_other_pruners_leave_no_marks(config: PrunerConfig) -> None:
+    curves = Curves(config, 8)
+    trial = curves.start()
+    storage = curves.study._storage
+    storage.set_trial_system_attr(trial._trial_id, "completed_rung_0", 0.5)
+    assert rung_marks_beyond(curves.study, storage.get_trial(trial._trial_id), 0) == []
+
+
+def test_a_view_in_finished_epochs_leaves_the_trial_alone() -> None:
+    trial = optuna.create_trial(value=0.5, intermediate_values={0: 0.25, 1: 0.5})
+    view = in_finished_epochs(trial)
+    assert view.intermediate_values == {1: 0.25, 2: 0.5}
+    assert trial.intermediate_values == {0: 0.25, 1: 0.5}
+    assert view.last_step == 2
+
+
+# Saying why
+
+
+def trials_with(*curves: dict[int, float]) -> list[optuna.trial.FrozenTrial]:
+    found = [optuna.create_trial(value=0.5, intermediate_values=curve) for curve in curves]
+    for number, trial in enumerate(found):
+        trial.number = number
+    return found
+
+
+def test_a_rank_says_what_a_trial_was_compared_with() -> None:
+    trials = trials_with({2: 0.9}, {2: 0.3}, {2: 0.5}, {2: 0.7}, {2: 0.8}, {2: 0.6}, {0: 0.99})
+    assert describe_rank(trials, 2, 2, 0.5) == (
+        "after epoch 3 with 0.5000: place 5 of the 6 trials seen there, median of the others "
+        "0.7000; ahead: trial 0 0.9000, trial 4 0.8000, trial 3 0.7000"
+    )
+
+
+def test_the_best_has_nobody_ahead() -> None:
+    assert describe_rank(trials_with({0: 0.9}, {0: 0.2}), 0, 0, 0.9) == (
+        "after epoch 1 with 0.9000: place 1 of the 2 trials seen there, "
+        "median of the others 0.2000"
+    )
+
+
+def test_equals_share_a_place() -> None:
+    sentence = describe_rank(trials_with({0: 0.5}, {0: 0.5}, {0: 0.7}), 0, 0, 0.5)
+    assert "place 2 of the 3" in sentence
+    assert sentence.endswith("ahead: trial 2 0.7000")
+
+
+def test_alone_at_an_epoch_there_is_no_rank() -> None:
+    assert describe_rank(trials_with({0: 0.5}, {1: 0.9}), 0, 0, 0.5) == (
+        "after epoch 1 with 0.5000"
+    )
 
 
 def first_point(sampler: optuna.samplers.BaseSampler) -> float:

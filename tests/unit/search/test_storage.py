@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,11 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 
 from skdtune.errors import StorageError
-from skdtune.search import schema
+from skdtune.presets import load_spec
+from skdtune.search import leases, schema
+from skdtune.search.history import TrialHistory
+from skdtune.search.leases import WorkerIdentity
+from skdtune.search.patience import Patience
 from skdtune.search.storage import (
     NETWORK_FILE_SYSTEMS,
     file_system_of,
@@ -28,6 +34,7 @@ from skdtune.search.storage import (
     setup_lock,
     upgrade_storage,
 )
+from skdtune.search.study import create_study, load_study
 
 MARK = "S3cr3t"
 
@@ -165,7 +172,8 @@ def test_a_storage_is_made_once_and_opened_again(any_url: str) -> None:
         storage = door(any_url)
         with storage.engine.connect() as connection:
             assert schema.own_version(connection) == schema.SCHEMA_VERSION
-            assert sa.inspect(connection).has_table("skdtune_lease")
+            tables = set(sa.inspect(connection).get_table_names())
+            assert tables >= {"skdtune_lease", "skdtune_event", "skdtune_study"}
         assert storage.get_all_studies() == []
         storage.engine.dispose()
 
@@ -173,6 +181,7 @@ def test_a_storage_is_made_once_and_opened_again(any_url: str) -> None:
 def test_a_storage_whose_set_up_was_cut_off_is_completed(any_url: str) -> None:
     storage = init_storage(any_url)
     schema.leases.drop(storage.engine)
+    schema.events.drop(storage.engine)
     schema.version.drop(storage.engine)
     storage.engine.dispose()
     with pytest.raises(StorageError, match="holds no studies yet"):
@@ -180,7 +189,56 @@ def test_a_storage_whose_set_up_was_cut_off_is_completed(any_url: str) -> None:
     storage = init_storage(any_url)
     with storage.engine.connect() as connection:
         assert sa.inspect(connection).has_table("skdtune_lease")
+        assert sa.inspect(connection).has_table("skdtune_event")
     storage.engine.dispose()
+
+
+def test_the_tables_of_skdtune_may_be_made_again(any_url: str) -> None:
+    storage = init_storage(any_url)
+    for _ in range(2):
+        schema.create_own_tables(storage.engine)
+    with storage.engine.connect() as connection:
+        assert schema.own_version(connection) == schema.SCHEMA_VERSION
+        found = {index["name"] for index in sa.inspect(connection).get_indexes("trials")}
+    assert found >= {"skdtune_waiting", "skdtune_begun"}
+    storage.engine.dispose()
+
+
+def test_the_clock_is_the_databases_and_counts_seconds_since_1970(any_url: str) -> None:
+    storage = init_storage(any_url)
+    before = time.time()
+    with storage.engine.connect() as connection:
+        times = [connection.scalar(sa.select(schema.now(connection))) for _ in range(3)]
+    assert times == sorted(times)
+    # The database runs on this very machine; its clock may be cut to milliseconds.
+    assert before - 1 <= times[0] <= times[-1] <= time.time() + 1
+    storage.engine.dispose()
+
+
+def test_the_queue_is_found_by_its_index_however_many_trials_there_are(
+    sqlite_url: str,
+) -> None:
+    create_study(load_spec("digits-drg-dsr", name="tiny", num_trials=5), storage=sqlite_url)
+    with contextlib.closing(load_study("tiny", storage=sqlite_url)) as stored:
+        executed: list[tuple[str, Any]] = []
+
+        def note(*arguments: Any) -> None:
+            executed.append(arguments[2:4])
+
+        sa.event.listen(stored.engine, "before_cursor_execute", note)
+        claimed = leases.claim(stored.engine, stored.study_id, WorkerIdentity(device="cpu"))
+        assert claimed is not None
+        TrialHistory(stored, Patience())._find_newest_id(stored.study_id)
+        sa.event.remove(stored.engine, "before_cursor_execute", note)
+        looks = [(text, values) for text, values in executed if text.startswith("SELECT")]
+        with stored.engine.connect() as connection:
+            plans = [
+                str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values).all())
+                for text, values in looks
+            ]
+    assert "skdtune_waiting" in plans[0]
+    assert "skdtune_begun" in plans[1]
+    assert not any("SCAN trials" in plan and "INDEX" not in plan for plan in plans)
 
 
 def change(url: str, statement: str) -> None:

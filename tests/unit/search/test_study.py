@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +12,15 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from skdtune.errors import StudyError
-from skdtune.search import schema, study
+from skdtune.search import leases, pausing, schema, study
+from skdtune.search.events import story
 from skdtune.search.storage import init_storage
 from skdtune.search.study import (
     METRIC_NAME,
     StoredStudy,
     create_study,
     describe_difference,
+    find_lineage,
     load_study,
     study_names,
     study_note,
@@ -39,6 +42,8 @@ def rows(url: str) -> dict[str, int]:
         schema.study_system_attributes,
         schema.trials,
         schema.trial_system_attributes,
+        schema.own_studies,
+        schema.events,
     )
     with storage.engine.connect() as connection:
         counted = {
@@ -99,15 +104,15 @@ def test_the_spec_comes_back_as_it_was_stored(make_study: MakeStudy, make_spec: 
         assert stored.spec == make_spec(preset=preset, name=f"study{number}")
 
 
-@pytest.mark.parametrize("broken", ["_insert_trials", "_insert_study"])
+@pytest.mark.parametrize("broken", ["add_trials", "_insert_study"])
 def test_a_failure_in_the_middle_leaves_no_study(
     broken: str, ready_url: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = rows(ready_url)
     real = getattr(study, broken)
 
-    def fails_at_the_end(*arguments: Any) -> None:
-        real(*arguments)
+    def fails_at_the_end(*arguments: Any, **named: Any) -> None:
+        real(*arguments, **named)
         raise RuntimeError("the power failed")
 
     with monkeypatch.context() as patch:
@@ -143,6 +148,18 @@ def test_another_spec_of_the_same_name_is_refused_with_the_difference(
     )
     assert caught.value.exit_code == 2
     assert rows(ready_url) == before
+
+
+def test_where_only_the_budget_differs_the_command_that_changes_it_is_named(
+    ready_url: str, make_spec: MakeSpec
+) -> None:
+    create_study(make_spec(), storage=ready_url)
+    with pytest.raises(StudyError) as caught:
+        create_study(make_spec(num_trials=6), storage=ready_url)
+    assert str(caught.value) == (
+        "study 'tiny' exists with another spec (num_trials: 5 there, 6 here); "
+        "`skdtune budget tiny 6` changes that"
+    )
 
 
 def test_a_long_difference_is_cut(make_spec: MakeSpec) -> None:
@@ -231,3 +248,59 @@ def test_a_note_of_ordinary_pieces_is_read_whole_too(make_study: MakeStudy) -> N
 def test_the_pruner_is_the_specs(make_study: MakeStudy) -> None:
     stored = make_study("pruner={name: asha, min_epochs: 2}")
     assert type(stored.study.pruner).__name__ == "AshaPruner"
+
+
+# Created anew
+
+
+def delete(stored: StoredStudy) -> None:
+    optuna.delete_study(study_name=stored.study.study_name, storage=stored.storage)
+
+
+def test_every_creation_has_a_token_of_its_own(make_study: MakeStudy) -> None:
+    first, other = make_study(), make_study(name="other")
+    again = make_study()
+    assert first.lineage == again.lineage != other.lineage
+    assert len(first.lineage) == 32
+    assert find_lineage(first.engine, first.study_id) == first.lineage
+    delete(first)
+    assert find_lineage(first.engine, first.study_id) is None
+    assert make_study().lineage != first.lineage
+
+
+def test_a_study_made_anew_has_no_story_no_lease_and_no_pause(make_study: MakeStudy) -> None:
+    old = make_study()
+    worker = leases.WorkerIdentity(device="cpu")
+    assert leases.claim(old.engine, old.study_id, worker) is not None
+    pausing.pause(old.engine, old.study_id, "somebody must look")
+    delete(old)
+    new = make_study()
+    assert pausing.paused_reason(new.engine, new.study_id) is None
+    for trial in new.study.get_trials():
+        assert story(new.engine, new.study_id, trial._trial_id) == []
+    with new.engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(schema.leases)) == 0
+    claimed = leases.claim(new.engine, new.study_id, worker)
+    assert claimed is not None
+    assert (claimed.number, claimed.attempt) == (0, 1)
+
+
+def test_making_one_study_leaves_the_leases_and_stories_of_others_alone(
+    make_study: MakeStudy,
+) -> None:
+    stored = make_study()
+    worker = leases.WorkerIdentity(device="cpu")
+    claimed = leases.claim(stored.engine, stored.study_id, worker)
+    assert claimed is not None
+    make_study(name="other")
+    assert leases.renew(stored.engine, claimed)
+    assert len(story(stored.engine, stored.study_id, claimed.trial_id)) == 1
+
+
+def test_a_study_of_an_older_skdtune_without_a_token_is_opened(make_study: MakeStudy) -> None:
+    stored = make_study()
+    with stored.engine.begin() as connection:
+        connection.execute(sa.delete(schema.own_studies))
+    url = stored.engine.url.render_as_string(hide_password=False)
+    with contextlib.closing(load_study("tiny", storage=url)) as opened:
+        assert opened.lineage == ""
