@@ -219,7 +219,9 @@ class TrialHistory(BaseStorage):
             else []
         )
         self._newest_id = newest_id
-        self._open_ids = wanted - {t._trial_id for t in found if t.state.is_finished()}
+        ended = {trial._trial_id for trial in found if trial.state.is_finished()}
+        # The first look names none: it may find trials that were begun just now.
+        self._open_ids = (wanted | {trial._trial_id for trial in found}) - ended
         # A trial that was given back waits again: what it was is not what it is.
         numbers = {n for n, trial in self._trials.items() if trial._trial_id in wanted}
         for number in numbers:

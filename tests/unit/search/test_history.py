@@ -148,7 +148,6 @@ def test_a_trial_that_is_given_back_disappears_until_it_is_claimed_again(
     assert history.get_all_trials(stored.study_id) == begun(stored)
 
 
-@pytest.mark.xfail(strict=True, reason="the first look names trials before it reads them")
 def test_a_trial_that_is_claimed_during_the_first_look_and_given_back_disappears(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
