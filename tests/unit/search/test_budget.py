@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from skdtune.errors import InputError
-from skdtune.search import leases, schema, trial_record
+from skdtune.search import budget, leases, schema, trial_record
 from skdtune.search.budget import MAX_TRIALS, set_budget
 from skdtune.search.events import EventKind
 from skdtune.search.leases import Claim, WorkerIdentity
@@ -213,3 +213,37 @@ def test_a_refusal_because_of_a_claim_in_progress_does_not_contradict_itself(
         with pytest.raises(InputError) as caught:
             set_budget(stored.engine, stored.study_id, 1)
     assert "cannot be lower than 1, received 1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ready_url", ["postgres"], indirect=True)
+@pytest.mark.xfail(strict=True, reason="the leases are looked at as they were before the lock")
+def test_a_trial_that_is_begun_and_given_back_meanwhile_is_not_taken_away(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = make_study(num_trials=2)
+    finish(stored, claim(stored))
+    # Let the statement that has begun wait for a lock before it looks at the first trial.
+    wait = sa.literal_column("(SELECT 0 FROM pg_advisory_xact_lock_shared(42))", sa.Integer)
+    refused: list[bool] = []
+
+    def lower() -> None:
+        try:
+            set_budget(stored.engine, stored.study_id, 1)
+        except InputError:
+            refused.append(True)
+        else:
+            refused.append(False)
+
+    with stored.engine.connect() as gate:
+        gate.execute(sa.text("SELECT pg_advisory_lock(42)"))
+        with monkeypatch.context() as patch:
+            patch.setattr(budget, "IS_WAITING", sa.and_(wait == 0, budget.IS_WAITING))
+            slow = threading.Thread(target=lower)
+            slow.start()
+            while not gate.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                pass
+            leases.release(stored.engine, claim(stored))
+            gate.execute(sa.text("SELECT pg_advisory_unlock(42)"))
+            slow.join(60)
+    assert refused == [True]
+    assert numbers(stored) == [0, 1]
