@@ -59,15 +59,19 @@ def _num_trials(connection: sa.Connection, study_id: int) -> int:
 
 def _remove(connection: sa.Connection, study_id: int, num_trials: int) -> None:
     trials, leases = schema.trials, schema.leases
-    begun = sa.select(leases.c.trial_id).where(leases.c.study_id == study_id)
     surplus = (
         sa.select(trials.c.trial_id)
         .where(trials.c.study_id == study_id, trials.c.number >= num_trials)
         # Not those that a worker takes in this moment: it would find its trial gone.
-        .where(IS_WAITING, trials.c.trial_id.not_in(begun))
+        .where(IS_WAITING)
         .with_for_update(of=trials, skip_locked=True)
     )
-    ids = list(connection.scalars(surplus))
+    waiting = list(connection.scalars(surplus))
+    # Read after the locks were had: until then a trial may have been begun and given back.
+    begun = set(
+        connection.scalars(sa.select(leases.c.trial_id).where(leases.c.study_id == study_id))
+    )
+    ids = [trial_id for trial_id in waiting if trial_id not in begun]
     there = sa.select(trials.c.trial_id, trials.c.number).where(
         trials.c.study_id == study_id, trials.c.number >= num_trials
     )

@@ -31,6 +31,8 @@ _OUTAGES = (
     # A second statement in a transaction whose connection broke under the first.
     sa.exc.PendingRollbackError,
 )
+#: PostgreSQL while another server takes over: read-only, starting up, shutting down.
+_PASSING_STATES = ("25006", "57P01", "57P02", "57P03")
 #: SQLite says the same class for mistakes that no waiting mends.
 _PERMANENT = ("no such table", "no such column", "syntax error")
 
@@ -40,6 +42,8 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
+        return True
+    if getattr(getattr(error, "orig", None), "sqlstate", None) in _PASSING_STATES:
         return True
     lasting = any(text in str(getattr(error, "orig", "")) for text in _PERMANENT)
     return isinstance(error, _OUTAGES) and not lasting

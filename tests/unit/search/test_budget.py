@@ -216,7 +216,6 @@ def test_a_refusal_because_of_a_claim_in_progress_does_not_contradict_itself(
 
 
 @pytest.mark.parametrize("ready_url", ["postgres"], indirect=True)
-@pytest.mark.xfail(strict=True, reason="the leases are looked at as they were before the lock")
 def test_a_trial_that_is_begun_and_given_back_meanwhile_is_not_taken_away(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
