@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from skdtune.errors import LeaseLostError
 from skdtune.home import seconds_from_environment
 from skdtune.search.events import EventKind, num_finished_epochs, record
-from skdtune.search.schema import leases, now, own_studies, trials
+from skdtune.search.schema import FINISHED, leases, now, own_studies, trials
 
 #: Seconds without a renewal after which a lease may be reaped.
 LEASE_S = 60.0
@@ -212,6 +212,19 @@ def counts(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
     with engine.connect() as connection:
         found = {state: number for state, number in connection.execute(query).all()}
     return {state: found.get(state, 0) for state in TrialState}
+
+
+def finished(engine: sa.Engine, study_id: int, numbers: list[int]) -> list[int]:
+    """Return which of a study's trials, by number, have ended."""
+    query = sa.select(trials.c.number).where(
+        trials.c.study_id == study_id, trials.c.state.in_(FINISHED)
+    )
+    found: list[int] = []
+    with engine.connect() as connection:
+        for start in range(0, len(numbers), 1000):
+            chunk = trials.c.number.in_(numbers[start : start + 1000])
+            found.extend(connection.scalars(query.where(chunk)))
+    return sorted(found)
 
 
 def holders(engine: sa.Engine, study_id: int) -> list[dict[str, Any]]:

@@ -38,7 +38,11 @@ from skdtune.search.storage import DATABASE_ERRORS, require_writable
 from skdtune.search.study import StoredStudy, find_lineage, load_study
 from skdtune.search.watchdog import Watchdog
 from skdtune.signals import StopRequest
-from skdtune.training.checkpoint import CheckpointOwner, TrialCheckpoints
+from skdtune.training.checkpoint import (
+    CheckpointOwner,
+    TrialCheckpoints,
+    trials_with_checkpoints,
+)
 from skdtune.training.device import resolve_device
 
 logger = logging.getLogger(__name__)
@@ -164,6 +168,7 @@ class Worker:
                 if claimed is not None:
                     self._take(claimed)
                 elif drain or self._is_finished():
+                    self._sweep_checkpoints()
                     break
                 else:
                     self.stop.wait(_POLL_S)
@@ -172,6 +177,17 @@ class Worker:
                 if not self._must_leave():
                     raise
         return self.finished
+
+    def _sweep_checkpoints(self) -> None:
+        """Remove what a worker left that died between the end of its trial and this."""
+        study, lineage = self.stored.study.study_name, self.stored.lineage
+        numbers = trials_with_checkpoints(self.checkpoints, study, lineage)
+        ended = self._patience(
+            lambda: leases.finished(self._engine, self.stored.study_id, numbers)
+        )
+        for number in ended:
+            owner = CheckpointOwner(study, lineage, number, "")
+            TrialCheckpoints(self.checkpoints, owner, 0).delete()
 
     def _claim(self) -> Claim | None:
         self._require_same_study()

@@ -84,8 +84,9 @@ class TrialCheckpoints:
     def __init__(self, url: str, owner: CheckpointOwner, attempt: int) -> None:
         self._owner = owner
         self._attempt = attempt
-        self._url = url if "://" in url else str(Path(url).expanduser().absolute())
-        self._folder = f"{owner.study}-{owner.lineage[:8]}/trial-{owner.number:05d}"
+        self._url = _absolute(url)
+        study = _study_folder(owner.study, owner.lineage)
+        self._folder = f"{study}/trial-{owner.number:05d}"
 
     def save(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         """Write a checkpoint, then remove the ones that are not needed any more.
@@ -151,14 +152,8 @@ class TrialCheckpoints:
 
     def _open(self) -> tuple[Any, str]:
         """Return the file system, and the trial's folder on it."""
-        if "://" in self._url:
-            files, root = fsspec.core.url_to_fs(self._url)
-        else:
-            # Not by fsspec's rules for URLs, to which `::` in a name means something else.
-            files, root = LocalFileSystem(), self._url
-        # Listings are remembered by some file systems; others write here too.
-        files.invalidate_cache()
-        return files, f"{root.rstrip('/')}/{self._folder}"
+        files, root = _open(self._url)
+        return files, f"{root}/{self._folder}"
 
     def _pack(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> bytes:
         payload = io.BytesIO()
@@ -212,17 +207,11 @@ class TrialCheckpoints:
 
     def _names(self, files: Any, folder: str) -> list[tuple[int, int, str]]:
         found = []
-        for path in self._list(files, folder):
+        for path in _list(files, folder):
             name = path.rpartition("/")[2]
             if match := _NAME.fullmatch(name):
                 found.append((int(match[2]), int(match[1]), name))
         return found
-
-    def _list(self, files: Any, folder: str) -> list[str]:
-        try:
-            return [str(path) for path in files.ls(folder, detail=False)]
-        except FileNotFoundError:
-            return []
 
     def _write(self, files: Any, folder: str, name: str, content: bytes) -> None:
         if isinstance(files, LocalFileSystem):
@@ -237,10 +226,54 @@ class TrialCheckpoints:
             files.rm_file(f"{folder}/{name}")
 
     def _remove_temporary(self, files: Any, folder: str) -> None:
-        for path in self._list(files, folder):
+        for path in _list(files, folder):
             match = _TEMPORARY.fullmatch(path.rpartition("/")[2])
             if match and int(match[2]) <= self._attempt:
                 files.rm_file(path)
+
+
+def trials_with_checkpoints(url: str, study: str, lineage: str) -> list[int]:
+    """List the numbers of a study's trials that have checkpoints; none if that cannot be seen.
+
+    Args:
+        url: A folder, or an fsspec URL.
+        study: Name of the study.
+        lineage: Random token of the study's creation.
+    """
+    try:
+        files, root = _open(_absolute(url))
+        names = _list(files, f"{root}/{_study_folder(study, lineage)}")
+    except Exception:
+        return []
+    matches = (re.fullmatch(r"trial-(\d{5,})", name.rpartition("/")[2]) for name in names)
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _absolute(url: str) -> str:
+    return url if "://" in url else str(Path(url).expanduser().absolute())
+
+
+def _study_folder(study: str, lineage: str) -> str:
+    return f"{study}-{lineage[:8]}"
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """Return a file system, and the folder on it that a URL names."""
+    if "://" in url:
+        files, root = fsspec.core.url_to_fs(url)
+    else:
+        # Not by fsspec's rules for URLs, to which `::` in a name means something else.
+        files, root = LocalFileSystem(), url
+    # Listings are remembered by some file systems; others write here too.
+    files.invalidate_cache()
+    return files, root.rstrip("/")
+
+
+def _list(files: Any, folder: str) -> list[str]:
+    try:
+        return [str(path) for path in files.ls(folder, detail=False)]
+    except FileNotFoundError:
+        return []
 
 
 def _make_folder(files: Any, folder: str) -> None:

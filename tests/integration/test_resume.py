@@ -304,3 +304,21 @@ Trainer._train_epoch = stop
     assert search.trials[0].intermediate_values == undisturbed[0].intermediate_values
     assert search.trials[0].value == undisturbed[0].value
     assert search.story(0).count("complete") == 1
+
+
+def test_checkpoints_that_a_worker_died_over_go_with_the_next_one_that_ends(
+    sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    die_before_deleting = """
+import os, signal
+from skdtune.training.checkpoint import TrialCheckpoints
+TrialCheckpoints.delete = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+"""
+    search = make_search(sqlite_url, "budget.epochs=2", preset="digits-drg-dsr", num_trials=2)
+    victim = start_worker(search, code=die_before_deleting, env=shared(tmp_path))
+    assert victim.wait() == -signal.SIGKILL
+    assert search.states == ["COMPLETE", "WAITING"]
+    assert len(files(tmp_path)) == 2
+    assert start_worker(search, env=shared(tmp_path)).wait() == 0
+    assert search.states == ["COMPLETE", "COMPLETE"]
+    assert files(tmp_path) == []
