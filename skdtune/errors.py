@@ -44,7 +44,16 @@ class DeviceError(InputError):
 
 
 class StorageError(InputError):
-    """The storage cannot be used as it is: unreachable, read-only, or of another schema."""
+    """The storage cannot be used as it is: unreachable, read-only, or of another schema.
+
+    Args:
+        message: What is wrong, and what to do.
+        may_pass: Waiting may help: it does not answer, or is restarting.
+    """
+
+    def __init__(self, message: str = "", *, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class StudyError(InputError):

@@ -21,6 +21,8 @@ from typing import Any
 
 INTERRUPTED_EXIT_CODE = 130
 
+_SLICE_S = 0.1
+
 
 class StopRequest:
     """What the signals asked for so far; used as a context manager around a worker's life.
@@ -30,8 +32,9 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._interrupted = threading.Event()
-        self._draining = threading.Event()
+        # Plain values: a handler that needs a lock could wait for the code that it interrupted.
+        self._interrupted = False
+        self._draining = False
         self._interrupted_at = 0.0
         self._by_keyboard = False
         self._previous: dict[int, Any] = {}
@@ -53,18 +56,18 @@ class StopRequest:
 
     def interrupt(self) -> None:
         """Ask to leave the trial now."""
-        if not self.interrupted:
+        if not self._interrupted:
             self._interrupted_at = time.monotonic()
-        self._interrupted.set()
+        self._interrupted = True
 
     def drain(self) -> None:
         """Ask to take no other trial."""
-        self._draining.set()
+        self._draining = True
 
     @property
     def interrupted(self) -> bool:
         """The trial must be left now."""
-        return self._interrupted.is_set()
+        return self._interrupted
 
     @property
     def interrupted_for_s(self) -> float:
@@ -74,7 +77,7 @@ class StopRequest:
     @property
     def requested(self) -> bool:
         """No other trial may be taken."""
-        return self._draining.is_set() or self.interrupted
+        return self._draining or self.interrupted
 
     @property
     def exit_code(self) -> int:
@@ -83,7 +86,9 @@ class StopRequest:
 
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than until an interrupt."""
-        self._interrupted.wait(seconds)
+        deadline = time.monotonic() + seconds
+        while not self._interrupted and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, _SLICE_S))
 
     def _install(self, number: int, handler: Any) -> None:
         self._previous[number] = signal.signal(number, handler)
@@ -94,10 +99,10 @@ class StopRequest:
         self._previous.clear()
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._by_keyboard = number == signal.SIGINT
-        self.interrupt()
         # The old handlers are back: a second signal is not asked to wait for anything.
         self._restore()
+        self._by_keyboard = number == signal.SIGINT
+        self.interrupt()
 
     def _on_drain(self, number: int, frame: FrameType | None) -> None:
         self.drain()

@@ -70,15 +70,17 @@ def worker(
             checkpoints=checkpoints,
             at=application.home,
             stop=stop,
-            on_hang=lambda finished: _start_again(max_trials and max_trials - finished),
+            on_hang=lambda finished: _start_again(stop, max_trials and max_trials - finished),
         )
         if application.verbosity >= 0:
             click.echo(f"{finished} trials finished by this worker", err=True)
         return stop.exit_code
 
 
-def _start_again(max_trials: int | None) -> NoReturn:
+def _start_again(stop: StopRequest, max_trials: int | None) -> NoReturn:
     """Replace this process by a new worker: a thread that hangs cannot be ended."""
+    if stop.requested:
+        os._exit(stop.exit_code)
     arguments = sys.argv[1:]
     if max_trials is not None:
         if max_trials <= 0:
@@ -204,9 +206,7 @@ class _Reaper:
         self._looked_at = time.monotonic()
         engine, study_id = self._stored.engine, self._stored.study_id
         try:
-            numbers = self._patience.once(
-                lambda: reap_silent(engine, study_id, self._patience, lease_s, "launch")
-            )
+            numbers = reap_silent(engine, study_id, self._patience, lease_s, "launch")
         except StorageAwayError:
             return []
         return [f"trial {number} waits again: its worker fell silent" for number in numbers]
@@ -246,10 +246,15 @@ def _outcome(
 ) -> int:
     """Say how it went, and return the exit code."""
     from skdtune.engines.local import last_line
-    from skdtune.errors import InputError, SkdtuneError
+    from skdtune.errors import InputError, SkdtuneError, StudyPausedError
+    from skdtune.search.storage import DATABASE_ERRORS
     from skdtune.study_results import read_progress
 
-    progress = read_progress(stored)
+    try:
+        progress = read_progress(stored)
+    except DATABASE_ERRORS:
+        click.echo("stopped; the storage does not answer, nothing is lost", err=True)
+        return stop.exit_code if stop.requested else 1
     name = stored.study.study_name
     if stop.requested:
         left = progress.num_trials - progress.num_finished
@@ -260,6 +265,8 @@ def _outcome(
         message = last_line(wrong[0].log).removeprefix("skdtune: ")
         if wrong[0].exit_code == 2:
             raise InputError(message)
+        if wrong[0].exit_code == StudyPausedError.exit_code:
+            raise StudyPausedError(message)
         raise SkdtuneError(f"{message} (log: {wrong[0].log})")
     say(
         application,

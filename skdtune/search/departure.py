@@ -52,6 +52,10 @@ class Departure:
         if epochs:
             self._usual_epoch_s = statistics.median(report.seconds for report in epochs)
 
+    def epoch_ended(self) -> None:
+        """Take note that the training waits."""
+        self._watchdog.epoch_ended()
+
     def is_due(self, progress: float) -> bool:
         """Tell, between two steps, whether the trial must be left now.
 

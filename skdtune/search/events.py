@@ -99,9 +99,14 @@ def record(
         "final": final,
         "epochs": epochs,
         "worker": worker[:400],
-        "detail": detail,
+        "detail": _storable(detail),
     }
     connection.execute(_recording(now(connection)), row)
+
+
+def _storable(text: str) -> str:
+    """Drop what PostgreSQL takes in no text: an error message may hold any bytes."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
 @functools.cache
@@ -131,12 +136,12 @@ def num_failures(engine: sa.Engine, study_id: int, trial_id: int, kind: EventKin
         events.c.trial_id == trial_id, events.c.study_id == study_id, events.c.kind == kind.value
     )
     if kind is EventKind.LOST:
-        furthest = (
-            sa.select(sa.func.max(events.c.epochs))
-            .where(events.c.trial_id == trial_id, events.c.study_id == study_id)
-            .scalar_subquery()
+        its = (events.c.trial_id == trial_id, events.c.study_id == study_id)
+        furthest = sa.select(sa.func.max(events.c.epochs)).where(*its).scalar_subquery()
+        reached = sa.select(sa.func.min(events.c.event_id)).where(
+            *its, events.c.epochs == furthest
         )
-        query = query.where(events.c.epochs == furthest)
+        query = query.where(events.c.event_id >= reached.scalar_subquery())
     with engine.connect() as connection:
         return int(connection.scalar(query) or 0)
 

@@ -12,7 +12,7 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from skdtune.errors import StorageAwayError
-from skdtune.search.leases import LEASE_S, Claim, reap, renew
+from skdtune.search.leases import LEASE_S, Claim, ping, reap, renew
 from skdtune.search.patience import Patience
 
 logger = logging.getLogger(__name__)
@@ -35,10 +35,15 @@ def reap_silent(
 
     After an outage every worker needs a moment to be heard again: for as long as a lease, nobody
     is taken for dead.
+
+    Raises:
+        StorageAwayError: If the storage does not answer.
     """
     if patience.answers_for_s < lease_s:
+        # A real question, so that the moment begins when the storage is there and not before.
+        patience.once(lambda: ping(engine))
         return []
-    numbers = reap(engine, study_id, by)
+    numbers = patience.once(lambda: reap(engine, study_id, by))
     for number in numbers:
         logger.warning("trial %d waits again: its worker fell silent", number)
     return numbers
@@ -95,7 +100,9 @@ class Heartbeat:
         trace: TracebackType | None,
     ) -> None:
         self._stop.set()
-        self._thread.join(timeout=self._interval_s + 5)
+        # A second Ctrl-C waits for nobody.
+        if kind is not KeyboardInterrupt:
+            self._thread.join(timeout=self._interval_s + 5)
 
     def beat(self) -> bool:
         """Renew now; False if the lease is lost.
@@ -118,6 +125,8 @@ class Heartbeat:
         """
         if self.lost or time.monotonic() - self._renewed_at < self._lease_s:
             return not self.lost
+        if not self._patience.is_due:
+            return True
         try:
             return self.beat()
         except StorageAwayError:
@@ -138,12 +147,10 @@ class Heartbeat:
     def _reap_now_and_then(self) -> None:
         if time.monotonic() - self._reaped_at >= self._lease_s / 2:
             self._reaped_at = time.monotonic()
-            self._patience.once(
-                lambda: reap_silent(
-                    self._engine,
-                    self._claim.study_id,
-                    self._patience,
-                    self._lease_s,
-                    str(self._claim.worker),
-                )
+            reap_silent(
+                self._engine,
+                self._claim.study_id,
+                self._patience,
+                self._lease_s,
+                str(self._claim.worker),
             )

@@ -7,8 +7,9 @@ never, and the parameters of a trial in one transaction that its lease guards.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, NoReturn
 
 import optuna
@@ -41,13 +42,22 @@ class TrialHistory(BaseStorage):
     def __init__(self, stored: StoredStudy, patience: Patience) -> None:
         self._stored = stored
         self._backend: RDBStorage = stored.storage
-        self._patience = patience
+        self._patience: Callable[[Callable[[], Any]], Any] = patience
         self._trials: dict[int, FrozenTrial] = {}
         self._newest_id = -1
         self._open_ids: set[int] = set()
         self._claim: Claim | None = None
         self._current: FrozenTrial | None = None
         self._params: dict[str, tuple[float, BaseDistribution]] = {}
+
+    @contextlib.contextmanager
+    def calling(self, patience: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
+        """Make the calls to the storage in another way, such as once and without patience."""
+        usual, self._patience = self._patience, patience
+        try:
+            yield
+        finally:
+            self._patience = usual
 
     def begin(self, claimed: Claim, sampler: BaseSampler) -> optuna.Trial:
         """Take up a claimed trial: its parameters are sampled as they are asked for."""
@@ -102,7 +112,8 @@ class TrialHistory(BaseStorage):
         """Return the trial in hand as it is here, any other as it is stored."""
         if self._current is not None and self._current._trial_id == trial_id:
             return self._current
-        return self._patience(lambda: self._backend.get_trial(trial_id))
+        trial: FrozenTrial = self._patience(lambda: self._backend.get_trial(trial_id))
+        return trial
 
     def set_trial_param(
         self,
@@ -149,11 +160,17 @@ class TrialHistory(BaseStorage):
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """Return the user attributes of the study."""
-        return self._patience(lambda: self._backend.get_study_user_attrs(study_id))
+        found: dict[str, Any] = self._patience(
+            lambda: self._backend.get_study_user_attrs(study_id)
+        )
+        return found
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """Return the system attributes of the study."""
-        return self._patience(lambda: self._backend.get_study_system_attrs(study_id))
+        found: dict[str, Any] = self._patience(
+            lambda: self._backend.get_study_system_attrs(study_id)
+        )
+        return found
 
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None

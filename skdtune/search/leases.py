@@ -123,6 +123,12 @@ def renew(engine: sa.Engine, claimed: Claim) -> bool:
         return _renew(connection, claimed)
 
 
+def ping(engine: sa.Engine) -> None:
+    """Ask the storage for nothing, to know whether it answers."""
+    with engine.connect() as connection:
+        connection.execute(sa.select(1))
+
+
 @contextlib.contextmanager
 def owned(engine: sa.Engine, claimed: Claim) -> Iterator[sa.Connection]:
     """Open a transaction that is committed only if the trial still is the claim's.
@@ -148,7 +154,7 @@ def release(
     engine: sa.Engine,
     claimed: Claim,
     kind: EventKind = EventKind.PREEMPTED,
-    epochs: int = 0,
+    epochs: int | None = None,
     detail: str = "",
 ) -> bool:
     """Give an unfinished trial back to the queue, in place; False if it was not ours to give.
@@ -157,10 +163,12 @@ def release(
         engine: The storage's engine.
         claimed: The trial in hand.
         kind: Why it is given back.
-        epochs: Its finished epochs.
+        epochs: Its finished epochs; default those that are stored.
         detail: A sentence for people.
     """
     with engine.begin() as connection:
+        if epochs is None:
+            epochs = num_finished_epochs(connection, claimed.trial_id)
         connection.execute(
             sa.select(trials.c.trial_id)
             .where(trials.c.trial_id == claimed.trial_id)

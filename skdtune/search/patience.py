@@ -76,7 +76,9 @@ class Patience:
     @property
     def away_s(self) -> float:
         """Seconds since the storage stopped answering; 0 while it answers."""
-        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
+        # Read once: the heartbeat's thread may hear an answer in between.
+        since = self._away_since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def answers_for_s(self) -> float:
@@ -140,8 +142,8 @@ class Patience:
     def _note_answer(self) -> None:
         if self._away_since is not None:
             logger.warning("the storage answers again, after %.0f s", self.away_s)
-            self._away_since = None
             self._answered_since = time.monotonic()
+            self._away_since = None
 
 
 def _one_line(error: BaseException) -> str:

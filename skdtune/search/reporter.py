@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import logging
 import statistics
 from collections.abc import Callable
@@ -28,6 +29,14 @@ from skdtune.training.checkpoint import Checkpoint, TrialCheckpoints
 from skdtune.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+#: System attribute of a trial with what it recorded epoch by epoch.
+CURVES_ATTRIBUTE = "skdtune:curves"
+#: System attribute of a trial with the finished epochs up to which its rungs were judged.
+JUDGED_ATTRIBUTE = "skdtune:judged_epochs"
+
+#: Makes a call to the storage, with patience or without.
+Call = Callable[[Callable[[], Any]], Any]
 
 
 @dataclass
@@ -65,6 +74,7 @@ class TrialReporter:
         spec = self.stored.spec
         self._rungs = judged_epochs(spec.pruner, spec.budget.epochs)
         self._num_stored = 0
+        self._num_judged = 0
         self._capture: Callable[[], dict[str, Any]] = dict
         self._has_complained = False
 
@@ -79,24 +89,21 @@ class TrialReporter:
             LeaseLostError: If the trial is not this worker's any more.
         """
         self._capture = trainer.state
-        known = dict(self.trial.storage.get_trial(self.trial._trial_id).intermediate_values)
+        stored = self.history.get_trial(self.claimed.trial_id)
         found = self._load() if self.claimed.attempt > 1 else None
         if found is not None:
             trainer.load_state(found.state)
             self.epochs = _read_curve(found.curve)
-        if self.claimed.attempt > 1 or known:
+        if self.claimed.attempt > 1 or stored.intermediate_values:
             self._rewind(found)
-        self._num_stored = len(self.epochs)
-        self._start_epoch()
-        last = len(self.epochs) - 1
-        # What is stored was judged: an epoch is stored first, then judged.
-        if found is not None and last not in known and last + 1 in self._rungs:
-            return self._judge(last)
-        return Verdict.CONTINUE
+        verdict = self._catch_up(self.patience)
+        if verdict is Verdict.CONTINUE:
+            self._start_epoch()
+        return verdict
 
     def start_over(self, trainer: Trainer) -> Verdict:
         """Begin again from the first epoch, after a checkpoint turned out to be of no use."""
-        self._capture, self.epochs, self._num_stored = trainer.state, [], 0
+        self._capture, self.epochs = trainer.state, []
         self._rewind(None)
         self._start_epoch()
         return Verdict.CONTINUE
@@ -107,6 +114,7 @@ class TrialReporter:
         Raises:
             LeaseLostError: If the trial is not this worker's any more.
         """
+        self.departure.epoch_ended()
         self.epochs.append(report)
         if not self.heartbeat.holds():
             raise LeaseLostError("the lease was lost")
@@ -130,12 +138,12 @@ class TrialReporter:
             LeaseLostError: If the trial is not this worker's any more.
             StorageAwayError: If the storage was away for too long.
         """
-        while self._num_stored < len(self.epochs):
-            report = self.epochs[self._num_stored]
-            self.patience(lambda report=report: self._store(report))  # type: ignore[misc]
-            if self._judge(report.epoch) is Verdict.PRUNE:
-                return Verdict.PRUNE
-        return Verdict.CONTINUE
+        return self._catch_up(self.patience)
+
+    @property
+    def unstored(self) -> dict[int, float]:
+        """Validation accuracies, by epoch, that the storage does not have yet."""
+        return {r.epoch: r.val_accuracy for r in self.epochs[self._num_stored :]}
 
     def value(self) -> float:
         """Return the objective: the mean validation accuracy of the last epochs."""
@@ -180,13 +188,18 @@ class TrialReporter:
             else f"after epoch {found.epochs}, from the checkpoint of attempt {found.attempt}"
         )
         trial = self.history.get_trial(self.claimed.trial_id)
-        marks = rung_marks_beyond(self.history.study(), trial, len(curve))
+        self._num_judged = min(int(trial.system_attrs.get(JUDGED_ATTRIBUTE, 0)), len(curve))
+        marks = rung_marks_beyond(self.history.study(), trial, self._num_judged)
+        marks.append(JUDGED_ATTRIBUTE)
         self.patience(
             lambda: trial_record.rewind(
                 self.stored.engine, self.claimed, curve, marks, kind, detail
             )
         )
         self.history.rewind(curve, marks)
+        self._num_stored = len(curve)
+        if self._num_judged:
+            self._note_judged(self._num_judged, self.patience)
         verb = "starts over" if found is None else "goes on"
         logger.info("trial %d %s %s", self.claimed.number, verb, detail)
 
@@ -204,15 +217,23 @@ class TrialReporter:
             self.say("checkpoints are written again")
 
     def _send(self) -> Verdict:
-        """Store and judge the epochs that the storage does not have yet, oldest first."""
-        while self._num_stored < len(self.epochs) and self.patience.is_due:
-            report = self.epochs[self._num_stored]
-            try:
-                self.patience.once(lambda report=report: self._store(report))  # type: ignore[misc]
-            except StorageAwayError:
-                return Verdict.CONTINUE
-            if self._judge(report.epoch) is Verdict.PRUNE:
+        """Store and judge what the storage does not have yet, without waiting for it."""
+        if not self.patience.is_due:
+            return Verdict.CONTINUE
+        try:
+            return self._catch_up(self.patience.once)
+        except StorageAwayError:
+            return Verdict.CONTINUE
+
+    def _catch_up(self, call: Call) -> Verdict:
+        """Store and judge epoch by epoch, oldest first; what was done stays done."""
+        while self._num_judged < len(self.epochs):
+            report = self.epochs[self._num_judged]
+            if self._num_stored <= report.epoch:
+                call(functools.partial(self._store, report))
+            if self._judge(report.epoch, call) is Verdict.PRUNE:
                 return Verdict.PRUNE
+            self._num_judged = report.epoch + 1
         return Verdict.CONTINUE
 
     def _store(self, report: EpochReport) -> None:
@@ -221,20 +242,33 @@ class TrialReporter:
         )
         self._num_stored = report.epoch + 1
 
-    def _judge(self, epoch: int) -> Verdict:
+    def _judge(self, epoch: int, call: Call) -> Verdict:
         if epoch + 1 not in self._rungs:
             return Verdict.CONTINUE
         curve = {report.epoch: report.val_accuracy for report in self.epochs[: epoch + 1]}
-        trial = copy.copy(self.history.get_trial(self.claimed.trial_id))
-        trial.intermediate_values = curve
-        study = self.history.study()
-        if not study.pruner.prune(study, trial):
-            return Verdict.CONTINUE
+        with self.history.calling(call):
+            study = self.history.study()
+            trial = copy.copy(self.history.get_trial(self.claimed.trial_id))
+            trial.intermediate_values = curve
+            # A judgement that was cut off is made anew: its mark must not count as passed.
+            for mark in rung_marks_beyond(study, trial, self._num_judged):
+                trial.system_attrs.pop(mark)
+            if not study.pruner.prune(study, trial):
+                self._note_judged(epoch + 1, call)
+                return Verdict.CONTINUE
+            trials = study.get_trials(deepcopy=False)
         # Epochs that were trained on while the storage was away do not count.
         del self.epochs[epoch + 1 :]
-        trials = study.get_trials(deepcopy=False)
         self.pruned_because = describe_rank(trials, self.claimed.number, epoch, curve[epoch])
         return Verdict.PRUNE
+
+    def _note_judged(self, num_epochs: int, call: Call) -> None:
+        """Store how far the trial was judged: a resumed one is neither spared nor judged twice."""
+        call(
+            lambda: trial_record.write_attributes(
+                self.stored.engine, self.claimed, system={JUDGED_ATTRIBUTE: num_epochs}
+            )
+        )
 
 
 def _read_curve(curve: list[dict[str, Any]]) -> list[EpochReport]:
@@ -267,10 +301,6 @@ def describe_epochs(epochs: list[EpochReport]) -> tuple[dict[str, Any], dict[str
             "losses": curves["losses"][-1],
         }
     return user, {CURVES_ATTRIBUTE: curves}
-
-
-#: System attribute of a trial with what it recorded epoch by epoch.
-CURVES_ATTRIBUTE = "skdtune:curves"
 
 
 def _short(value: float) -> float:

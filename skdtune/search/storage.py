@@ -22,6 +22,7 @@ from sqlalchemy.engine import URL, make_url
 
 from skdtune.errors import StorageError
 from skdtune.search import schema
+from skdtune.search.patience import is_outage
 
 _NETWORK = (
     "nfs nfs4 cifs smb smbfs smb2 smb3 afs lustre gpfs beegfs ceph glusterfs 9p pvfs2 orangefs "
@@ -368,7 +369,7 @@ def _translated(url: URL) -> Iterator[None]:
     try:
         yield
     except DATABASE_ERRORS as error:
-        raise StorageError(_explain(url, error)) from None
+        raise StorageError(_explain(url, error), may_pass=is_outage(error)) from None
 
 
 def _explain(url: URL, error: Exception) -> str:

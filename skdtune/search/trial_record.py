@@ -137,6 +137,7 @@ def finish(
     detail: str = "",
     user: Mapping[str, Any] | None = None,
     system: Mapping[str, Any] | None = None,
+    unstored: Mapping[int, float] | None = None,
 ) -> None:
     """End a trial: state, value, attributes, story and lease, all or nothing.
 
@@ -150,6 +151,7 @@ def finish(
         detail: A sentence for people.
         user: User attributes to leave.
         system: System attributes to leave.
+        unstored: Validation accuracies by epoch that could not be stored before.
 
     Raises:
         LeaseLostError: If the trial is not the claim's any more; nothing was written.
@@ -179,6 +181,7 @@ def finish(
         )
         if gone.rowcount != 1:
             raise LeaseLostError("the lease was lost")
+        _upsert_steps(connection, claimed, unstored or {})
         if value is not None:
             _insert_value(connection, claimed, value)
         _upsert_attributes(connection, schema.trial_user_attributes, claimed, user or {})

@@ -13,6 +13,27 @@ from skdtune.faults import FaultsConfig
 HANG_S = 30.0
 
 
+class Settlement:
+    """Lets one of two threads, and only one, settle how a trial ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+
+    def take(self) -> bool:
+        """Tell whether it is the caller who settles it: the first one."""
+        return self._lock.acquire(blocking=False)
+
+    def finish(self) -> None:
+        """Tell the other thread that it is settled."""
+        self._done.set()
+
+    def wait(self) -> None:
+        """Wait until the other thread has settled it."""
+        while not self._done.wait(1.0):
+            pass
+
+
 class Watchdog:
     """Watches the time of one trial and of each of its epochs; a context manager around it.
 
@@ -33,7 +54,7 @@ class Watchdog:
         self._on_hang = on_hang
         self._hang_s = hang_s
         self._spent_s = 0.0
-        self._epoch_started_at = time.monotonic()
+        self._epoch_started_at: float | None = None
         self._expired: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -44,7 +65,6 @@ class Watchdog:
         return self._expired
 
     def __enter__(self) -> Watchdog:
-        self._epoch_started_at = time.monotonic()
         if self._interval_s is not None:
             self._thread.start()
         return self
@@ -55,9 +75,8 @@ class Watchdog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # Not joined: it may be settling the trial, which the worker then waits for.
         self._stop.set()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(timeout=5)
 
     def epoch_started(self, spent_s: float) -> None:
         """Start the clock of an epoch.
@@ -68,10 +87,15 @@ class Watchdog:
         self._spent_s = spent_s
         self._epoch_started_at = time.monotonic()
 
+    def epoch_ended(self) -> None:
+        """Stop the clock: what follows is no training, and may wait for the storage."""
+        self._epoch_started_at = None
+
     @property
     def epoch_s(self) -> float:
-        """Seconds since the epoch started."""
-        return time.monotonic() - self._epoch_started_at
+        """Seconds since the epoch started; 0 between two epochs."""
+        started_at = self._epoch_started_at
+        return 0.0 if started_at is None else time.monotonic() - started_at
 
     @property
     def _interval_s(self) -> float | None:
@@ -85,11 +109,16 @@ class Watchdog:
             if self._expired is None:
                 self._expired = self._find_excess()
                 expired_at = time.monotonic()
+            elif self._epoch_started_at is None:
+                # It has left the epoch by itself.
+                return
             elif time.monotonic() - expired_at > self._hang_s:
                 self._on_hang(f"{self._expired}, and the training did not react")
                 return
 
     def _find_excess(self) -> str | None:
+        if self._epoch_started_at is None:
+            return None
         epoch_s, faults = self.epoch_s, self._faults
         if faults.max_epoch_seconds is not None and epoch_s > faults.max_epoch_seconds:
             return f"an epoch took longer than max_epoch_seconds={faults.max_epoch_seconds:g}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from skdtune.errors import (
     LeaseLostError,
     NonFiniteLossError,
     StorageAwayError,
+    StorageError,
     StudyError,
     StudyPausedError,
 )
@@ -28,7 +31,12 @@ from skdtune.search import leases, pausing, trial_record
 from skdtune.search.algorithms import build_sampler
 from skdtune.search.departure import GRACE_S, Departure
 from skdtune.search.events import EventKind, num_failures
-from skdtune.search.heartbeat import Heartbeat, is_orphaned, reap_silent
+from skdtune.search.heartbeat import (
+    SUPERVISED_VARIABLE,
+    Heartbeat,
+    is_orphaned,
+    reap_silent,
+)
 from skdtune.search.history import TrialHistory
 from skdtune.search.leases import LEASE_S, Claim, WorkerIdentity, lease_seconds
 from skdtune.search.objective import DataStore, config_hash, resolve_trial, run_trial
@@ -36,7 +44,7 @@ from skdtune.search.patience import OUTAGE_S, Patience
 from skdtune.search.reporter import TrialReporter, describe_epochs
 from skdtune.search.storage import DATABASE_ERRORS, require_writable
 from skdtune.search.study import StoredStudy, find_lineage, load_study
-from skdtune.search.watchdog import Watchdog
+from skdtune.search.watchdog import Settlement, Watchdog
 from skdtune.signals import StopRequest
 from skdtune.training.checkpoint import (
     CheckpointOwner,
@@ -106,9 +114,11 @@ def run_worker(
         StudyPausedError: If the study is paused, or was paused meanwhile.
         StorageAwayError: If the storage did not answer for too long.
     """
-    resolved = resolve_device(device)
-    with contextlib.closing(load_study(study, storage=storage_url(storage, at=at))) as stored:
-        require_writable(stored.storage)
+    resolved, timing = resolve_device(device), Timing.from_environment()
+    stop = stop or StopRequest()
+    with contextlib.closing(
+        _open_study(study, storage_url(storage, at=at), timing, stop)
+    ) as stored:
         at = at or home()
         store = DataStore(at.data, at.cache, resolved)
         # Missing data must be said before a trial is taken.
@@ -117,12 +127,32 @@ def run_worker(
             stored=stored,
             store=store,
             identity=WorkerIdentity(device=str(resolved)),
-            stop=stop or StopRequest(),
+            stop=stop,
             checkpoints=checkpoints_url(checkpoints, at=at),
-            timing=Timing.from_environment(),
+            timing=timing,
             on_hang=on_hang,
         )
         return worker.run(max_trials=max_trials, drain=drain)
+
+
+def _open_study(name: str, url: str, timing: Timing, stop: StopRequest) -> StoredStudy:
+    """Open a study for writing; who was started by a supervisor waits for a storage that is away.
+
+    The supervisor has seen it a moment ago. A person who names a wrong one is told at once.
+    """
+    deadline = time.monotonic() + timing.outage_s
+    while True:
+        try:
+            stored = load_study(name, storage=url)
+            require_writable(stored.storage)
+            return stored
+        except StorageError as error:
+            supervised = SUPERVISED_VARIABLE in os.environ
+            late = time.monotonic() > deadline
+            if not (error.may_pass and supervised) or late or stop.requested or is_orphaned():
+                raise
+            logger.warning("%s; trying again", error)
+            stop.wait(_POLL_S)
 
 
 def prepare_data(study: str, *, storage: str | None = None, at: Home | None = None) -> None:
@@ -153,6 +183,7 @@ class Worker:
     timing: Timing = Timing()
     on_hang: Callable[[int], None] | None = None
     finished: int = field(default=0, init=False)
+    _must_clean: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._patience = Patience(
@@ -192,11 +223,8 @@ class Worker:
     def _claim(self) -> Claim | None:
         self._require_same_study()
         study_id, lease_s = self.stored.study_id, self.timing.lease_s
-        self._patience(
-            lambda: reap_silent(
-                self._engine, study_id, self._patience, lease_s, str(self.identity)
-            )
-        )
+        with contextlib.suppress(StorageAwayError):
+            reap_silent(self._engine, study_id, self._patience, lease_s, str(self.identity))
         claimed = self._patience(
             lambda: leases.claim(self._engine, study_id, self.identity, lease_s)
         )
@@ -239,55 +267,86 @@ class Worker:
 
     def _take(self, claimed: Claim) -> None:
         """Train a claimed trial."""
-        if self._is_hopeless(claimed):
-            return
         heartbeat = Heartbeat(
             self._engine, claimed, self.stop.interrupt, self._patience, self.timing.lease_s
         )
         try:
             with heartbeat:
-                self._train(claimed, heartbeat)
+                if not self._is_hopeless(claimed):
+                    self._train(claimed, heartbeat)
         except LeaseLostError:
             logger.warning("trial %d was taken over or ended from outside", claimed.number)
         except BaseException:
             # An error that is no trial's: a broken installation, a second Ctrl-C.
-            with contextlib.suppress(StorageAwayError):
-                if self._patience.once(lambda: leases.release(self._engine, claimed)):
-                    logger.info("trial %d was given back to the queue", claimed.number)
+            self._release_if_possible(claimed)
             raise
+        if self._must_clean:
+            self._must_clean = False
+            _clear_device_memory()
+
+    def _release_if_possible(self, claimed: Claim) -> None:
+        if self._patience.away_s:
+            return
+        with contextlib.suppress(StorageAwayError):
+            if self._patience.once(lambda: leases.release(self._engine, claimed)):
+                logger.info("trial %d was given back to the queue", claimed.number)
 
     def _train(self, claimed: Claim, heartbeat: Heartbeat) -> None:
-        spec = self.stored.spec
-        sampler = build_sampler(spec.sampler, spec.seed, claimed.number)
-        trial = self._history.begin(claimed, sampler)
-        reporter: TrialReporter | None = None
+        """Train a trial, and settle how it ended; if it hangs, the watchdog's thread does."""
+        settlement = Settlement()
+        hand: list[TrialReporter] = []
 
-        def end_from_outside(reason: str) -> None:
-            self._end_hanging(claimed, reporter, reason)
+        def settle_hanging(reason: str) -> None:
+            if settlement.take():
+                self._settle_hanging(claimed, hand[0] if hand else None, reason)
+                settlement.finish()
 
-        with Watchdog(spec.faults, end_from_outside) as watchdog:
+        with Watchdog(self.stored.spec.faults, settle_hanging) as watchdog:
             try:
-                config = resolve_trial(self.stored, trial)
-                self._history.store_params()
-                reporter = self._reporter(claimed, trial, config, heartbeat, watchdog)
-                self._log_start(claimed)
-                verdict = run_trial(
-                    config, self.store, reporter, lambda user: self._describe(claimed, user)
-                )
-            except (LeaseLostError, StorageAwayError, *DATABASE_ERRORS):
-                # Nothing that the trial did: it is not the one to fail.
-                raise
-            except NonFiniteLossError as error:
-                self._fail(claimed, reporter, EventKind.NAN, str(error))
-            except Exception as error:
-                logger.warning("trial %d failed", claimed.number, exc_info=True)
-                self._fail(claimed, reporter, *_failure(error))
-                # Its frames hold the tensors that filled the device.
-                traceback.clear_frames(error.__traceback__)
-            else:
-                self._end(claimed, reporter, watchdog, verdict)
-                return
-        _clear_device_memory()
+                ending = self._run(claimed, heartbeat, watchdog, hand)
+            finally:
+                watchdog.epoch_ended()
+        if not settlement.take():
+            # The other thread ends this process, where it may.
+            settlement.wait()
+            raise LeaseLostError("the trial was settled while its training hung")
+        reporter = hand.pop() if hand else None
+        ending(reporter)
+
+    def _run(
+        self,
+        claimed: Claim,
+        heartbeat: Heartbeat,
+        watchdog: Watchdog,
+        hand: list[TrialReporter],
+    ) -> Callable[[TrialReporter | None], None]:
+        """Train a trial and return what has to be done about how it went."""
+        spec = self.stored.spec
+        try:
+            sampler = build_sampler(spec.sampler, spec.seed, claimed.number)
+            trial = self._history.begin(claimed, sampler)
+            config = resolve_trial(self.stored, trial)
+            self._history.store_params()
+            hand.append(self._reporter(claimed, trial, config, heartbeat, watchdog))
+            self._log_start(claimed)
+            verdict = run_trial(
+                config, self.store, hand[0], lambda user: self._describe(claimed, user)
+            )
+        except (LeaseLostError, StorageAwayError, *DATABASE_ERRORS):
+            # Nothing that the trial did: it is not the one to fail.
+            raise
+        except NonFiniteLossError as error:
+            reason = str(error)
+            return lambda reporter: self._fail(claimed, reporter, EventKind.NAN, reason)
+        except Exception as error:
+            logger.warning("trial %d failed", claimed.number, exc_info=True)
+            kind, detail = _failure(error)
+            # Its frames hold the tensors that filled the device.
+            traceback.clear_frames(error.__traceback__)
+            self._must_clean = True
+            return lambda reporter: self._fail(claimed, reporter, kind, detail)
+        expired = watchdog.expired
+        return lambda reporter: self._end(claimed, reporter, expired, verdict)
 
     def _reporter(
         self,
@@ -319,16 +378,20 @@ class Worker:
         self._patience(lambda: trial_record.write_attributes(self._engine, claimed, user))
 
     def _end(
-        self, claimed: Claim, reporter: TrialReporter, watchdog: Watchdog, verdict: Verdict
+        self,
+        claimed: Claim,
+        reporter: TrialReporter | None,
+        expired: str | None,
+        verdict: Verdict,
     ) -> None:
         """Finish a trial that ran to its end or was pruned, or leave one that was interrupted."""
         if verdict is Verdict.CONTINUE:
             self._finish(claimed, reporter, TrialState.COMPLETE, EventKind.COMPLETE, "")
         elif verdict is Verdict.PRUNE:
-            because = reporter.pruned_because
+            because = reporter.pruned_because if reporter is not None else ""
             self._finish(claimed, reporter, TrialState.PRUNED, EventKind.PRUNED, because)
-        elif watchdog.expired:
-            self._fail(claimed, reporter, EventKind.TIMEOUT, watchdog.expired)
+        elif expired:
+            self._fail(claimed, reporter, EventKind.TIMEOUT, expired)
         elif self.stop.interrupted:
             reason = "its worker was asked to leave"
             self._fail(claimed, reporter, EventKind.PREEMPTED, reason)
@@ -364,6 +427,7 @@ class Worker:
                 detail=detail,
                 user=user,
                 system=system,
+                unstored=reporter.unstored if reporter is not None else {},
             )
         )
         self.finished += 1
@@ -424,15 +488,17 @@ class Worker:
         )
         return True
 
-    def _end_hanging(self, claimed: Claim, reporter: TrialReporter | None, reason: str) -> None:
+    def _settle_hanging(self, claimed: Claim, reporter: TrialReporter | None, reason: str) -> None:
         """Settle a trial whose training hangs, from the watchdog's thread."""
         logger.error("trial %d hangs: %s", claimed.number, reason)
         try:
             self._fail(claimed, reporter, EventKind.TIMEOUT, reason)
-        except (LeaseLostError, StorageAwayError) as error:
-            logger.warning("trial %d: %s", claimed.number, error)
-        if self.on_hang is not None:
-            self.on_hang(self.finished)
+        except Exception as error:
+            # Its lease runs out; what matters is that this process does not hang on.
+            logger.warning("trial %d: %s: %s", claimed.number, type(error).__name__, error)
+        finally:
+            if self.on_hang is not None:
+                self.on_hang(self.finished)
 
     def _log_start(self, claimed: Claim) -> None:
         again = f", attempt {claimed.attempt}" if claimed.attempt > 1 else ""

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import json
 import os
 import pickle
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ from skdtune.errors import CheckpointError
 
 #: Newest checkpoints that are kept: if the last one is damaged, the one before is there.
 NUM_KEPT = 2
+
+_PAUSES_S = (0.2, 1.0, 3.0)
 
 _MAGIC = b"skdtune checkpoint\n"
 _FORMAT = 1
@@ -116,7 +120,7 @@ class TrialCheckpoints:
         """
         try:
             files, folder = self._open()
-            names = self._names(files, folder)
+            names = _persistently(lambda: self._names(files, folder))
         except Exception as error:
             say(f"the checkpoints in {self._where} cannot be read: {_reason(error)}")
             return None
@@ -129,7 +133,9 @@ class TrialCheckpoints:
             if attempt > self._attempt:
                 continue
             try:
-                return self._unpack(files.cat_file(f"{folder}/{name}"), epochs, attempt)
+                path = f"{folder}/{name}"
+                content = _persistently(functools.partial(files.cat_file, path))
+                return self._unpack(content, epochs, attempt)
             except Exception as error:
                 say(f"checkpoint {self._where}/{name} is not used: {_reason(error)}")
         return None
@@ -274,6 +280,18 @@ def _list(files: Any, folder: str) -> list[str]:
         return [str(path) for path in files.ls(folder, detail=False)]
     except FileNotFoundError:
         return []
+
+
+def _persistently(call: Callable[[], Any]) -> Any:
+    """Read from a file system that may be away for a moment: a trial so far depends on it."""
+    for pause_s in _PAUSES_S:
+        try:
+            return call()
+        except (FileNotFoundError, NotADirectoryError, PermissionError, MemoryError):
+            raise
+        except Exception:
+            time.sleep(pause_s)
+    return call()
 
 
 def _make_folder(files: Any, folder: str) -> None:

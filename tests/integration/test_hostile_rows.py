@@ -124,6 +124,7 @@ def test_what_somebody_wrote_into_the_story_is_shown_as_text(
                 attempt=1,
                 at=1.0,
                 kind="claimed",
+                final=False,
                 epochs=0,
                 worker=evil,
                 detail=evil,
