@@ -56,6 +56,7 @@ class Watchdog:
         self._spent_s = 0.0
         self._epoch_started_at: float | None = None
         self._expired: str | None = None
+        self._is_settling = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
@@ -75,8 +76,10 @@ class Watchdog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Not joined: it may be settling the trial, which the worker then waits for.
         self._stop.set()
+        # One that settles the trial is not waited for here.
+        if self._thread.is_alive() and not self._is_settling and kind is not KeyboardInterrupt:
+            self._thread.join(timeout=5)
 
     def epoch_started(self, spent_s: float) -> None:
         """Start the clock of an epoch.
@@ -113,6 +116,7 @@ class Watchdog:
                 # It has left the epoch by itself.
                 return
             elif time.monotonic() - expired_at > self._hang_s:
+                self._is_settling = True
                 self._on_hang(f"{self._expired}, and the training did not react")
                 return
 

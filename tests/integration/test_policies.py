@@ -296,3 +296,52 @@ def test_a_time_that_is_none_is_refused_before_a_trial_is_taken(
     (line,) = worker.err.splitlines()
     assert line.startswith(f"skdtune: SKDTUNE_{name}_SECONDS: expected at least ")
     assert search.states == ["WAITING"]
+
+
+def test_waiting_for_the_storage_is_no_training_time(
+    sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
+) -> None:
+    """The storage is away for longer than the limits, at the start of a trial and at its end."""
+    code = """
+import time
+import sqlalchemy as sa
+from skdtune.search import trial_record, watchdog, worker
+worker.Watchdog.__init__.__defaults__ = (0.1,)
+def away(name):
+    real, until = getattr(trial_record, name), []
+    def call(*arguments, **settings):
+        until.append(time.monotonic() + 4)
+        if time.monotonic() < until[0]:
+            raise sa.exc.OperationalError(name, {}, Exception("gone"))
+        return real(*arguments, **settings)
+    setattr(trial_record, name, call)
+away("write_params")
+away("finish")
+"""
+    limits = ["faults.max_epoch_seconds=3", "faults.max_trial_seconds=3.5"]
+    search = make_search(sqlite_url, *limits, num_trials=1)
+    worker = start_worker(search, code=code)
+    assert worker.wait() == 0
+    assert search.states == ["COMPLETE"]
+    assert search.story(0) == ["claimed", "complete"]
+    assert "1 trials finished by this worker" in worker.err
+
+
+def test_trainings_that_ended_leave_the_memory(
+    sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
+) -> None:
+    code = """
+import gc, weakref
+gc.disable()
+from skdtune.training.trainer import Trainer
+run, alive = Trainer.run, []
+def count(trainer, reporter, **settings):
+    print(sum(reference() is not None for reference in alive), flush=True)
+    alive.append(weakref.ref(trainer))
+    return run(trainer, reporter, **settings)
+Trainer.run = count
+"""
+    search = make_search(sqlite_url, "budget.epochs=1", num_trials=4)
+    worker = start_worker(search, code=code)
+    assert worker.wait() == 0
+    assert worker.out.split() == ["0"] * 4

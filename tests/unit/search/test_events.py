@@ -133,3 +133,22 @@ def test_only_the_event_that_a_trial_ended_with_is_final(make_study: MakeStudy) 
         ("claimed", False),
         ("error", True),
     ]
+
+
+def test_losses_count_although_a_trial_had_got_further_once(make_study: MakeStudy) -> None:
+    stored = make_study()
+    claimed = claim(stored)
+    for epochs in (10, 3, 3, 3):
+        with stored.engine.begin() as connection:
+            leases.note(connection, claimed, EventKind.LOST, epochs)
+    key = (stored.engine, claimed.study_id, claimed.trial_id)
+    assert num_failures(*key, EventKind.LOST) == 4
+
+
+def test_a_message_of_any_bytes_can_be_stored(make_study: MakeStudy) -> None:
+    stored = make_study()
+    claimed = claim(stored)
+    with stored.engine.begin() as connection:
+        leases.note(connection, claimed, EventKind.NOTED, 0, "a\0b\udc80c")
+    told = story(stored.engine, claimed.study_id, claimed.trial_id)
+    assert told[-1].detail == "ab?c"

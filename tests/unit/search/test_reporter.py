@@ -352,3 +352,49 @@ def test_the_record_of_the_epochs_is_left_on_the_trial(desk: Desk) -> None:
     assert trial.user_attrs["losses"] == {"cross_entropy": 0.66667, "drg": 0.0}
     with desk.stored.engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(schema.leases)) == 0
+
+
+def test_a_rung_that_was_stored_but_not_judged_is_judged_on_resume(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = desk.claim()
+    reporter = desk.reporter(first)
+    monkeypatch.setattr(reporter, "_judge", lambda epoch, call: Verdict.CONTINUE)
+    for epoch in range(3):
+        reporter.epoch_finished(report(epoch, epoch / 10))
+    leases.release(desk.stored.engine, first)
+    spy = desk.stored.study.pruner = Spy()
+    desk.reporter(desk.claim())
+    assert spy.shown == [{0: 0.0, 1: 0.1}], "by the curve up to the rung"
+
+
+def test_a_pruning_whose_end_was_cut_off_is_decided_again(desk: Desk) -> None:
+    first = desk.claim()
+    desk.stored.study.pruner = Spy(prune_at=1)
+    reporter = desk.reporter(first)
+    reporter.epoch_finished(report(0))
+    assert reporter.epoch_finished(report(1)) is Verdict.PRUNE
+    leases.release(desk.stored.engine, first)
+    second = desk.claim()
+    with pytest.raises(AssertionError):
+        desk.reporter(second)  # it expects to go on, and is told to prune
+
+
+def test_a_judgement_that_the_storage_cut_off_is_made_later(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter = desk.reporter(desk.claim())
+    reporter.epoch_finished(report(0, 0.1))
+    real = TrialHistory._read
+
+    def away(history: TrialHistory) -> None:
+        raise sa.exc.OperationalError("SELECT", {}, Exception("gone"))
+
+    monkeypatch.setattr(TrialHistory, "_read", away)
+    assert reporter.epoch_finished(report(1, 0.2)) is Verdict.CONTINUE, "training goes on"
+    assert desk.curve() == {0: 0.1, 1: 0.2}
+    monkeypatch.setattr(TrialHistory, "_read", real)
+    assert reporter.settle() is Verdict.CONTINUE
+    marks = desk.stored.storage.get_trial(reporter.claimed.trial_id).system_attrs
+    assert marks["completed_rung_0"] == 0.2
+    assert marks["skdtune:judged_epochs"] == 2

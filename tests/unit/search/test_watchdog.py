@@ -6,7 +6,7 @@ import pytest
 
 from skdtune.faults import FaultsConfig
 from skdtune.search import watchdog
-from skdtune.search.watchdog import Watchdog
+from skdtune.search.watchdog import Settlement, Watchdog
 
 
 class Clock:
@@ -49,6 +49,7 @@ def threads() -> int:
 def test_without_limits_there_is_no_thread_and_no_end(clock: Clock) -> None:
     with make_watchdog() as found:
         assert threads() == 0
+        found.epoch_started(0)
         clock.time += 1e9
         assert found.expired is None
         assert found.epoch_s == 1e9
@@ -64,12 +65,14 @@ def test_with_a_limit_a_thread_looks_until_the_trial_is_left(limit: str, clock: 
 
 def test_an_epoch_that_takes_too_long_is_said(clock: Clock) -> None:
     with make_watchdog(max_epoch_seconds=0.5) as found:
+        found.epoch_started(0)
         clock.time += 0.6
         assert wait_until_expired(found) == "an epoch took longer than max_epoch_seconds=0.5"
 
 
 def test_a_trial_that_takes_too_long_is_said(clock: Clock) -> None:
     with make_watchdog(max_trial_seconds=0.5) as found:
+        found.epoch_started(0)
         clock.time += 0.6
         assert wait_until_expired(found) == "the trial took longer than max_trial_seconds=0.5"
 
@@ -101,11 +104,27 @@ def test_time_is_up_at_once_where_earlier_attempts_took_it(clock: Clock) -> None
     assert found._find_excess() == "the trial took longer than max_trial_seconds=100"
 
 
-def test_what_the_set_up_takes_counts_as_of_the_first_epoch(clock: Clock) -> None:
-    found = make_watchdog(max_epoch_seconds=10)
+def test_what_lies_between_two_epochs_counts_for_nothing(clock: Clock) -> None:
+    """The set-up, and whatever waits for a storage that is away."""
+    found = make_watchdog(max_epoch_seconds=10, max_trial_seconds=10)
     clock.time += 1000
-    with found:
-        assert found.epoch_s == 0
+    assert (found.epoch_s, found._find_excess()) == (0, None)
+    found.epoch_started(0)
+    clock.time += 9
+    found.epoch_ended()
+    clock.time += 1000
+    assert (found.epoch_s, found._find_excess()) == (0, None)
+
+
+def test_one_of_two_threads_settles_a_trial_and_the_other_can_wait_for_it() -> None:
+    settlement, settled = Settlement(), threading.Event()
+    assert settlement.take()
+    assert not settlement.take()
+    waiting = threading.Thread(target=lambda: (settlement.wait(), settled.set()))
+    waiting.start()
+    assert not settled.wait(0.1)
+    settlement.finish()
+    assert settled.wait(60)
 
 
 def test_a_training_that_does_not_react_is_ended_once(clock: Clock) -> None:
@@ -118,6 +137,7 @@ def test_a_training_that_does_not_react_is_ended_once(clock: Clock) -> None:
 
     faults = FaultsConfig(max_epoch_seconds=0.5)
     with Watchdog(faults, on_hang, hang_s=30) as found:
+        found.epoch_started(0)
         clock.time += 0.6
         wait_until_expired(found)
         assert not called.wait(0.3), "it has half a minute to notice"
@@ -132,6 +152,7 @@ def test_a_training_that_does_not_react_is_ended_once(clock: Clock) -> None:
 
 def test_a_training_that_leaves_in_time_does_not_hang(clock: Clock) -> None:
     with make_watchdog(max_epoch_seconds=0.5) as found:
+        found.epoch_started(0)
         clock.time += 0.6
         wait_until_expired(found)
         clock.time += 29
@@ -151,6 +172,7 @@ def test_whoever_settles_a_hanging_trial_may_leave_the_watchdog_from_its_own_thr
 
     found = Watchdog(FaultsConfig(max_epoch_seconds=0.5), on_hang, hang_s=0)
     found.__enter__()
+    found.epoch_started(0)
     clock.time += 0.6
     wait_until_expired(found)
     clock.time += 1
