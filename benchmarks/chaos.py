@@ -56,6 +56,15 @@ SETTINGS = (
     "faults.retries.lost=20",
 )
 
+#: Lines that say which faults there were; the others say that they did no harm.
+FAULTS = (
+    "SIGKILL, SIGTERM",
+    "database restarts (immediate)",
+    "workers frozen for 2.5 leases",
+    "checkpoints damaged, noticed",
+    "trials that went on from a checkpoint",
+)
+
 
 @dataclass
 class Plan:
@@ -153,6 +162,8 @@ class Crew:
                 self._happened.terms += 1
 
     def end(self) -> None:
+        if self.frozen is not None:
+            os.kill(self.frozen, signal.SIGCONT)
         for member in self.members:
             member.join(timeout=60)
             if member.is_alive():
@@ -386,7 +397,10 @@ def check(plan: Plan, url: str, folder: Path, happened: Happened) -> list[dict[s
         ("tracebacks in the workers' logs", str(tracebacks), tracebacks == 0),
         ("workers that ended otherwise than asked", str(wrong_exits or 0), not wrong_exits),
     ]  # fmt: skip
-    return [{"what": what, "found": found, "ok": ok} for what, found, ok in rows]
+    return [
+        {"what": what, "found": found, "ok": ok, "is_fault": what in FAULTS}
+        for what, found, ok in rows
+    ]
 
 
 def _ends(stored: StoredStudy) -> Counter[int]:

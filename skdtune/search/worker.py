@@ -276,17 +276,17 @@ class Worker:
                     self._train(claimed, heartbeat)
         except LeaseLostError:
             logger.warning("trial %d was taken over or ended from outside", claimed.number)
-        except BaseException:
-            # An error that is no trial's: a broken installation, a second Ctrl-C.
-            self._release_if_possible(claimed)
+        except BaseException as error:
+            # An error that is no trial's: a broken installation, a storage that stays away. A
+            # second Ctrl-C waits for no storage.
+            if not (isinstance(error, KeyboardInterrupt) and self._patience.away_s):
+                self._release_if_possible(claimed)
             raise
         if self._must_clean:
             self._must_clean = False
             _clear_device_memory()
 
     def _release_if_possible(self, claimed: Claim) -> None:
-        if self._patience.away_s:
-            return
         with contextlib.suppress(StorageAwayError):
             if self._patience.once(lambda: leases.release(self._engine, claimed)):
                 logger.info("trial %d was given back to the queue", claimed.number)
