@@ -152,7 +152,7 @@ def test_a_trial_that_ran_out_of_memory_leaves_a_worker_that_can_use_it_again(
 def test_the_budget_is_raised_and_lowered_while_workers_train(
     any_url: str, make_search: MakeSearch, start_worker: StartWorker, start: Start
 ) -> None:
-    search = make_search(any_url, "budget.epochs=150", num_trials=2)
+    search = make_search(any_url, "budget.epochs=70", num_trials=2)
     worker = start_worker(search)
     search.wait_for_epochs(0, 1)
     command = ["budget", search.name]
