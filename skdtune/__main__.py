@@ -15,7 +15,7 @@ from skdtune.signals import INTERRUPTED_EXIT_CODE
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code.
 
-    0 done, 1 a run failed, 2 wrong use or input, 4 a worker gave up, 130 interrupted.
+    0 done, 1 a run failed, 2 wrong use or input, 4 the study is paused, 130 interrupted.
     """
     try:
         code = cli.main(args=arguments, prog_name="skdtune", standalone_mode=False)
