@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import optuna
-
 from skdtune.errors import CheckpointError, LeaseLostError, StorageAwayError
 from skdtune.report import EpochReport, Verdict
 from skdtune.rungs import judged_epochs
@@ -49,7 +47,6 @@ class TrialReporter:
     Args:
         stored: The study.
         claimed: The trial in hand.
-        trial: The same as Optuna's trial.
         history: What the pruner sees.
         checkpoints: Where the trial's checkpoints lie.
         heartbeat: Knows whether the trial still is this worker's.
@@ -60,7 +57,6 @@ class TrialReporter:
 
     stored: StoredStudy
     claimed: Claim
-    trial: optuna.Trial
     history: TrialHistory
     checkpoints: TrialCheckpoints
     heartbeat: Heartbeat
@@ -90,7 +86,7 @@ class TrialReporter:
         """
         self._capture = trainer.state
         stored = self.history.get_trial(self.claimed.trial_id)
-        found = self._load() if self.claimed.attempt > 1 else None
+        found = self.checkpoints.load(self.say) if self.claimed.attempt > 1 else None
         if found is not None:
             trainer.load_state(found.state)
             self.epochs = _read_curve(found.curve)
@@ -175,9 +171,6 @@ class TrialReporter:
                 len(self.epochs) + 1,
                 self.stored.spec.budget.epochs,
             )
-
-    def _load(self) -> Checkpoint | None:
-        return self.checkpoints.load(self.say)
 
     def _rewind(self, found: Checkpoint | None) -> None:
         curve = [report.val_accuracy for report in self.epochs]

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import optuna
 import sqlalchemy as sa
 import torch
 from optuna.trial import TrialState
@@ -327,7 +326,7 @@ class Worker:
             trial = self._history.begin(claimed, sampler)
             config = resolve_trial(self.stored, trial)
             self._history.store_params()
-            hand.append(self._reporter(claimed, trial, config, heartbeat, watchdog))
+            hand.append(self._reporter(claimed, config, heartbeat, watchdog))
             self._log_start(claimed)
             verdict = run_trial(
                 config, self.store, hand[0], lambda user: self._describe(claimed, user)
@@ -351,7 +350,6 @@ class Worker:
     def _reporter(
         self,
         claimed: Claim,
-        trial: optuna.Trial,
         config: TrialConfig,
         heartbeat: Heartbeat,
         watchdog: Watchdog,
@@ -365,7 +363,6 @@ class Worker:
         return TrialReporter(
             stored=self.stored,
             claimed=claimed,
-            trial=trial,
             history=self._history,
             checkpoints=TrialCheckpoints(self.checkpoints, owner, claimed.attempt),
             heartbeat=heartbeat,

@@ -76,14 +76,13 @@ class Desk:
 
     def reporter(self, claimed: Claim, training: Any = None) -> TrialReporter:
         history = TrialHistory(self.stored, self.patience)
-        trial = history.begin(claimed, RandomSampler())
+        history.begin(claimed, RandomSampler())
         heartbeat = Heartbeat(self.stored.engine, claimed, lambda: None, self.patience)
         watchdog = Watchdog(self.stored.spec.faults, lambda reason: None)
         owner = CheckpointOwner("tiny", self.stored.lineage, claimed.number, "hash")
         reporter = TrialReporter(
             stored=self.stored,
             claimed=claimed,
-            trial=trial,
             history=history,
             checkpoints=TrialCheckpoints(str(self.folder), owner, claimed.attempt),
             heartbeat=heartbeat,
