@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skdtune.models.batch_norm_act import BatchNormAct2d
 from skdtune.models.taps import StageShape
 
 
@@ -44,12 +45,10 @@ class SepConv(nn.Sequential):
         super().__init__(
             _depthwise(in_channels, stride),
             nn.Conv2d(in_channels, in_channels, 1, bias=False),
-            nn.BatchNorm2d(in_channels),
-            nn.ReLU(inplace=True),
+            BatchNormAct2d(in_channels),
             _depthwise(in_channels, 1),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
+            BatchNormAct2d(out_channels),
         )
 
 
@@ -69,13 +68,12 @@ class AttentionGate(nn.Module):
         super().__init__()
         stride = 2 if min(shape.height, shape.width) >= 2 else 1
         self.block = SepConv(shape.channels, shape.channels, stride)
-        self.norm = nn.BatchNorm2d(shape.channels)
-        self.relu = nn.ReLU(inplace=True)
+        self.norm = BatchNormAct2d(shape.channels)
         self.align_corners = align_corners
 
     def forward(self, feature_BCHW: Tensor) -> Tensor:
         """Compute the gate of a feature map, in the shape of that map."""
-        small_BChw = self.relu(self.norm(self.block(feature_BCHW)))
+        small_BChw = self.norm(self.block(feature_BCHW))
         gate_BCHW = F.interpolate(
             small_BChw,
             size=feature_BCHW.shape[-2:],

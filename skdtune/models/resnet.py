@@ -1,9 +1,10 @@
 """Residual networks for small images, with named stages.
 
 Source: *Deep Residual Learning for Image Recognition* (arXiv 1512.03385), https://arxiv.org/abs/1512.03385;
-the blocks are torchvision's, so the activation comes after the sum.
+the blocks have the layers and the names of torchvision's, so the activation comes after the sum.
 
-What differs from torchvision: the stem is one 3x3 convolution with stride 1 and no max-pool, as
+What differs from torchvision: batch normalisation, sum and ReLU are one layer
+(``batch_norm_act.py``); the stem is one 3x3 convolution with stride 1 and no max-pool, as
 usual for images of 32 pixels. ResNet-18/34/50/101 keep four stages (11,220,132 parameters for
 ResNet-18 and 23,705,252 for ResNet-50 at 3 channels and 100 classes). ResNet-8/20 are the
 three-stage networks of section 4.2 of the paper with projection shortcuts (its option B) instead
@@ -20,12 +21,9 @@ from types import MappingProxyType
 from typing import Protocol
 
 from torch import Tensor, nn
-from torchvision.models.resnet import (  # type: ignore[import-untyped, unused-ignore]
-    BasicBlock,
-    Bottleneck,
-)
 
 from skdtune.config import ModelConfig
+from skdtune.models.batch_norm_act import BatchNormAct2d
 
 
 class BlockClass(Protocol):
@@ -38,6 +36,57 @@ class BlockClass(Protocol):
     ) -> nn.Module:
         """Build one block."""
         ...
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (section 3.3 of the paper)."""
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, shortcut: nn.Module | None, /
+    ) -> None:
+        """Build the block; without a shortcut its input itself is added."""
+        super().__init__()
+        self.conv1 = _conv3x3(in_channels, channels, stride)
+        self.bn1 = BatchNormAct2d(channels)
+        self.conv2 = _conv3x3(channels, channels, 1)
+        self.bn2 = BatchNormAct2d(channels)
+        self.downsample = shortcut
+
+    def forward(self, feature_BCHW: Tensor) -> Tensor:
+        """Return a map of ``channels`` channels, smaller by the stride."""
+        shortcut_BCHW = feature_BCHW if self.downsample is None else self.downsample(feature_BCHW)
+        inner_BCHW = self.bn1(self.conv1(feature_BCHW))
+        output_BCHW: Tensor = self.bn2(self.conv2(inner_BCHW), shortcut_BCHW)
+        return output_BCHW
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut (section 4.1), the stride on the 3x3."""
+
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, shortcut: nn.Module | None, /
+    ) -> None:
+        """Build the block; without a shortcut its input itself is added."""
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = BatchNormAct2d(channels)
+        self.conv2 = _conv3x3(channels, channels, stride)
+        self.bn2 = BatchNormAct2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = BatchNormAct2d(out_channels)
+        self.downsample = shortcut
+
+    def forward(self, feature_BCHW: Tensor) -> Tensor:
+        """Return a map of ``4 * channels`` channels, smaller by the stride."""
+        shortcut_BCHW = feature_BCHW if self.downsample is None else self.downsample(feature_BCHW)
+        inner_BCHW = self.bn2(self.conv2(self.bn1(self.conv1(feature_BCHW))))
+        output_BCHW: Tensor = self.bn3(self.conv3(inner_BCHW), shortcut_BCHW)
+        return output_BCHW
 
 
 @dataclass(frozen=True)
@@ -86,8 +135,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
+            BatchNormAct2d(width),
         )
         self.stages = nn.ModuleList()
         channels = width
@@ -144,11 +192,15 @@ def _stage(
     if stride != 1 or in_channels != out_channels:
         shortcut = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-            nn.BatchNorm2d(out_channels),
+            BatchNormAct2d(out_channels, relu=False),
         )
     blocks = [block(in_channels, channels, stride, shortcut)]
     blocks += [block(out_channels, channels, 1, None) for _ in range(1, num_blocks)]
     return nn.Sequential(*blocks)
+
+
+def _conv3x3(in_channels: int, channels: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
 
 
 def _initialize(network: nn.Module) -> None:
