@@ -22,15 +22,17 @@ Tensor shapes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skdtune.models.batch_norm_act import BatchNormAct2d
+from skdtune.models.depthwise import DepthwiseConv2d
+from skdtune.models.gate import gated
+from skdtune.models.native import LANES, kernels_for
 from skdtune.models.taps import StageShape
 
 
@@ -43,17 +45,17 @@ class SepConv(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         """Build the block; ``stride`` is that of the first depth-wise convolution."""
         super().__init__(
-            _depthwise(in_channels, stride),
+            DepthwiseConv2d(in_channels, stride),
             nn.Conv2d(in_channels, in_channels, 1, bias=False),
             BatchNormAct2d(in_channels),
-            _depthwise(in_channels, 1),
+            DepthwiseConv2d(in_channels, 1),
             nn.Conv2d(in_channels, out_channels, 1, bias=False),
             BatchNormAct2d(out_channels),
         )
 
 
 class AttentionGate(nn.Module):
-    """Factors in [0.5, 1] for every channel and position of a feature map.
+    """Damps a feature map by factors in [0.5, 1] for every channel and position.
 
     A ReLU comes right before the sigmoid, so the gate can damp and never close.
     """
@@ -72,15 +74,9 @@ class AttentionGate(nn.Module):
         self.align_corners = align_corners
 
     def forward(self, feature_BCHW: Tensor) -> Tensor:
-        """Compute the gate of a feature map, in the shape of that map."""
+        """Return the map times its gate."""
         small_BChw = self.norm(self.block(feature_BCHW))
-        gate_BCHW = F.interpolate(
-            small_BChw,
-            size=feature_BCHW.shape[-2:],
-            mode="bilinear",
-            align_corners=self.align_corners,
-        )
-        return gate_BCHW.sigmoid()
+        return gated(feature_BCHW, small_BChw, align_corners=self.align_corners)
 
 
 class AuxiliaryClassifier(nn.Module):
@@ -136,19 +132,26 @@ class AuxiliaryClassifier(nn.Module):
             feature_BCHW: output of the stage, of any height and width.
 
         Returns:
-            Logits ``[B, K]``: on a CPU in the precision of the weights, elsewhere in that of the
-            surrounding autocast.
+            Logits ``[B, K]``, in the precision of the surrounding autocast; on a CPU without our
+            kernels in that of the weights.
         """
-        if feature_BCHW.device.type != "cpu":
+        feature_BCHW = feature_BCHW.contiguous(memory_format=torch.channels_last)
+        if feature_BCHW.device.type != "cpu" or self._has_kernels(feature_BCHW):
             return self._logits(feature_BCHW)
-        # The backward of a strided depth-wise convolution is 10 to 27 times slower in bfloat16
-        # than in float32 on CPUs (measured), which would outweigh the whole backbone.
+        # torch's backward of a strided depth-wise convolution is 10 to 27 times slower in
+        # bfloat16 than in float32 on CPUs (measured), which would outweigh the whole backbone.
         with torch.autocast("cpu", enabled=False):
             return self._logits(feature_BCHW.to(self.classifier.weight.dtype))
 
+    def _has_kernels(self, feature_BCHW: Tensor) -> bool:
+        whole = all(conv.in_channels % LANES == 0 for conv in self._depthwise())
+        return whole and kernels_for(feature_BCHW) is not None
+
+    def _depthwise(self) -> Iterable[DepthwiseConv2d]:
+        return (module for module in self.modules() if isinstance(module, DepthwiseConv2d))
+
     def _logits(self, feature_BCHW: Tensor) -> Tensor:
-        gated_BCHW = self.gate(feature_BCHW) * feature_BCHW
-        pooled_BC = self.pool(self.trunk(gated_BCHW)).flatten(1)
+        pooled_BC = self.pool(self.trunk(self.gate(feature_BCHW))).flatten(1)
         logits_BK: Tensor = self.classifier(pooled_BC)
         return logits_BK
 
@@ -192,10 +195,6 @@ def auxiliary_classifiers(
 def stage_key(stage: int) -> str:
     """Name a stage in state dicts, for example ``stage2``."""
     return f"stage{stage}"
-
-
-def _depthwise(channels: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False)
 
 
 def _trunk_stride(shape: StageShape, following: StageShape) -> int:

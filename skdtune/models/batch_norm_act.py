@@ -1,7 +1,7 @@
 """Batch normalisation, the sum with a shortcut and ReLU as one operation.
 
 Small networks spend half of a training step on these three, each of which reads and writes whole
-feature maps. On the CPU they are one pass of our own (``batch_norm_act.c``), elsewhere, or without
+feature maps. On the CPU they are one pass of our own (``kernels/batch_norm_act.h``), elsewhere, or without
 a C compiler, torch's three. Both compute the same function; on the CPU the fused one rounds
 to bfloat16 once instead of up to three times.
 
@@ -12,7 +12,6 @@ Tensor shapes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import Any
 
@@ -21,10 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from skdtune.models.native import native_library
-
-_LANES = 16
-_SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "f32"}
+from skdtune.models.native import LANES, Kernels, channels_last, kernels_for
 
 
 class BatchNormAct2d(nn.BatchNorm2d):
@@ -50,31 +46,28 @@ class BatchNormAct2d(nn.BatchNorm2d):
         Returns:
             A map of the same shape and type.
         """
-        library = native_library() if feature_BCHW.device.type == "cpu" else None
-        if library is None or not self._is_fusable(feature_BCHW):
+        kernels = kernels_for(feature_BCHW)
+        if kernels is None or not self._is_fusable(feature_BCHW):
             return self._separate(feature_BCHW, residual_BCHW)
         if residual_BCHW is not None:
-            residual_BCHW = residual_BCHW.to(
-                feature_BCHW.dtype, memory_format=torch.channels_last
-            ).contiguous(memory_format=torch.channels_last)
-        if self.training:
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-            fused: Tensor = _FusedBatchNormAct.apply(
-                feature_BCHW, residual_BCHW, self.weight, self.bias, self, library
-            )  # type: ignore[no-untyped-call]
-            return fused
-        if torch.is_grad_enabled() and feature_BCHW.requires_grad:
-            return self._separate(feature_BCHW, residual_BCHW)
-        return _inference(feature_BCHW, residual_BCHW, self, library)
+            residual_BCHW = channels_last(residual_BCHW, feature_BCHW)
+        if not self.training:
+            return _inference(feature_BCHW, residual_BCHW, self, kernels)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        fused_BCHW: Tensor = _FusedBatchNormAct.apply(  # type: ignore[no-untyped-call]
+            feature_BCHW, residual_BCHW, self.weight, self.bias, self, kernels
+        )
+        return fused_BCHW
 
     def _is_fusable(self, feature_BCHW: Tensor) -> bool:
         batch, channels, height, width = feature_BCHW.shape
         return (
-            feature_BCHW.dtype in _SUFFIXES
-            and self.weight.dtype == torch.float32
+            self.weight.dtype == torch.float32
             and self.momentum is not None
-            and feature_BCHW.is_contiguous(memory_format=torch.channels_last)
+            # In evaluation nobody asks for gradients; who does gets them from torch.
+            and (self.training or not torch.is_grad_enabled())
+            # Of a single value per channel there is no variance, which torch says.
             and batch * height * width > 1
             and batch * height * width % _fold(channels) == 0
         )
@@ -97,89 +90,51 @@ class _FusedBatchNormAct(torch.autograd.Function):
         weight_C: Tensor,
         bias_C: Tensor,
         layer: BatchNormAct2d,
-        library: ctypes.CDLL,
+        kernels: Kernels,
     ) -> Tensor:
+        """Compute the output; the layer's running moments move."""
         output_BCHW = torch.empty_like(feature_BCHW)
         sizes = _sizes(feature_BCHW)
         saved = torch.empty(4 * sizes[1], dtype=torch.float32)
-        _call(
-            library,
-            "forward",
-            feature_BCHW,
-            residual_BCHW,
-            output_BCHW,
-            *sizes,
-            weight_C,
-            bias_C,
-            layer.running_mean,
-            layer.running_var,
-            layer.momentum,
-            layer.eps,
-            layer.relu,
-            saved,
-        )
-        ctx.library, ctx.relu, ctx.has_residual = library, layer.relu, residual_BCHW is not None
+        moments = (layer.running_mean, layer.running_var, layer.momentum, layer.eps)
+        maps = (feature_BCHW, residual_BCHW, output_BCHW)
+        kernels("batch_norm_act", *maps, *sizes, weight_C, bias_C, *moments, layer.relu, saved)
+        ctx.kernels, ctx.relu, ctx.has_residual = kernels, layer.relu, residual_BCHW is not None
         # Where a residual was added, the sign of the output cannot be computed from the input.
         output = output_BCHW if ctx.has_residual and layer.relu else None
         ctx.save_for_backward(feature_BCHW, output, saved)
         return output_BCHW
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    @once_differentiable
     def backward(ctx: Any, gradient_BCHW: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of feature, residual, weight and bias."""
         feature_BCHW, output_BCHW, saved = ctx.saved_tensors
-        gradient_BCHW = gradient_BCHW.to(feature_BCHW.dtype).contiguous(
-            memory_format=torch.channels_last
-        )
+        gradient_BCHW = channels_last(gradient_BCHW, feature_BCHW)
         input_BCHW = torch.empty_like(feature_BCHW)
         masked_BCHW = None if output_BCHW is None else torch.empty_like(feature_BCHW)
-        sizes = _sizes(feature_BCHW)
         weight_C, bias_C = torch.empty(2, feature_BCHW.shape[1], dtype=torch.float32)
-        _call(
-            ctx.library,
-            "backward",
-            feature_BCHW,
-            output_BCHW,
-            gradient_BCHW,
-            input_BCHW,
-            masked_BCHW,
-            *sizes,
-            saved,
-            ctx.relu,
-            weight_C,
-            bias_C,
-        )
+        maps = (feature_BCHW, output_BCHW, gradient_BCHW, input_BCHW, masked_BCHW)
+        sizes = _sizes(feature_BCHW)
+        ctx.kernels("batch_norm_act_backward", *maps, *sizes, saved, ctx.relu, weight_C, bias_C)
         residual_BCHW = gradient_BCHW if masked_BCHW is None else masked_BCHW
         return input_BCHW, residual_BCHW if ctx.has_residual else None, weight_C, bias_C, None, None
 
 
 def _inference(
-    feature_BCHW: Tensor,
-    residual_BCHW: Tensor | None,
-    layer: BatchNormAct2d,
-    library: ctypes.CDLL,
+    feature_BCHW: Tensor, residual_BCHW: Tensor | None, layer: BatchNormAct2d, kernels: Kernels
 ) -> Tensor:
     output_BCHW = torch.empty_like(feature_BCHW)
-    _call(
-        library,
-        "inference",
-        feature_BCHW,
-        residual_BCHW,
-        output_BCHW,
-        *_sizes(feature_BCHW),
-        layer.weight,
-        layer.bias,
-        layer.running_mean,
-        layer.running_var,
-        layer.eps,
-        layer.relu,
-    )
+    maps = (feature_BCHW, residual_BCHW, output_BCHW)
+    values = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
+    sizes = _sizes(feature_BCHW)
+    kernels("batch_norm_act_inference", *maps, *sizes, *values, layer.eps, layer.relu)
     return output_BCHW
 
 
 def _fold(channels: int) -> int:
     """Count the positions that make one row of whole vectors."""
-    return _LANES // math.gcd(channels, _LANES)
+    return LANES // math.gcd(channels, LANES)
 
 
 def _sizes(feature_BCHW: Tensor) -> tuple[int, int, int]:
@@ -187,14 +142,3 @@ def _sizes(feature_BCHW: Tensor) -> tuple[int, int, int]:
     batch, channels, height, width = feature_BCHW.shape
     fold = _fold(channels)
     return batch * height * width // fold, channels * fold, fold
-
-
-def _call(library: ctypes.CDLL, name: str, *arguments: Any) -> None:
-    """Call a function for the type of its first tensor; None is a null pointer.
-
-    Raises:
-        MemoryError: If its small buffers could not be had.
-    """
-    plain = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    if getattr(library, f"{name}_{_SUFFIXES[arguments[0].dtype]}")(*plain):
-        raise MemoryError(f"batch normalisation ({name})")

@@ -17,54 +17,111 @@ import subprocess
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from skdtune.home import home
 
 #: Set to 0 to compute with torch alone.
 NATIVE_VARIABLE = "SKDTUNE_NATIVE"
 
-_SOURCE = Path(__file__).with_name("batch_norm_act.c")
-_INCLUDED = Path(__file__).with_name("batch_norm_act_passes.h")
+_FOLDER = Path(__file__).with_name("kernels")
+_SOURCE = _FOLDER / "kernels.c"
 _FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
 # torch has loaded its OpenMP by then, and the library uses the same threads. Apple has none.
 _FLAG_SETS = (("-fopenmp",), ())
 _BUILD_S = 120
 
 _POINTER, _COUNT, _FLAG, _NUMBER = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_double
-_SIGNATURES = {
-    "forward": [_POINTER] * 3
-    + [_COUNT] * 3
-    + [_POINTER] * 4
-    + [_NUMBER, _NUMBER, _FLAG, _POINTER],
-    "inference": [_POINTER] * 3 + [_COUNT] * 3 + [_POINTER] * 4 + [_NUMBER, _FLAG],
-    "backward": [_POINTER] * 5 + [_COUNT] * 3 + [_POINTER, _FLAG, _POINTER, _POINTER],
+_SIGNATURES: dict[str, list[Any]] = {
+    "batch_norm_act": [
+        *[_POINTER] * 3,
+        *[_COUNT] * 3,
+        *[_POINTER] * 4,
+        *[_NUMBER, _NUMBER, _FLAG, _POINTER],
+    ],
+    "batch_norm_act_inference": [*[_POINTER] * 3, *[_COUNT] * 3, *[_POINTER] * 4, _NUMBER, _FLAG],
+    "batch_norm_act_backward": [
+        *[_POINTER] * 5,
+        *[_COUNT] * 3,
+        *[_POINTER, _FLAG, _POINTER, _POINTER],
+    ],
+    "depthwise": [*[_POINTER] * 3, *[_COUNT] * 5],
+    "depthwise_backward": [*[_POINTER] * 5, *[_COUNT] * 5],
+    "gate": [*[_POINTER] * 3, *[_COUNT] * 6, *[_POINTER] * 6],
+    "gate_backward": [*[_POINTER] * 5, *[_COUNT] * 6, *[_POINTER] * 6],
 }
+_SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "f32"}
+
+#: Channels that are computed at once; a kernel takes maps of whole vectors.
+LANES = 16
 
 logger = logging.getLogger(__name__)
 
 
+class Kernels:
+    """The loaded library; every kernel takes maps of bfloat16 or float32, channels last."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a library.
+
+        Raises:
+            OSError: If it cannot be loaded.
+        """
+        library = ctypes.CDLL(str(path))
+        self._functions: dict[tuple[str, torch.dtype], Any] = {}
+        for name, arguments in _SIGNATURES.items():
+            for dtype, suffix in _SUFFIXES.items():
+                function = getattr(library, f"{name}_{suffix}")
+                function.argtypes = arguments
+                self._functions[name, dtype] = function
+
+    def __call__(self, name: str, *arguments: Any) -> None:
+        """Call a kernel in the form for the type of its first tensor; None is a null pointer.
+
+        Raises:
+            MemoryError: If it could not have its small buffers.
+        """
+        function = self._functions[name, arguments[0].dtype]
+        if function(*(a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments)):
+            raise MemoryError(f"no memory for the buffers of {name}")
+
+
+def kernels_for(feature_BCHW: torch.Tensor) -> Kernels | None:
+    """Return the kernels if they can compute with a map, else None."""
+    if (
+        feature_BCHW.device.type == "cpu"
+        and feature_BCHW.dtype in _SUFFIXES
+        and feature_BCHW.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return load_kernels()
+    return None
+
+
+def channels_last(map_BCHW: torch.Tensor, like_BCHW: torch.Tensor) -> torch.Tensor:
+    """Bring a map to the type of another one and to channels last; nothing if it is so already."""
+    return map_BCHW.to(like_BCHW.dtype).contiguous(memory_format=torch.channels_last)
+
+
 @lru_cache(maxsize=1)
-def native_library() -> ctypes.CDLL | None:
+def load_kernels() -> Kernels | None:
     """Build the library if that was not done on this machine, and load it.
 
     Returns:
-        The library, or None where there is none: why is in the log.
+        The kernels, or None where there are none: why is in the log.
     """
     if os.environ.get(NATIVE_VARIABLE, "1") == "0":
         return None
     compiler = _find_compiler()
     if compiler is None:
-        logger.info("no C compiler: batch normalisation is computed by torch, which is slower")
+        logger.info("no C compiler: torch computes everything, which is slower")
         return None
     try:
-        library = ctypes.CDLL(str(_built(compiler)))
+        return Kernels(_built(compiler))
     except (OSError, subprocess.SubprocessError) as error:
         logger.warning("the C part cannot be built, torch computes instead: %s", _reason(error))
         return None
-    for name, arguments in _SIGNATURES.items():
-        for suffix in ("bf16", "f32"):
-            getattr(library, f"{name}_{suffix}").argtypes = arguments
-    return library
 
 
 def _find_compiler() -> str | None:
@@ -99,10 +156,9 @@ def _key(compiler: str) -> str:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, timeout=_BUILD_S, check=True
     ).stdout
-    parts = [_SOURCE.read_bytes(), _INCLUDED.read_bytes(), version, _processor().encode()]
-    return hashlib.sha256(b"\0".join([*parts, *(flag.encode() for flag in _FLAGS)])).hexdigest()[
-        :16
-    ]
+    sources = [path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.is_file()]
+    parts = [*sources, version, _processor().encode(), *(flag.encode() for flag in _FLAGS)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _processor() -> str:

@@ -1,4 +1,13 @@
-/* The passes of batch_norm_act.c for one type T of the maps; included once for each. */
+/* Batch normalisation, the sum with a shortcut and ReLU for one type T of the maps.
+ *
+ * A training forward reads a map twice and writes it once, a backward reads twice what it needs and
+ * writes once. A map is `rows` x `channels`. `channels` must be a multiple of 16: narrower maps are
+ * given as wider ones with fewer rows, and `fold` says how many positions one such row holds.
+ */
+
+#ifndef TILE
+#define TILE 128 /* rows summed in float32 before they go into a double */
+#endif
 
 /* Add up value - shift and its square over some rows, for `width` vectors of channels. */
 #define SUM_BLOCK(WIDTH)                                                                          \
@@ -64,7 +73,7 @@ static void NAME(apply)(const T *x, const T *residual, T *y, long rows, long cha
                         const float *scale, const float *offset, int relu, int parts) {
 #pragma omp parallel for num_threads(parts) if (parts > 1)
     for (int part = 0; part < parts; part++) {
-        long first = first_row(rows, part, parts), last = first_row(rows, part + 1, parts);
+        long first = first_of(rows, part, parts), last = first_of(rows, part + 1, parts);
         /* One loop for each case, so that none asks within. */
         if (residual)
             NAME(apply_rows)(x, residual, y, first, last, channels, scale, offset, relu);
@@ -81,7 +90,7 @@ static void NAME(apply)(const T *x, const T *residual, T *y, long rows, long cha
  * times `channels` floats for the backward: scale, offset, mean, one over the standard deviation.
  * `residual` may be absent. Returns 0, or 1 if memory is full.
  */
-int NAME(forward)(const T *x, const T *residual, T *y, long rows, long channels, long fold,
+int NAME(batch_norm_act)(const T *x, const T *residual, T *y, long rows, long channels, long fold,
                   const float *weight, const float *bias, float *running_mean,
                   float *running_variance, double momentum, double eps, int relu, float *saved) {
     int parts = num_parts();
@@ -96,7 +105,7 @@ int NAME(forward)(const T *x, const T *residual, T *y, long rows, long channels,
     for (long c = real; c < channels; c++) shift[c] = shift[c % real];
 #pragma omp parallel for num_threads(parts) if (parts > 1)
     for (int part = 0; part < parts; part++)
-        NAME(sum_rows)(x, first_row(rows, part, parts), first_row(rows, part + 1, parts),
+        NAME(sum_rows)(x, first_of(rows, part, parts), first_of(rows, part + 1, parts),
                        channels, shift, sums + 2 * part * channels,
                        sums + (2 * part + 1) * channels);
     double count = (double)rows * fold;
@@ -127,7 +136,7 @@ int NAME(forward)(const T *x, const T *residual, T *y, long rows, long channels,
 }
 
 /* The same with given moments, as in evaluation. */
-int NAME(inference)(const T *x, const T *residual, T *y, long rows, long channels, long fold,
+int NAME(batch_norm_act_inference)(const T *x, const T *residual, T *y, long rows, long channels, long fold,
                     const float *weight, const float *bias, const float *running_mean,
                     const float *running_variance, double eps, int relu) {
     long real = channels / fold;
@@ -225,7 +234,7 @@ static inline __attribute__((always_inline)) void NAME(input_gradients)(
  * gradient of the residual; both are absent without. `g_weight` and `g_bias` take channels / fold
  * values. Returns 0, or 1 if memory is full.
  */
-int NAME(backward)(const T *x, const T *y, const T *g, T *out, T *masked, long rows, long channels,
+int NAME(batch_norm_act_backward)(const T *x, const T *y, const T *g, T *out, T *masked, long rows, long channels,
                    long fold, const float *saved, int relu, float *g_weight, float *g_bias) {
     const float *scale = saved, *offset = saved + channels;
     const float *mean = saved + 2 * channels, *inverse = saved + 3 * channels;
@@ -242,7 +251,7 @@ int NAME(backward)(const T *x, const T *y, const T *g, T *out, T *masked, long r
     float *g_scale = factors, *x_scale = factors + channels, *constant = factors + 2 * channels;
 #pragma omp parallel for num_threads(parts) if (parts > 1)
     for (int part = 0; part < parts; part++) {
-        long first = first_row(rows, part, parts), last = first_row(rows, part + 1, parts);
+        long first = first_of(rows, part, parts), last = first_of(rows, part + 1, parts);
         double *s = sums + 2 * part * channels, *p = s + channels;
         if (mode == 2)
             NAME(sum_gradients)(x, y, g, masked, first, last, channels, scale, offset, mean, s, p, 2);
@@ -271,7 +280,7 @@ int NAME(backward)(const T *x, const T *y, const T *g, T *out, T *masked, long r
     const T *gradient = masked ? masked : g;
 #pragma omp parallel for num_threads(parts) if (parts > 1)
     for (int part = 0; part < parts; part++) {
-        long first = first_row(rows, part, parts), last = first_row(rows, part + 1, parts);
+        long first = first_of(rows, part, parts), last = first_of(rows, part + 1, parts);
         if (mode == 1)
             NAME(input_gradients)(x, gradient, out, first, last, channels, scale, offset, g_scale,
                                   x_scale, constant, 1);
