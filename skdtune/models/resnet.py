@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from skdtune.config import ModelConfig
 from skdtune.models.batch_norm_act import BatchNormAct2d
+from skdtune.models.convolution import Conv3x3
 
 
 class BlockClass(Protocol):
@@ -48,9 +49,9 @@ class BasicBlock(nn.Module):
     ) -> None:
         """Build the block; without a shortcut its input itself is added."""
         super().__init__()
-        self.conv1 = _conv3x3(in_channels, channels, stride)
+        self.conv1 = Conv3x3(in_channels, channels, stride)
         self.bn1 = BatchNormAct2d(channels)
-        self.conv2 = _conv3x3(channels, channels, 1)
+        self.conv2 = Conv3x3(channels, channels, 1)
         self.bn2 = BatchNormAct2d(channels)
         self.downsample = shortcut
 
@@ -75,7 +76,7 @@ class Bottleneck(nn.Module):
         out_channels = channels * self.expansion
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = BatchNormAct2d(channels)
-        self.conv2 = _conv3x3(channels, channels, stride)
+        self.conv2 = Conv3x3(channels, channels, stride)
         self.bn2 = BatchNormAct2d(channels)
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = BatchNormAct2d(out_channels)
@@ -197,10 +198,6 @@ def _stage(
     blocks = [block(in_channels, channels, stride, shortcut)]
     blocks += [block(out_channels, channels, 1, None) for _ in range(1, num_blocks)]
     return nn.Sequential(*blocks)
-
-
-def _conv3x3(in_channels: int, channels: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
 
 
 def _initialize(network: nn.Module) -> None:

@@ -1,0 +1,536 @@
+"""How fast a trial trains: skdtune's trainer beside a plain loop, and beside the hardware.
+
+    python benchmarks/training.py [--models resnet18 resnet20 resnet8] [--device cpu|cuda]
+                                  [--rounds 5] [--workers 1 2 4] [--profile] [--json]
+
+Everything is measured in one run, in turn, in processes of its own: a round gives each contender
+one window of some steps, ratios are taken within a round, and medians over the rounds are printed.
+
+- ``plain``: the published recipe as a plain loop, written here from its description: PIL images,
+  random resized crop and flip in a DataLoader of 4 workers, float32, channels first, SGD, loss and
+  accuracy read from the device in every step; DRG + DSR.
+- ``solo``: skdtune's trainer through ``Trainer.run``, one process with all cores, for each method.
+- ``packed``: one single-threaded process per core, DRG + DSR; on a GPU so many processes on it.
+- ``bare``: the operations of ``solo`` in a loop without a trainer.
+- ``ceiling``: nothing but the network's dense convolutions, forward and backward, in the type and
+  layout that the trainer uses; what is left is the price of everything else.
+
+Images are random: nothing here depends on what they show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+METHODS = {
+    "ce": {},
+    "dsr": {"dsr": {}},
+    "drg": {"drg": {}},
+    "drg+dsr": {"drg": {}, "dsr": {}},
+}
+BATCH = 128
+#: Steps of one window, so that it takes seconds and not minutes on two cores.
+STEPS = {"resnet18": 4, "resnet20": 16, "resnet8": 32}
+GPU_STEPS = 200
+NUM_CLASSES = 100
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What runs in some processes at once."""
+
+    kind: str
+    method: str
+    processes: int
+    threads: int
+
+    @property
+    def label(self) -> str:
+        count = f" x {self.processes}" if self.processes > 1 else ""
+        return f"{self.kind} {self.method}{count}"
+
+
+def contenders(device: str, workers: list[int]) -> list[Contender]:
+    cores = len(os.sched_getaffinity(0))
+    packs = workers if device != "cpu" else [cores]
+    return [
+        Contender("plain", "drg+dsr", 1, cores),
+        *(Contender("solo", method, 1, cores) for method in METHODS),
+        Contender("bare", "drg+dsr", 1, cores),
+        Contender("ceiling", "drg+dsr", 1, cores),
+        *(Contender("packed", "drg+dsr", n, max(1, cores // n)) for n in packs if n > 1),
+        *(Contender("ceiling", "drg+dsr", n, max(1, cores // n)) for n in packs if n > 1),
+    ]
+
+
+# --- in a process of its own ----------------------------------------------------------------------
+
+
+def serve(connection: Connection, contender: Contender, model: str, device: str) -> None:
+    """Build a contender, then run one window for every message; answer with its seconds."""
+    import torch
+
+    torch.set_num_threads(contender.threads)
+    steps = STEPS[model] if device == "cpu" else GPU_STEPS
+    window = WINDOWS[contender.kind](contender, model, device, steps)
+    window()
+    connection.send("ready")
+    while connection.recv() == "go":
+        start = time.perf_counter()
+        window()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        connection.send(time.perf_counter() - start)
+    connection.send(peak_mb(device))
+
+
+def peak_mb(device: str) -> float:
+    """Peak of the device's memory, on the CPU of the process."""
+    import torch
+
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def trial_config(model: str, method: str) -> Any:
+    from skdtune.config import DataConfig, MethodConfig, ModelConfig, TrialConfig
+
+    return TrialConfig(
+        data=DataConfig(name="cifar100", batch_size=BATCH, crop="resized"),
+        model=ModelConfig(name=model),  # type: ignore[arg-type]
+        method=MethodConfig.model_validate(METHODS[method]),
+    )
+
+
+def random_images(number: int) -> Any:
+    import numpy as np
+
+    from skdtune.data.images import image_set
+
+    generator = np.random.default_rng(0)
+    return image_set(
+        generator.integers(0, 256, (number, 32, 32, 3), dtype=np.uint8),
+        generator.integers(0, NUM_CLASSES, number),
+        tuple(map(str, range(NUM_CLASSES))),
+    )
+
+
+def build_trainer(model: str, method: str, device: str, steps: int) -> Any:
+    import numpy as np
+    import torch
+
+    from skdtune.data.batches import DeviceImages
+    from skdtune.training.trainer import Trainer
+
+    target = torch.device(device)
+    half = np.full(3, 0.5, np.float32)
+    train, val = (
+        DeviceImages(random_images(number), half, half, target) for number in (steps * BATCH, 2)
+    )
+    return Trainer(trial_config(model, method), train, val, NUM_CLASSES, target)
+
+
+def trainer_window(
+    contender: Contender, model: str, device: str, steps: int
+) -> Callable[[], object]:
+    """One epoch of the trainer; its validation set has two images."""
+    from skdtune.report import EpochReport, NullReporter, Verdict
+
+    class OneEpoch(NullReporter):
+        def epoch_finished(self, report: EpochReport) -> Verdict:
+            return Verdict.INTERRUPT
+
+    trainer = build_trainer(model, contender.method, device, steps)
+    return lambda: trainer.run(OneEpoch())
+
+
+def bare_window(contender: Contender, model: str, device: str, steps: int) -> Callable[[], None]:
+    """The same modules, losses and optimiser, without schedule, reporter, sums and validation."""
+    import torch
+
+    from skdtune.data.batches import TrainBatches
+    from skdtune.methods.base import Step
+    from skdtune.training.device import autocast
+    from skdtune.training.optimizer import build_optimizer
+
+    trainer = build_trainer(model, contender.method, device, steps)
+    network, terms = trainer.network, list(trainer.terms.values())
+    stages = tuple(sorted({stage for term in terms for stage in term.stages}))
+    optimizer = build_optimizer(trainer.config.optimizer, network, trainer.terms)
+    batches = TrainBatches(trainer._batches._images, trainer.config.data, 0)
+
+    def window() -> None:
+        network.train()
+        for batch in batches.epoch(0):
+            with autocast(trainer.dtype, torch.device(device)):
+                logits, features = network(batch.images_BCHW, stages)
+                step = Step(batch.labels_B, logits, features, 0)
+                losses = [loss for term in terms for loss in term(step).values()]
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    return window
+
+
+def plain_window(contender: Contender, model: str, device: str, steps: int) -> Callable[[], None]:
+    """The published recipe, step by step as it is described."""
+    import torch
+    import torch.nn.functional as F
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+
+    from skdtune.methods.functional import distillation_kl, ranked
+
+    os.environ["SKDTUNE_NATIVE"] = "0"
+    network, head = plain_modules(model, device)
+    modules = torch.nn.ModuleList([network, head])
+    optimizer = torch.optim.SGD(modules.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    recipe = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(32),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5,) * 3, (0.25,) * 3),
+        ]
+    )
+    data = PilImages(random_images(steps * BATCH), recipe)
+    loader = DataLoader(
+        data, BATCH, shuffle=True, drop_last=True, num_workers=4, persistent_workers=True
+    )
+
+    def window() -> None:
+        modules.train()
+        previous, running_loss, correct = None, 0.0, 0.0
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
+            logits, features = network(images, (2,))
+            auxiliary = head(features[2])
+            loss = F.cross_entropy(logits, labels) + F.cross_entropy(auxiliary, labels)
+            loss = loss + 0.2 * distillation_kl(logits, auxiliary, 4.0)
+            shape = ranked(logits)
+            if previous is not None:
+                loss = loss + distillation_kl(shape, previous, 4.0)
+            previous = shape.detach()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+            correct += (logits.argmax(1) == labels).float().mean().item()
+
+    return window
+
+
+def plain_modules(model: str, device: str) -> tuple[Any, Any]:
+    from skdtune.config import ModelConfig
+    from skdtune.models.auxiliary import AuxiliaryClassifier
+    from skdtune.models.resnet import build_backbone
+    from skdtune.models.taps import TappedBackbone
+
+    config = ModelConfig(name=model)  # type: ignore[arg-type]
+    backbone = build_backbone(config, in_channels=3, num_classes=NUM_CLASSES)
+    network = TappedBackbone(backbone, backbone.stages)
+    head = AuxiliaryClassifier(
+        network.stage_shapes((3, 32, 32)), 2, NUM_CLASSES, align_corners=True
+    )
+    return network.to(device), head.to(device)
+
+
+class PilImages:
+    """Images as PIL files would be, transformed one by one."""
+
+    def __init__(self, images: Any, transform: Callable[[Any], Any]) -> None:
+        self._images_NHWC = images.images_NCHW.transpose(0, 2, 3, 1)
+        self._labels_N = images.labels_N
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._labels_N)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        from PIL import Image
+
+        image = Image.fromarray(self._images_NHWC[index])
+        return self._transform(image), int(self._labels_N[index])
+
+
+def ceiling_window(
+    contender: Contender, model: str, device: str, steps: int
+) -> Callable[[], None]:
+    """All dense convolutions of one step, forward and backward, with nothing in between."""
+    import torch
+
+    trainer = build_trainer(model, contender.method, device, 1)
+    dtype = trainer.dtype or torch.float32
+    calls = [convolution(*shape, dtype, device) for shape in dense_convolutions(trainer)]
+
+    def window() -> None:
+        for _ in range(steps):
+            for call in calls:
+                call()
+
+    return window
+
+
+def dense_convolutions(trainer: Any) -> list[tuple[Any, Any]]:
+    """Record every dense convolution of one training step, with the shape of its input."""
+    import torch
+
+    seen: list[tuple[Any, Any]] = []
+    modules = [*trainer.network.modules(), *trainer.terms.modules()]
+    hooks = [
+        module.register_forward_hook(lambda m, inputs, _: seen.append((m, inputs[0].shape)))
+        for module in modules
+        if isinstance(module, torch.nn.Conv2d) and module.groups == 1
+    ]
+    trainer._train_epoch(0, SilentReporter())
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+class SilentReporter:
+    def interrupted(self, progress: float) -> bool:
+        return False
+
+
+def convolution(module: Any, shape: Any, dtype: Any, device: str) -> Callable[[], None]:
+    import torch
+
+    def random(*size: int) -> Any:
+        made = torch.randn(*size, dtype=dtype, device=device)
+        return made.contiguous(memory_format=torch.channels_last)
+
+    image, weight = random(*shape), random(*module.weight.shape)
+    stride, padding = list(module.stride), list(module.padding)
+    # The first one has no gradient to hand on.
+    mask = [shape[1] != 3, True, False]
+    geometry = (stride, padding, [1, 1], False, [0, 0], 1)
+    gradient = torch.randn_like(torch.convolution(image, weight, None, *geometry))
+
+    def call() -> None:
+        torch.convolution(image, weight, None, *geometry)
+        torch.ops.aten.convolution_backward(gradient, image, weight, None, *geometry, mask)
+
+    return call
+
+
+WINDOWS = {
+    "plain": plain_window,
+    "solo": trainer_window,
+    "packed": trainer_window,
+    "bare": bare_window,
+    "ceiling": ceiling_window,
+}
+
+
+# --- the referee ----------------------------------------------------------------------------------
+
+
+class Team:
+    """The processes of one contender, which wait between their windows."""
+
+    def __init__(self, contender: Contender, model: str, device: str) -> None:
+        self.contender = contender
+        self._images = (STEPS[model] if device == "cpu" else GPU_STEPS) * BATCH
+        context = multiprocessing.get_context("spawn")
+        self._ends, self._processes = [], []
+        for _ in range(contender.processes):
+            ours, theirs = context.Pipe()
+            # Not a daemon: the plain loop has children of its own.
+            process = context.Process(target=serve, args=(theirs, contender, model, device))
+            process.start()
+            self._ends.append(ours)
+            self._processes.append(process)
+        for end in self._ends:
+            end.recv()
+
+    def window(self) -> float:
+        """Run one window in all processes at once; images per second of all of them."""
+        for end in self._ends:
+            end.send("go")
+        seconds = [float(end.recv()) for end in self._ends]
+        return sum(self._images / each for each in seconds)
+
+    def stop(self) -> float:
+        """End the processes; the largest peak of memory in MB."""
+        for end in self._ends:
+            end.send("stop")
+        peak = max(float(end.recv()) for end in self._ends)
+        for process in self._processes:
+            process.join()
+        return peak
+
+
+def measure(model: str, device: str, rounds: int, workers: list[int]) -> dict[str, Any]:
+    teams = [Team(each, model, device) for each in contenders(device, workers)]
+    rates: dict[str, list[float]] = {team.contender.label: [] for team in teams}
+    for number in range(rounds):
+        print(f"{model}: round {number + 1} of {rounds}", file=sys.stderr)
+        for team in teams:
+            rates[team.contender.label].append(team.window())
+    memory = {team.contender.label: round(team.stop()) for team in teams}
+    return {"model": model, "memory_mb": memory, **compare(rates)}
+
+
+def compare(rates: dict[str, list[float]]) -> dict[str, Any]:
+    """Take medians, and ratios round by round."""
+
+    def ratio(one: str, other: str) -> list[float]:
+        pairs = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
+        return [round(value, 3) for value in (statistics.median(pairs), min(pairs), max(pairs))]
+
+    best, packed = "solo drg+dsr", [label for label in rates if label.startswith("packed")]
+    return {
+        "images_per_second": {
+            label: [round(v, 1) for v in (statistics.median(r), min(r), max(r))]
+            for label, r in rates.items()
+        },
+        "ratio_to_plain": {
+            label: ratio(label, "plain drg+dsr") for label in [best, *packed, "solo ce"]
+        },
+        "ratio_to_one_process": {label: ratio(label, best) for label in packed},
+        "share_of_ceiling": {
+            label: ratio(label, label.replace("packed", "ceiling").replace("solo", "ceiling"))
+            for label in [best, *packed]
+        },
+        "cost_over_ce": {
+            method: ratio("solo ce", f"solo {method}") for method in METHODS if method != "ce"
+        },
+        "overhead_over_bare": {best: ratio("bare drg+dsr", best)},
+    }
+
+
+def profile(model: str, device: str) -> list[tuple[str, float]]:
+    """Say where the time of one training step goes, by kind of operation, in shares."""
+    import torch
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as torch_profile
+
+    torch.set_num_threads(1)
+    trainer = build_trainer(model, "drg+dsr", device, 4)
+    trainer._train_epoch(0, SilentReporter())
+    on_gpu = device != "cpu"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with torch_profile(activities=activities) as found:
+        trainer._train_epoch(1, SilentReporter())
+    kinds = {
+        "convolution, backward": ("convolution_backward",),
+        "convolution, forward": ("convolution",),
+        "batch norm, sum, ReLU, backward": ("FusedBatchNormActBackward", "batch_norm_backward"),
+        "batch norm, sum, ReLU, forward": ("FusedBatchNormAct", "batch_norm"),
+        "auxiliary: depth-wise and gate": ("Depthwise", "Gate"),
+        "sums of gradients": ("aten::add_", "aten::add"),
+        "copies and casts": ("copy_",),
+        "optimiser": ("fused_sgd", "Optimizer", "foreach"),
+        "augmentation": ("grid_sampler", "index", "addcmul", "where", "flip"),
+    }
+    shares: dict[str, float] = dict.fromkeys([*kinds, "everything else"], 0.0)
+    for event in found.key_averages():
+        spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        kind = next(
+            (k for k, words in kinds.items() if any(word in event.key for word in words)),
+            "everything else",
+        )
+        shares[kind] += spent
+    total = sum(shares.values())
+    return [(kind, round(spent / total, 3)) for kind, spent in shares.items()]
+
+
+def machine(device: str) -> dict[str, Any]:
+    import torch
+
+    from skdtune.models.native import load_kernels
+
+    name = torch.cuda.get_device_name() if device != "cpu" else processor()
+    return {
+        "device": name,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "kernels": load_kernels() is not None,
+    }
+
+
+def processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = dict(line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines())
+        fields = {key.strip(): value.strip() for key, value in lines.items()}
+        flags = fields.get("flags", "").split()
+        has = [name for name in ("avx2", "avx512_bf16", "amx_bf16") if name in flags]
+        model = f"family {fields.get('cpu family')}, model {fields.get('model')}"
+        return f"{fields.get('model name', platform.machine())} ({model}; {', '.join(has)})"
+    except (OSError, ValueError):
+        return platform.processor() or platform.machine()
+
+
+def print_table(found: dict[str, Any]) -> None:
+    print(f"\n{found['model']}, batch {BATCH}: median [least, most] over the rounds")
+    for label, (median, least, most) in found["images_per_second"].items():
+        memory = found["memory_mb"][label]
+        print(f"  {label:<20} {median:>9.1f} images/s [{least:.1f}, {most:.1f}]  {memory} MB")
+    for title in (
+        "ratio_to_plain",
+        "ratio_to_one_process",
+        "share_of_ceiling",
+        "cost_over_ce",
+        "overhead_over_bare",
+    ):
+        print(f"  {title.replace('_', ' ')}")
+        for label, (median, least, most) in found[title].items():
+            print(f"    {label:<18} {median:>9.3f} [{least}, {most}]")
+
+
+def print_profile(model: str, shares: Iterable[tuple[str, float]]) -> None:
+    print(f"\n{model}, DRG + DSR: where one step's time goes, one thread")
+    for kind, share in shares:
+        print(f"  {kind:<34} {share:6.1%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[2, 4], help="processes that share a GPU"
+    )
+    parser.add_argument("--profile", action="store_true", help="say where a step's time goes")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    results: dict[str, Any] = {"machine": machine(options.device)}
+    if options.profile:
+        shares = {model: profile(model, options.device) for model in options.models}
+        results["profile"] = shares
+    else:
+        found = [
+            measure(model, options.device, options.rounds, options.workers)
+            for model in options.models
+        ]
+        results["models"] = found
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return
+    print(", ".join(f"{key}: {value}" for key, value in results["machine"].items()))
+    for each in results.get("models", []):
+        print_table(each)
+    for model, parts in results.get("profile", {}).items():
+        print_profile(model, parts)
+
+
+if __name__ == "__main__":
+    main()
