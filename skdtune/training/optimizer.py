@@ -30,6 +30,8 @@ def build_optimizer(
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
         weight_decay=config.weight_decay,
+        # One pass over each parameter, its gradient and its momentum instead of four.
+        fused=True,
     )
 
 
