@@ -75,7 +75,7 @@ def contenders(device: str, workers: list[int]) -> list[Contender]:
     ]
 
 
-# --- in a process of its own ----------------------------------------------------------------------
+# --- in a process of its own --------------------------------------------------------------------
 
 
 def serve(connection: Connection, contender: Contender, model: str, device: str) -> None:
@@ -337,7 +337,7 @@ WINDOWS = {
 }
 
 
-# --- the referee ----------------------------------------------------------------------------------
+# --- the referee --------------------------------------------------------------------------------
 
 
 class Team:

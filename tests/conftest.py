@@ -17,6 +17,11 @@ import sqlalchemy as sa
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="skdtune-tests-"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The C part is built once for all tests, not once for every home.
+NATIVE_FOLDER = os.environ.get("SKDTUNE_NATIVE") or str(
+    Path(tempfile.gettempdir()) / f"skdtune-tests-native-{os.getuid()}"
+)
+
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -29,6 +34,7 @@ def skdtune_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("SKDTUNE_")]:
         if name != "SKDTUNE_HOME":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("SKDTUNE_NATIVE", NATIVE_FOLDER)
     return home
 
 

@@ -144,8 +144,14 @@ class AuxiliaryClassifier(nn.Module):
             return self._logits(feature_BCHW.to(self.classifier.weight.dtype))
 
     def _has_kernels(self, feature_BCHW: Tensor) -> bool:
-        whole = all(conv.in_channels % LANES == 0 for conv in self._depthwise())
-        return whole and kernels_for(feature_BCHW) is not None
+        """Tell whether all depth-wise convolutions are ours, in the type of the map."""
+        dtype = self.classifier.weight.dtype
+        return (
+            dtype == torch.float32
+            and (feature_BCHW.dtype == dtype or torch.is_autocast_enabled("cpu"))
+            and all(conv.in_channels % LANES == 0 for conv in self._depthwise())
+            and kernels_for(feature_BCHW) is not None
+        )
 
     def _depthwise(self) -> Iterable[DepthwiseConv2d]:
         return (module for module in self.modules() if isinstance(module, DepthwiseConv2d))

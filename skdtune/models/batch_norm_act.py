@@ -1,9 +1,9 @@
 """Batch normalisation, the sum with a shortcut and ReLU as one operation.
 
 Small networks spend half of a training step on these three, each of which reads and writes whole
-feature maps. On the CPU they are one pass of our own (``kernels/batch_norm_act.h``), elsewhere, or without
-a C compiler, torch's three. Both compute the same function; on the CPU the fused one rounds
-to bfloat16 once instead of up to three times.
+feature maps. On the CPU they are one operation of our own (``kernels/batch_norm_act.h``),
+elsewhere, or without a C compiler, torch's three. Both compute the same function; ours rounds to
+bfloat16 once instead of up to three times.
 
 Source of the name and the idea: ``BatchNormAct2d`` of https://github.com/huggingface/pytorch-image-models.
 
@@ -24,7 +24,7 @@ from skdtune.models.native import LANES, Kernels, channels_last, kernels_for
 
 
 class BatchNormAct2d(nn.BatchNorm2d):
-    """``relu(batch_norm(x) + residual)``; parameters, buffers and names are ``nn.BatchNorm2d``'s."""
+    """``relu(batch_norm(x) + residual)``, with the parameters and buffers of ``BatchNorm2d``."""
 
     def __init__(self, channels: int, *, relu: bool = True) -> None:
         """Build the layer with weight 1 and bias 0.
@@ -118,7 +118,14 @@ class _FusedBatchNormAct(torch.autograd.Function):
         sizes = _sizes(feature_BCHW)
         ctx.kernels("batch_norm_act_backward", *maps, *sizes, saved, ctx.relu, weight_C, bias_C)
         residual_BCHW = gradient_BCHW if masked_BCHW is None else masked_BCHW
-        return input_BCHW, residual_BCHW if ctx.has_residual else None, weight_C, bias_C, None, None
+        return (
+            input_BCHW,
+            residual_BCHW if ctx.has_residual else None,
+            weight_C,
+            bias_C,
+            None,
+            None,
+        )
 
 
 def _inference(

@@ -1,9 +1,9 @@
 """3x3 convolutions, as matrix products where that is much faster.
 
-On processors with AMX, oneDNN's convolutions of many channels on maps of a few positions reach a
-seventh of what a matrix product of the same size does (512 channels on 4x4, bfloat16: forward 22 ms
-and backward 94 ms a batch of 128, against 10 and 30 here). These are the last stage of a ResNet-18
-on small images, a fifth of its training step. Everywhere else this is ``nn.Conv2d``.
+On processors with AMX, oneDNN's convolutions of many channels on maps of a few positions are far
+slower than matrix products of the same size (512 channels on 4x4, batch 128, bfloat16, one thread:
+122 ms forward and backward, against 50 here). These are the last stage of a ResNet-18 on small
+images, a third of its training step. Everywhere else this is ``nn.Conv2d``.
 
 Tensor shapes: B batch, C channels, K channels of the output, H height, W width, h and w those of
 the output.

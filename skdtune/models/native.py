@@ -1,8 +1,9 @@
 """The C of this package, built once for a machine and loaded; everything works without it.
 
-The source lies beside this file. A C compiler, if there is one, builds it in about two seconds into
-the cache of the home, for exactly this processor and this source; all workers share the result.
-Without a compiler, or with ``SKDTUNE_NATIVE=0``, the modules that use it compute with torch alone.
+The source lies in ``kernels/``. A C compiler, if there is one, builds it in about two seconds into
+the cache of the home (or the folder that ``SKDTUNE_NATIVE`` names), for exactly this processor and
+this source; all workers share the result. Without a compiler, or with ``SKDTUNE_NATIVE=0``, the
+modules that use it compute with torch alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 
 from skdtune.home import home
 
-#: Set to 0 to compute with torch alone.
+#: 0 to compute with torch alone, else the folder of the built library.
 NATIVE_VARIABLE = "SKDTUNE_NATIVE"
 
 _FOLDER = Path(__file__).with_name("kernels")
@@ -111,7 +112,7 @@ def load_kernels() -> Kernels | None:
     Returns:
         The kernels, or None where there are none: why is in the log.
     """
-    if os.environ.get(NATIVE_VARIABLE, "1") == "0":
+    if os.environ.get(NATIVE_VARIABLE) == "0":
         return None
     compiler = _find_compiler()
     if compiler is None:
@@ -135,7 +136,7 @@ def _which(name: str | None) -> str | None:
 
 def _built(compiler: str) -> Path:
     """Return the library, built if it is missing; several processes may do so at once."""
-    folder = home().cache / "native"
+    folder = Path(os.environ.get(NATIVE_VARIABLE) or home().cache / "native")
     target = folder / f"skdtune-{_key(compiler)}.so"
     if target.exists():
         return target

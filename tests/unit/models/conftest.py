@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from skdtune.models.native import Kernels, load_kernels
+
 
 @pytest.fixture(autouse=True)
 def one_thread_one_seed() -> Iterator[None]:
@@ -14,3 +16,22 @@ def one_thread_one_seed() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def kernels() -> Kernels:
+    """Return the C part; without a C compiler there is nothing to test."""
+    load_kernels.cache_clear()
+    loaded = load_kernels()
+    if loaded is None:
+        pytest.skip("needs a C compiler")
+    return loaded
+
+
+@pytest.fixture
+def torch_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let torch compute everything."""
+    monkeypatch.setenv("SKDTUNE_NATIVE", "0")
+    load_kernels.cache_clear()
+    yield
+    load_kernels.cache_clear()

@@ -16,6 +16,9 @@ from skdtune.models.auxiliary import (
     SepConv,
     auxiliary_classifiers,
 )
+from skdtune.models.batch_norm_act import BatchNormAct2d
+from skdtune.models.depthwise import DepthwiseConv2d
+from skdtune.models.native import Kernels
 from skdtune.models.resnet import build_backbone
 from skdtune.models.taps import StageShape, TappedBackbone
 
@@ -60,8 +63,9 @@ def test_the_last_stage_and_unknown_ones_are_refused(stage: int) -> None:
 
 def test_layers_of_a_separable_convolution() -> None:
     block = SepConv(4, 6, 2)
-    kinds = [nn.Conv2d, nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 2
+    kinds = [DepthwiseConv2d, nn.Conv2d, BatchNormAct2d] * 2
     assert [type(layer) for layer in block] == kinds
+    assert all(layer.relu for layer in block if isinstance(layer, BatchNormAct2d))
     described = [
         (
             layer.in_channels,
@@ -143,9 +147,11 @@ def test_the_gate_halves_only_what_can_be_halved(height: int, width: int, stride
 def test_the_gate_damps_and_never_closes(scale: float, seed: int) -> None:
     torch.manual_seed(seed)
     gate = AttentionGate(StageShape(3, 5, 6), align_corners=False)
-    gate_BCHW = gate(torch.randn(2, 3, 5, 6) * scale)
-    assert bool((gate_BCHW >= 0.5).all())
-    assert bool((gate_BCHW <= 1).all())
+    feature_BCHW = torch.randn(2, 3, 5, 6) * scale
+    damped_BCHW = gate(feature_BCHW)
+    assert bool((damped_BCHW.abs() >= 0.5 * feature_BCHW.abs()).all())
+    assert bool((damped_BCHW.abs() <= feature_BCHW.abs()).all())
+    assert bool((damped_BCHW.sign() == feature_BCHW.sign()).all())
 
 
 def test_the_gate_multiplies_the_feature() -> None:
@@ -161,12 +167,12 @@ def test_the_gate_equals_the_published_one_on_even_maps(align_corners: bool) -> 
     gate = AttentionGate(StageShape(4, 6, 8), align_corners=align_corners).eval()
     feature_BCHW = torch.rand(2, 4, 6, 8)
     doubled_BCHW = F.interpolate(
-        gate.relu(gate.norm(gate.block(feature_BCHW))),
+        gate.norm(gate.block(feature_BCHW)),
         scale_factor=2,
         mode="bilinear",
         align_corners=align_corners,
     )
-    assert torch.equal(gate(feature_BCHW), doubled_BCHW.sigmoid())
+    assert torch.equal(gate(feature_BCHW), doubled_BCHW.sigmoid() * feature_BCHW)
 
 
 def test_one_classifier_for_each_stage() -> None:
@@ -186,11 +192,43 @@ def test_align_corners(align_corners: Any, expected: list[bool]) -> None:
     assert [head.gate.align_corners for head in heads.values()] == expected
 
 
-def test_on_the_cpu_it_computes_in_the_precision_of_its_weights() -> None:
+def test_in_autocast_it_computes_in_bfloat16(kernels: Kernels) -> None:
+    head = AuxiliaryClassifier(RESNET18[2:], 1, 10).eval()
+    feature_BCHW = torch.rand(2, 256, 8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+        logits_BK = head(feature_BCHW.bfloat16())
+    assert logits_BK.dtype == torch.bfloat16
+    torch.testing.assert_close(logits_BK.float(), head(feature_BCHW), rtol=0.05, atol=0.02)
+
+
+@pytest.mark.usefixtures("torch_alone")
+def test_without_kernels_it_computes_in_the_precision_of_its_weights() -> None:
     head = AuxiliaryClassifier(RESNET18[2:], 1, 10).eval()
     feature_BCHW = torch.rand(2, 256, 8, 8).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits_BK = head(feature_BCHW)
     assert logits_BK.dtype == torch.float32
     assert torch.equal(logits_BK, head(feature_BCHW.float()))
-    assert head.double()(feature_BCHW).dtype == torch.float64
+
+
+def test_float64_stays_float64() -> None:
+    head = AuxiliaryClassifier(RESNET18[2:], 1, 10).double()
+    assert head(torch.rand(2, 256, 8, 8).bfloat16()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_with_and_without_kernels_it_is_the_same_function(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch, align_corners: bool
+) -> None:
+    shapes = (StageShape(16, 7, 9), StageShape(32, 4, 5), StageShape(48, 2, 3))
+    results = []
+    for torch_alone in (False, True):
+        if torch_alone:
+            monkeypatch.setattr("skdtune.models.native.load_kernels", lambda: None)
+        torch.manual_seed(5)
+        head = AuxiliaryClassifier(shapes, 1, 5, align_corners=align_corners)
+        feature_BCHW = torch.randn(4, 16, 7, 9, requires_grad=True)
+        head(feature_BCHW).square().sum().backward()
+        results.append([feature_BCHW.grad, *(p.grad for p in head.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

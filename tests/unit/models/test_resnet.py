@@ -4,9 +4,12 @@ from typing import get_args
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from skdtune.config import NUM_STAGES, ModelConfig
+from skdtune.models.batch_norm_act import BatchNormAct2d
+from skdtune.models.native import Kernels
 from skdtune.models.resnet import BACKBONES, build_backbone
 
 
@@ -72,7 +75,8 @@ def test_small_networks_project_where_the_shape_changes() -> None:
     backbone = build_backbone(ModelConfig(name="resnet8"), in_channels=3, num_classes=10)
     shortcuts = [stage[0].downsample for stage in backbone.stages]
     assert shortcuts[0] is None
-    assert [type(layer) for layer in shortcuts[1]] == [nn.Conv2d, nn.BatchNorm2d]
+    assert [type(layer) for layer in shortcuts[1]] == [nn.Conv2d, BatchNormAct2d]
+    assert not shortcuts[1][1].relu
     assert shortcuts[1][0].kernel_size == (1, 1)
 
 
@@ -90,3 +94,37 @@ def test_same_seed_same_weights() -> None:
         torch.manual_seed(3)
         states.append(build_backbone(config, in_channels=3, num_classes=10).state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_the_blocks_are_those_of_torchvision(name: str) -> None:
+    reference = getattr(torchvision.models, name)(num_classes=10).eval()
+    backbone = build_backbone(ModelConfig(name=name), in_channels=3, num_classes=10).eval()
+    for number, stage in enumerate(backbone.stages, 1):
+        theirs = getattr(reference, f"layer{number}")
+        theirs.load_state_dict(stage.state_dict())
+        channels = next(theirs.parameters()).shape[1]
+        feature_BCHW = torch.rand(2, channels, 8, 8)
+        torch.testing.assert_close(stage(feature_BCHW), theirs(feature_BCHW))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_with_and_without_kernels_it_is_the_same_function(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype | None
+) -> None:
+    results = []
+    for torch_alone in (False, True):
+        if torch_alone:
+            monkeypatch.setattr("skdtune.models.native.load_kernels", lambda: None)
+        torch.manual_seed(1)
+        backbone = build_backbone(ModelConfig(name="resnet8"), in_channels=3, num_classes=10)
+        backbone.to(memory_format=torch.channels_last)
+        images_BCHW = torch.randn(16, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            logits_BK = backbone(images_BCHW).float()
+        logits_BK.square().mean().backward()
+        buffers = [buffer for buffer in backbone.buffers() if buffer.is_floating_point()]
+        results.append([logits_BK.detach(), *buffers, *(p.grad for p in backbone.parameters())])
+    allowed = 1e-4 if dtype is None else 0.2
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).norm() <= allowed * theirs.norm() + 1e-6
