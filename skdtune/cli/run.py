@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from skdtune.cli.application import Application, common_options, pass_applicatio
 from skdtune.home import CHECKPOINTS_VARIABLE, HOME_VARIABLE, STORAGE_VARIABLE, checkpoints_url
 
 if TYPE_CHECKING:
-    from skdtune.engines.local import LocalSupervisor
+    from skdtune.engines.local import LocalSupervisor, Slot
     from skdtune.search.study import StoredStudy
     from skdtune.signals import StopRequest
 
@@ -32,6 +33,7 @@ checkpoints_option = click.option(
 @click.option("--max-trials", type=click.IntRange(min=1), help="Leave after so many trials.")
 @click.option("--drain", is_flag=True, help="Leave as soon as no trial waits.")
 @click.option("--prepare", is_flag=True, help="Fetch and decode the data, take no trial.")
+@click.option("--probe", is_flag=True, help="Say how much memory a worker needs, take no trial.")
 @checkpoints_option
 @common_options
 @pass_application
@@ -42,6 +44,7 @@ def worker(
     max_trials: int | None,
     drain: bool,
     prepare: bool,
+    probe: bool,
     checkpoints: str | None,
 ) -> int:
     """Take trials of STUDY from the queue and train them, one after the other.
@@ -56,6 +59,20 @@ def worker(
         from skdtune.search.worker import prepare_data
 
         prepare_data(study, storage=application.url, at=application.home)
+        return 0
+    if probe:
+        from skdtune.search.memory_probe import probe_memory
+
+        need = probe_memory(study, storage=application.url, device=device, at=application.home)
+        click.echo(
+            json.dumps(
+                {
+                    "needed_bytes": need.needed,
+                    "free_bytes": need.free,
+                    "num_fitting": need.num_fitting,
+                }
+            )
+        )
         return 0
     with StopRequest() as stop:
         # Torch takes a while to import; a signal must be understood before.
@@ -131,6 +148,7 @@ def launch(
     }
     if stored.spec.data.name != "digits":
         _prepare(study, environment)
+    _require_memory(study, slots, environment)
     supervisor = LocalSupervisor(
         study=study,
         slots=slots,
@@ -147,6 +165,37 @@ def launch(
         finally:
             supervisor.kill()
     return _outcome(application, supervisor, stored, stop)
+
+
+def _require_memory(study: str, slots: list[Slot], environment: dict[str, str]) -> None:
+    """Refuse more workers on a GPU than fit; measured on each, since GPUs may differ.
+
+    Raises:
+        DeviceError: If they do not fit.
+    """
+    import subprocess
+
+    from skdtune.search.memory import MemoryNeed
+
+    shared = [label for label in {s.label for s in slots} if label.startswith("gpu")]
+    for label in sorted(shared):
+        on_it = [slot for slot in slots if slot.label == label]
+        if len(on_it) < 2:
+            continue
+        command = [sys.executable, "-m", "skdtune", "-q", "worker", study, "--probe"]
+        probed = subprocess.run(
+            [*command, "--device", on_it[0].device],
+            env={**os.environ, **environment, **on_it[0].environment},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if probed.returncode != 0:
+            # It has said why.
+            raise SystemExit(probed.returncode)
+        found = json.loads(probed.stdout)
+        need = MemoryNeed(found["needed_bytes"], found["free_bytes"])
+        need.require(len(on_it), label)
 
 
 def _prepare(study: str, environment: dict[str, str]) -> None:

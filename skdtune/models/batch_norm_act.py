@@ -55,7 +55,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
             return _inference(feature_BCHW, residual_BCHW, self, kernels)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        fused_BCHW: Tensor = _FusedBatchNormAct.apply(  # type: ignore[no-untyped-call]
+        fused_BCHW: Tensor = _FusedBatchNormAct.apply(
             feature_BCHW, residual_BCHW, self.weight, self.bias, self, kernels
         )
         return fused_BCHW

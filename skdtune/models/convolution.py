@@ -34,7 +34,7 @@ class Conv3x3(nn.Conv2d):
         """Return a map of the other channels, smaller by the stride."""
         if not self._is_better_as_product(feature_BCHW):
             return super().forward(feature_BCHW)
-        output_BKhw: Tensor = _ConvolutionAsProduct.apply(  # type: ignore[no-untyped-call]
+        output_BKhw: Tensor = _ConvolutionAsProduct.apply(
             feature_BCHW, self.weight, self.stride[0]
         )
         return output_BKhw
@@ -111,6 +111,7 @@ def _strided_input_gradient(
     gradient_BKhw: Tensor, feature_BCHW: Tensor, weight_KC33: Tensor, stride: int
 ) -> Tensor:
     geometry = ([stride, stride], [1, 1], [1, 1], False, [0, 0], 1)
+    input_BCHW: Tensor
     input_BCHW, _, _ = torch.ops.aten.convolution_backward(
         gradient_BKhw, feature_BCHW, weight_KC33, None, *geometry, [True, False, False]
     )

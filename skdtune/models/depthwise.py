@@ -38,9 +38,7 @@ class DepthwiseConv2d(nn.Conv2d):
         # The type of the map decides, as autocast would have it.
         if kernels is None or self.in_channels % LANES or self.weight.dtype != torch.float32:
             return super().forward(feature_BCHW)
-        output_BChw: Tensor = _Depthwise.apply(  # type: ignore[no-untyped-call]
-            feature_BCHW, self.weight, self.stride[0], kernels
-        )
+        output_BChw: Tensor = _Depthwise.apply(feature_BCHW, self.weight, self.stride[0], kernels)
         return output_BChw
 
 

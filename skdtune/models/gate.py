@@ -38,7 +38,7 @@ def gated(feature_BCHW: Tensor, small_BChw: Tensor, *, align_corners: bool) -> T
             small_BChw, size=size, mode="bilinear", align_corners=align_corners
         )
         return up_BCHW.sigmoid() * feature_BCHW
-    gated_BCHW: Tensor = _Gate.apply(  # type: ignore[no-untyped-call]
+    gated_BCHW: Tensor = _Gate.apply(
         feature_BCHW, channels_last(small_BChw, feature_BCHW), align_corners, kernels
     )
     return gated_BCHW

@@ -21,7 +21,7 @@ from skdtune.report import Verdict
 from skdtune.search.reporter import TrialReporter
 from skdtune.search.study import StoredStudy, versions
 from skdtune.space import sample
-from skdtune.training.device import describe_device
+from skdtune.training.device import describe_device, describe_kernels
 from skdtune.training.trainer import Trainer
 
 
@@ -128,6 +128,8 @@ def describe_start(trainer: Trainer, data: DataOnDevice, digest: str) -> dict[st
     return {
         "device": f"{trainer.device} ({describe_device(trainer.device)})",
         "precision": str(trainer.dtype or torch.float32).removeprefix("torch."),
+        "kernels": describe_kernels(trainer.device),
+        "threads": torch.get_num_threads(),
         "seed": trainer.config.seed,
         "spec_hash": digest,
         "data_fingerprint": data.fingerprint,

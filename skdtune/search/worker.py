@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import torch
 from optuna.trial import TrialState
 
-from skdtune.config import TrialConfig
+from skdtune.config import ModelConfig, TrialConfig
 from skdtune.errors import (
     LeaseLostError,
     NonFiniteLossError,
@@ -50,7 +50,8 @@ from skdtune.training.checkpoint import (
     TrialCheckpoints,
     trials_with_checkpoints,
 )
-from skdtune.training.device import resolve_device
+from skdtune.training.compilation import compile_mode
+from skdtune.training.device import autocast_dtype, describe_kernels, resolve_device
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,8 @@ def run_worker(
         StorageAwayError: If the storage did not answer for too long.
     """
     resolved, timing = resolve_device(device), Timing.from_environment()
+    # A wrong mode must be said before a trial is taken.
+    compile_mode()
     stop = stop or StopRequest()
     with contextlib.closing(
         _open_study(study, storage_url(storage, at=at), timing, stop)
@@ -122,6 +125,7 @@ def run_worker(
         store = DataStore(at.data, at.cache, resolved)
         # Missing data must be said before a trial is taken.
         store.get(stored.spec.data)
+        _log_machine(study, stored.spec.model, resolved)
         worker = Worker(
             stored=stored,
             store=store,
@@ -132,6 +136,23 @@ def run_worker(
             on_hang=on_hang,
         )
         return worker.run(max_trials=max_trials, drain=drain)
+
+
+def _log_machine(study: str, model: ModelConfig, device: torch.device) -> None:
+    """Say what this worker computes with: who starts one alone should know."""
+    precision = str(autocast_dtype(model, device) or torch.float32).removeprefix("torch.")
+    threads = torch.get_num_threads()
+    logger.info(
+        "worker of %s on %s: %s, %s kernels, %d %s",
+        study,
+        device,
+        precision,
+        describe_kernels(device),
+        threads,
+        "thread" if threads == 1 else "threads",
+    )
+    if device.type == "cpu" and threads > 1 and SUPERVISED_VARIABLE not in os.environ:
+        logger.info("`skdtune launch` runs one single-threaded worker per core: more in all")
 
 
 def _open_study(name: str, url: str, timing: Timing, stop: StopRequest) -> StoredStudy:

@@ -9,6 +9,8 @@ import torch
 
 from skdtune.config import ModelConfig
 from skdtune.errors import DeviceError
+from skdtune.models.native import load_kernels
+from skdtune.training.compilation import compile_mode
 
 
 def resolve_device(name: str | None = None) -> torch.device:
@@ -44,6 +46,14 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
+
+
+def describe_kernels(device: torch.device) -> str:
+    """Name what computes on a device beside torch's own operations, for the record of a trial."""
+    native = device.type == "cpu" and load_kernels() is not None
+    mode = compile_mode()
+    parts = (["native"] if native else []) + ([f"compiled ({mode})"] if mode else [])
+    return " and ".join(parts) or "torch"
 
 
 def autocast_dtype(config: ModelConfig, device: torch.device) -> torch.dtype | None:

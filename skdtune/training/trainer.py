@@ -24,6 +24,7 @@ from skdtune.methods.registry import build_terms, required_stages
 from skdtune.models.resnet import build_backbone
 from skdtune.models.taps import TappedBackbone
 from skdtune.report import EpochReport, Reporter, Verdict
+from skdtune.training.compilation import compile_mode, compile_network
 from skdtune.training.device import autocast, autocast_dtype
 from skdtune.training.evaluation import Evaluation, evaluate
 from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
@@ -63,6 +64,7 @@ class Trainer:
         self._val = val
         self._batches = TrainBatches(train, config.data, config.seed)
         self.network, self.terms = build_modules(config, _image_shape(train), num_classes, device)
+        compile_network(self.network.backbone, compile_mode())
         self._stages = required_stages(self.terms)
         self._optimizer = build_optimizer(config.optimizer, self.network, self.terms)
         self._schedule = Schedule(config.optimizer, config.budget.epochs, len(self._batches))

@@ -21,6 +21,8 @@ StartWorker = Callable[..., Any]
 ATTRIBUTES = {
     "device",
     "precision",
+    "kernels",
+    "threads",
     "seed",
     "spec_hash",
     "data_fingerprint",

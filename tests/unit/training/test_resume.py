@@ -35,6 +35,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "no-momentum": {"optimizer__momentum": 0.0},
     "cosine": {"optimizer__schedule": "cosine", "optimizer__warmup_epochs": 1.5},
     "bfloat16": {**METHODS["drg-dsr"], "model__precision": "bfloat16"},
+    # Wide enough for all kernels of our own.
+    "wide": {**METHODS["drg-dsr"], "model__precision": "bfloat16", "model__width": 16},
 }
 
 OWNER = CheckpointOwner("digits", "0123456789abcdef" * 2, 12, "f" * 64)

@@ -1,0 +1,100 @@
+"""How much memory one worker of a study needs, measured before several share a device."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import psutil
+import torch
+
+from skdtune.config import NUM_STAGES, TrialConfig
+from skdtune.errors import DeviceError
+from skdtune.home import Home, home, storage_url
+from skdtune.report import NullReporter
+from skdtune.search.memory import MemoryNeed
+from skdtune.search.objective import DataStore, build_trainer
+from skdtune.search.study import load_study
+from skdtune.space import Choice, FloatRange, IntRange, StageSubsets
+from skdtune.spec import StudySpec
+from skdtune.training.device import resolve_device
+
+_STEPS = 3
+# What a larger value of costs more memory.
+_SIZES = ("data.batch_size", "data.image_size", "model.width", "method.drg.stages", "model.name")
+
+
+def probe_memory(
+    study: str, *, storage: str | None = None, device: str | None = None, at: Home | None = None
+) -> MemoryNeed:
+    """Train a few steps of the hungriest configuration of a study, and look what they take.
+
+    Args:
+        study: Name of the study.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+        device: Where the workers will train.
+        at: Folders of data and cache; default those of ``SKDTUNE_HOME``.
+
+    Raises:
+        InputError: If study, storage, device or data cannot be used.
+        DeviceError: If not even one worker fits.
+    """
+    resolved, at = resolve_device(device), at or home()
+    with contextlib.closing(load_study(study, storage=storage_url(storage, at=at))) as stored:
+        config = hungriest_config(stored.spec)
+    free = _free_memory(resolved)
+    try:
+        store = DataStore(at.data, at.cache, resolved)
+        trainer = build_trainer(config, store.get(config.data))
+        trainer.run(_FewSteps())
+        trainer.evaluate()
+    except (torch.OutOfMemoryError, MemoryError):
+        raise DeviceError(
+            f"not even one worker of {study} fits on {resolved}: {free / 2**30:.2f} GiB are free"
+        ) from None
+    return MemoryNeed(needed=_taken_memory(resolved, free), free=free)
+
+
+def hungriest_config(spec: StudySpec) -> TrialConfig:
+    """Return the configuration of a study that needs the most memory, as far as sizes tell."""
+    params: dict[str, Any] = {}
+    for path in _SIZES:
+        param = spec.search.get(path)
+        if isinstance(param, (FloatRange, IntRange)):
+            params[path] = param.high
+        elif isinstance(param, StageSubsets):
+            params[path] = param.options()[-1]
+        elif isinstance(param, Choice):
+            params[path] = max(param.options(), key=_size_of_choice)
+    return spec.trial_config({**spec.base_params(), **params}, 0)
+
+
+def _size_of_choice(option: Any) -> float:
+    # The backbones are listed from the smallest to the largest.
+    return list(NUM_STAGES).index(option) if option in NUM_STAGES else float(option)
+
+
+class _FewSteps(NullReporter):
+    """Interrupts a training after a few steps."""
+
+    def __init__(self) -> None:
+        self._left = _STEPS
+
+    def interrupted(self, progress: float) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def _taken_memory(device: torch.device, free_before: int) -> int:
+    """Return what this process holds at its peak, the context of the driver included."""
+    if device.type == "cuda":
+        # The difference also holds what others took meanwhile: on the safe side.
+        held = torch.cuda.max_memory_reserved(device)
+        return max(int(held), free_before - int(torch.cuda.mem_get_info(device)[0]))
+    return int(psutil.Process().memory_info().rss)
