@@ -1,7 +1,8 @@
 """How fast a trial trains: skdtune's trainer beside a plain loop, and beside the hardware.
 
     python benchmarks/training.py [--models resnet18 resnet20 resnet8] [--device cpu|cuda]
-                                  [--rounds 5] [--workers 1 2 4] [--profile] [--json]
+                                  [--rounds 5] [--workers 2 4] [--compile MODE ...]
+                                  [--profile] [--json]
 
 Everything is measured in one run, in turn, in processes of its own: a round gives each contender
 one window of some steps, ratios are taken within a round, and medians over the rounds are printed.
@@ -11,16 +12,20 @@ one window of some steps, ratios are taken within a round, and medians over the 
   accuracy read from the device in every step; DRG + DSR.
 - ``solo``: skdtune's trainer through ``Trainer.run``, one process with all cores, for each method.
 - ``packed``: one single-threaded process per core, DRG + DSR; on a GPU so many processes on it.
+- ``compiled MODE``: ``solo`` under ``torch.compile``; ``reduce-overhead`` replays CUDA graphs. How
+  long the first window took tells what compiling costs.
 - ``bare``: the operations of ``solo`` in a loop without a trainer.
 - ``ceiling``: nothing but the network's dense convolutions, forward and backward, in the type and
   layout that the trainer uses; what is left is the price of everything else.
 
-Images are random: nothing here depends on what they show.
+All but ``plain`` get their memory as the workers of ``skdtune launch`` do. Images are random:
+nothing here depends on what they show.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -29,7 +34,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -55,19 +60,22 @@ class Contender:
     method: str
     processes: int
     threads: int
+    compile_mode: str = ""
 
     @property
     def label(self) -> str:
         count = f" x {self.processes}" if self.processes > 1 else ""
-        return f"{self.kind} {self.method}{count}"
+        mode = f" {self.compile_mode}" if self.compile_mode else ""
+        return f"{self.kind}{mode} {self.method}{count}"
 
 
-def contenders(device: str, workers: list[int]) -> list[Contender]:
+def contenders(device: str, workers: list[int], modes: list[str]) -> list[Contender]:
     cores = len(os.sched_getaffinity(0))
     packs = workers if device != "cpu" else [cores]
     return [
         Contender("plain", "drg+dsr", 1, cores),
         *(Contender("solo", method, 1, cores) for method in METHODS),
+        *(Contender("compiled", "drg+dsr", 1, cores, mode) for mode in modes),
         Contender("bare", "drg+dsr", 1, cores),
         Contender("ceiling", "drg+dsr", 1, cores),
         *(Contender("packed", "drg+dsr", n, max(1, cores // n)) for n in packs if n > 1),
@@ -83,10 +91,15 @@ def serve(connection: Connection, contender: Contender, model: str, device: str)
     import torch
 
     torch.set_num_threads(contender.threads)
+    os.environ["SKDTUNE_COMPILE"] = contender.compile_mode
+    if contender.compile_mode and device == "cpu":
+        # Operations of our own are opaque to the compiler.
+        os.environ["SKDTUNE_NATIVE"] = "0"
     steps = STEPS[model] if device == "cpu" else GPU_STEPS
     window = WINDOWS[contender.kind](contender, model, device, steps)
+    start = time.perf_counter()
     window()
-    connection.send("ready")
+    connection.send(time.perf_counter() - start)
     while connection.recv() == "go":
         start = time.perf_counter()
         window()
@@ -331,6 +344,7 @@ def convolution(module: Any, shape: Any, dtype: Any, device: str) -> Callable[[]
 WINDOWS = {
     "plain": plain_window,
     "solo": trainer_window,
+    "compiled": trainer_window,
     "packed": trainer_window,
     "bare": bare_window,
     "ceiling": ceiling_window,
@@ -338,6 +352,19 @@ WINDOWS = {
 
 
 # --- the referee --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def malloc_of(contender: Contender, device: str) -> Iterator[None]:
+    """Give new processes the memory settings that ``launch`` gives its workers; none to plain."""
+    from skdtune.engines.local import MALLOC_VARIABLE, plan_slots
+
+    if device == "cpu" and contender.kind != "plain":
+        os.environ[MALLOC_VARIABLE] = plan_slots("none", 1)[0].environment[MALLOC_VARIABLE]
+    try:
+        yield
+    finally:
+        os.environ.pop(MALLOC_VARIABLE, None)
 
 
 class Team:
@@ -352,11 +379,11 @@ class Team:
             ours, theirs = context.Pipe()
             # Not a daemon: the plain loop has children of its own.
             process = context.Process(target=serve, args=(theirs, contender, model, device))
-            process.start()
+            with malloc_of(contender, device):
+                process.start()
             self._ends.append(ours)
             self._processes.append(process)
-        for end in self._ends:
-            end.recv()
+        self.first_s = max(float(end.recv()) for end in self._ends)
 
     def window(self) -> float:
         """Run one window in all processes at once; images per second of all of them."""
@@ -375,15 +402,18 @@ class Team:
         return peak
 
 
-def measure(model: str, device: str, rounds: int, workers: list[int]) -> dict[str, Any]:
-    teams = [Team(each, model, device) for each in contenders(device, workers)]
+def measure(
+    model: str, device: str, rounds: int, workers: list[int], modes: list[str]
+) -> dict[str, Any]:
+    teams = [Team(each, model, device) for each in contenders(device, workers, modes)]
     rates: dict[str, list[float]] = {team.contender.label: [] for team in teams}
     for number in range(rounds):
         print(f"{model}: round {number + 1} of {rounds}", file=sys.stderr)
         for team in teams:
             rates[team.contender.label].append(team.window())
+    first = {team.contender.label: round(team.first_s, 1) for team in teams}
     memory = {team.contender.label: round(team.stop()) for team in teams}
-    return {"model": model, "memory_mb": memory, **compare(rates)}
+    return {"model": model, "memory_mb": memory, "first_window_s": first, **compare(rates)}
 
 
 def compare(rates: dict[str, list[float]]) -> dict[str, Any]:
@@ -394,15 +424,16 @@ def compare(rates: dict[str, list[float]]) -> dict[str, Any]:
         return [round(value, 3) for value in (statistics.median(pairs), min(pairs), max(pairs))]
 
     best, packed = "solo drg+dsr", [label for label in rates if label.startswith("packed")]
+    compiled = [label for label in rates if label.startswith("compiled")]
     return {
         "images_per_second": {
             label: [round(v, 1) for v in (statistics.median(r), min(r), max(r))]
             for label, r in rates.items()
         },
         "ratio_to_plain": {
-            label: ratio(label, "plain drg+dsr") for label in [best, *packed, "solo ce"]
+            label: ratio(label, "plain drg+dsr") for label in [best, *packed, *compiled, "solo ce"]
         },
-        "ratio_to_one_process": {label: ratio(label, best) for label in packed},
+        "ratio_to_one_process": {label: ratio(label, best) for label in [*packed, *compiled]},
         "share_of_ceiling": {
             label: ratio(label, label.replace("packed", "ceiling").replace("solo", "ceiling"))
             for label in [best, *packed]
@@ -481,8 +512,11 @@ def processor() -> str:
 def print_table(found: dict[str, Any]) -> None:
     print(f"\n{found['model']}, batch {BATCH}: median [least, most] over the rounds")
     for label, (median, least, most) in found["images_per_second"].items():
-        memory = found["memory_mb"][label]
-        print(f"  {label:<20} {median:>9.1f} images/s [{least:.1f}, {most:.1f}]  {memory} MB")
+        memory, first = found["memory_mb"][label], found["first_window_s"][label]
+        print(
+            f"  {label:<24} {median:>9.1f} images/s [{least:.1f}, {most:.1f}]  {memory} MB, "
+            f"first window {first} s"
+        )
     for title in (
         "ratio_to_plain",
         "ratio_to_one_process",
@@ -492,7 +526,7 @@ def print_table(found: dict[str, Any]) -> None:
     ):
         print(f"  {title.replace('_', ' ')}")
         for label, (median, least, most) in found[title].items():
-            print(f"    {label:<18} {median:>9.3f} [{least}, {most}]")
+            print(f"    {label:<22} {median:>9.3f} [{least}, {most}]")
 
 
 def print_profile(model: str, shares: Iterable[tuple[str, float]]) -> None:
@@ -509,6 +543,13 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[2, 4], help="processes that share a GPU"
     )
+    parser.add_argument(
+        "--compile",
+        nargs="+",
+        default=[],
+        choices=["default", "reduce-overhead", "max-autotune"],
+        help="measure torch.compile, too",
+    )
     parser.add_argument("--profile", action="store_true", help="say where a step's time goes")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -518,7 +559,7 @@ def main() -> None:
         results["profile"] = shares
     else:
         found = [
-            measure(model, options.device, options.rounds, options.workers)
+            measure(model, options.device, options.rounds, options.workers, options.compile)
             for model in options.models
         ]
         results["models"] = found
