@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from skdtune.models.batch_norm_act import BatchNormAct2d
+from skdtune.models.convolution import PointwiseConv2d
 from skdtune.models.depthwise import DepthwiseConv2d
 from skdtune.models.gate import gated
 from skdtune.models.native import LANES, kernels_for
@@ -46,10 +47,10 @@ class SepConv(nn.Sequential):
         """Build the block; ``stride`` is that of the first depth-wise convolution."""
         super().__init__(
             DepthwiseConv2d(in_channels, stride),
-            nn.Conv2d(in_channels, in_channels, 1, bias=False),
+            PointwiseConv2d(in_channels, in_channels),
             BatchNormAct2d(in_channels),
             DepthwiseConv2d(in_channels, 1),
-            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            PointwiseConv2d(in_channels, out_channels),
             BatchNormAct2d(out_channels),
         )
 

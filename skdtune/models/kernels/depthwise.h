@@ -59,7 +59,10 @@ int NAME(depthwise_backward)(const T *x, const float *taps, const T *g, T *g_x, 
         double *own = sums + 9 * part * channels;
         /* The gradient of one image and sixteen channels stays in the fastest memory. */
         float *image = gradients + part * height * width * LANES;
-        for (long n = first_of(images, part, parts); n < first_of(images, part + 1, parts); n++)
+        for (long n = first_of(images, part, parts); n < first_of(images, part + 1, parts); n++) {
+            fetch_image(x + n * height * width * channels, height * width * channels * sizeof(T));
+            fetch_image(g + n * out_height * out_width * channels,
+                        out_height * out_width * channels * sizeof(T));
             for (long c = 0; c < channels; c += LANES) {
                 vfloat tap[9], sum[9] = {0};
                 for (int k = 0; k < 9; k++) tap[k] = load_f32(taps + k * channels + c);
@@ -89,6 +92,7 @@ int NAME(depthwise_backward)(const T *x, const float *taps, const T *g, T *g_x, 
                     for (int lane = 0; lane < LANES; lane++)
                         own[k * channels + c + lane] += sum[k][lane];
             }
+        }
     }
     for (long k = 0; k < 9 * channels; k++) {
         g_taps[k] = 0;

@@ -44,7 +44,9 @@ int NAME(gate_backward)(const T *x, const T *small, const T *g, T *g_x, T *g_sma
 #pragma omp parallel for num_threads(parts) if (parts > 1)
     for (int part = 0; part < parts; part++) {
         float *image = gradients + part * rows * columns * LANES;
-        for (long n = first_of(images, part, parts); n < first_of(images, part + 1, parts); n++)
+        for (long n = first_of(images, part, parts); n < first_of(images, part + 1, parts); n++) {
+            fetch_image(x + n * height * width * channels, height * width * channels * sizeof(T));
+            fetch_image(g + n * height * width * channels, height * width * channels * sizeof(T));
             for (long c = 0; c < channels; c += LANES) {
                 const T *from = small + n * rows * columns * channels + c;
                 memset(image, 0, sizeof(float) * rows * columns * LANES);
@@ -69,6 +71,7 @@ int NAME(gate_backward)(const T *x, const T *small, const T *g, T *g_x, T *g_sma
                     STORE(g_small + (n * rows * columns + at) * channels + c,
                           load_f32(image + at * LANES));
             }
+        }
     }
     free(gradients);
     return 0;

@@ -17,6 +17,7 @@ from skdtune.models.auxiliary import (
     auxiliary_classifiers,
 )
 from skdtune.models.batch_norm_act import BatchNormAct2d
+from skdtune.models.convolution import PointwiseConv2d
 from skdtune.models.depthwise import DepthwiseConv2d
 from skdtune.models.native import Kernels
 from skdtune.models.resnet import build_backbone
@@ -63,7 +64,7 @@ def test_the_last_stage_and_unknown_ones_are_refused(stage: int) -> None:
 
 def test_layers_of_a_separable_convolution() -> None:
     block = SepConv(4, 6, 2)
-    kinds = [DepthwiseConv2d, nn.Conv2d, BatchNormAct2d] * 2
+    kinds = [DepthwiseConv2d, PointwiseConv2d, BatchNormAct2d] * 2
     assert [type(layer) for layer in block] == kinds
     assert all(layer.relu for layer in block if isinstance(layer, BatchNormAct2d))
     described = [
