@@ -13,9 +13,10 @@ ran to their end, as ``skdtune best`` does, and is scored by the test accuracy o
 - ``regret``: points between the best of the table and the selected one after a given number of
   epochs, mean and standard error over the seeds.
 
-``short`` spends no epoch on cut-off schedules: it trains configurations on a ninth of the epochs
-with the schedule scaled to it, the best third of these anew on a third, and the best third of
-those anew on all.
+``from`` is when the first judgement is made; without it ASHA's and Hyperband's first rung is the
+epochs over eta squared. ``short`` spends no epoch on cut-off schedules: it trains configurations on
+a ninth of the epochs with the schedule scaled to it, the best third of these anew on a third, and
+the best third of those anew on all.
 
 The published setting (configuration 0) is left out of the replay: it is the first trial of every
 study, and a search in which it was the answer would measure nothing. Where it stands is printed.
@@ -122,19 +123,22 @@ class Policy:
         return f"{self.sampler}, {self.pruner}"
 
     def settings(self, epochs: int) -> Any:
-        kind, _, number = self.pruner.partition(" ")
+        kind, _, rest = self.pruner.partition(" ")
+        number, _, share = f" {rest}".partition(" from ")
+        first = math.ceil(epochs * int(share[:-1]) / 100) if share else None
         if kind == "median":
-            return MedianConfig(warmup_epochs=max(1, round(epochs * int(number[:-1]) / 100)))
+            return MedianConfig(warmup_epochs=first)
         if kind == "asha":
-            return AshaConfig(name="asha", reduction_factor=int(number))
+            return AshaConfig(name="asha", reduction_factor=int(number), min_epochs=first)
         if kind == "hyperband":
             return HyperbandConfig(name="hyperband", reduction_factor=int(number))
         return NoPruner(name="none")
 
 
 PRUNERS = (
-    *("none", "median 25%", "median 33%", "median 50%", "median 75%"),
-    *("asha 2", "asha 3", "asha 4", "hyperband 3", "short 3"),
+    *("none", "median from 25%", "median from 33%", "median from 50%", "median from 75%"),
+    *("asha 2", "asha 3", "asha 4", "asha 2 from 33%", "asha 3 from 33%", "asha 4 from 33%"),
+    *("hyperband 3", "short 3"),
 )
 POLICIES = tuple(Policy(sampler, pruner) for pruner in PRUNERS for sampler in ("random", "tpe"))
 
@@ -256,7 +260,7 @@ def simulate(path: Path, policy: Policy, workers: int, seed: int, budget: int) -
     search = Search(load_table(path), policy, seed)
     run = run_short if policy.pruner.startswith("short") else run_full
     run(search, workers, budget)
-    return score(search, budget)
+    return score(search)
 
 
 def run_full(search: Search, workers: int, budget: int) -> None:
@@ -323,7 +327,7 @@ def next_short(
     return None if proposed is None else (*proposed, 0)
 
 
-def score(search: Search, budget: int) -> dict[str, Any]:
+def score(search: Search) -> dict[str, Any]:
     best, epochs = search.table.best, search.table.epochs
     reached = [spent for spent, test in search.trace if test >= best - NEAR]
     regrets = []
@@ -339,7 +343,9 @@ def score(search: Search, budget: int) -> dict[str, Any]:
 def replay(
     path: Path, seeds: int, workers: Sequence[int], processes: int
 ) -> Iterator[dict[str, Any]]:
-    budget = CHECKPOINTS[-1] * load_table(path).epochs
+    table = load_table(path)
+    # Until the table is used up: without pruning, every configuration trained to its end.
+    budget = len(table.params) * table.epochs
     with ProcessPoolExecutor(processes) as pool:
         for count in workers:
             for policy in POLICIES:
@@ -424,7 +430,7 @@ def describe_table(table: Table) -> dict[str, Any]:
 def print_rows(described: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     print(json.dumps(described, indent=2))
     points = " ".join(f"{f'regret@{trials}':>13}" for trials in CHECKPOINTS)
-    print(f"\n{'policy':<20} {'workers':>7} {'epochs to 0.5':>20} {'share':>6} {points}")
+    print(f"\n{'policy':<24} {'workers':>7} {'epochs to 0.5':>20} {'share':>6} {points}")
     for row in rows:
         low, high = row["epochs_to_near_95"]
         middle = f"{row['epochs_to_near'] or '-'} [{low or '-'}, {high or '-'}]"
@@ -433,7 +439,7 @@ def print_rows(described: dict[str, Any], rows: list[dict[str, Any]]) -> None:
             for mean, error in row["regret"].values()
         )
         print(
-            f"{row['policy']:<20} {row['workers']:>7} {middle:>20} {row['share_near']:>6} "
+            f"{row['policy']:<24} {row['workers']:>7} {middle:>20} {row['share_near']:>6} "
             f"{regrets}"
         )
 
