@@ -14,9 +14,9 @@ ran to their end, as ``skdtune best`` does, and is scored by the test accuracy o
   epochs, mean and standard error over the seeds.
 
 ``from`` is when the first judgement is made; without it ASHA's and Hyperband's first rung is the
-epochs over eta squared. ``short`` spends no epoch on cut-off schedules: it trains configurations on
-a ninth of the epochs with the schedule scaled to it, the best third of these anew on a third, and
-the best third of those anew on all.
+epochs over eta squared. ``short`` spends no epoch on cut-off schedules: it trains configurations
+on a ninth of the epochs with the schedule scaled to it, the best third of these anew on a third,
+and the best third of those anew on all.
 
 The published setting (configuration 0) is left out of the replay: it is the first trial of every
 study, and a search in which it was the answer would measure nothing. Where it stands is printed.
