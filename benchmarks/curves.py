@@ -70,8 +70,10 @@ def columns(spec: StudySpec) -> list[str]:
 def done_rows(table: Path) -> set[tuple[int, int]]:
     if not table.exists():
         return set()
-    with table.open(newline="") as file:
-        return {(int(row["config"]), int(row["epochs"])) for row in csv.DictReader(file)}
+    with filelock.FileLock(f"{table}.lock"), table.open(newline="") as file:
+        # A line that a kill cut off is written again.
+        whole = [row for row in csv.DictReader(file) if None not in row.values()]
+    return {(int(row["config"]), int(row["epochs"])) for row in whole}
 
 
 def append(table: Path, fields: list[str], row: dict[str, Any]) -> None:
@@ -159,10 +161,12 @@ class Recorder:
 def sort_table(table: Path, fields: list[str]) -> None:
     with table.open(newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda r: (int(r["config"]), -int(r["epochs"])))
-    with table.open("w", newline="") as file:
+    sorted_table = table.with_suffix(".sorted")
+    with sorted_table.open("w", newline="") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows(rows)
+    os.replace(sorted_table, table)
 
 
 def main() -> None:

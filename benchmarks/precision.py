@@ -61,7 +61,7 @@ def train(images: str, model: str, seed: int, precision: str, epochs: int) -> di
 def summary(rows: list[dict[str, Any]], model: str) -> dict[str, Any]:
     by = {
         precision: {
-            row["seed"]: 100 * row["test_accuracy"]
+            row["seed"]: 100 * (row["test_accuracy"] or 0.0)
             for row in rows
             if (row["model"], row["precision"]) == (model, precision)
         }

@@ -25,7 +25,9 @@ study, and a search in which it was the answer would measure nothing. Where it s
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
+import datetime
 import heapq
 import json
 import math
@@ -86,8 +88,8 @@ def load_table(path: Path) -> Table:
         for row in csv.DictReader(file):
             params = {k: read(spec, k, row[k]) for k in spec.search if row[k] != ""}
             val = [float(v) for k, v in row.items() if k.startswith("val_") and v]
-            # A loss that became NaN ended the curve: the trial is pruned there.
-            test = float(row["test_accuracy"] or "nan")
+            # A loss that became NaN ended the curve: the trial is pruned there, and worth nothing.
+            test = float(row["test_accuracy"] or 0)
             entry = found.setdefault(int(row["config"]), (params, {}))
             entry[1][int(row["epochs"])] = Curve(tuple(val), test)
     lengths = {epochs for _, curves in found.values() for epochs in curves}
@@ -152,6 +154,8 @@ class Search:
     seed: int
     spent: int = 0
     trace: list[tuple[int, float]] = field(default_factory=list)
+    paused: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Trials of ``short`` that wait for a promotion: their epochs, and their accuracy there."""
     _best_val: float = -1.0
 
     def __post_init__(self) -> None:
@@ -200,11 +204,28 @@ class Search:
         """Ask skdtune's sampler, in a copy of the study that may hold a trial nobody runs."""
         spec = space_spec()
         sampler = build_sampler(SamplerConfig(), self.seed, number)
-        scratch = optuna.create_study(direction="maximize", sampler=sampler)
+        # The name and the pruner decide which trials of Hyperband's brackets TPE looks at.
+        scratch = optuna.create_study(
+            study_name=self.study.study_name,
+            direction="maximize",
+            sampler=sampler,
+            pruner=self.study.pruner,
+        )
         storage: Any = scratch._storage
         for trial in self.study.get_trials(deepcopy=False):
-            storage.create_new_trial(scratch._study_id, trial)
+            storage.create_new_trial(scratch._study_id, self._as_seen(trial))
         return dict(sample(spec.search, scratch.ask(), spec.fixed_values()))
+
+    def _as_seen(self, trial: FrozenTrial) -> FrozenTrial:
+        """Show a trial that waits for a promotion as one that was pruned, with what it reached."""
+        if trial._trial_id not in self.paused:
+            return trial
+        epochs, value = self.paused[trial._trial_id]
+        seen = copy.copy(trial)
+        seen.state, seen.values = TrialState.PRUNED, [value]
+        seen.intermediate_values = {epochs - 1: value}
+        seen.datetime_complete = seen.datetime_start or datetime.datetime.now()
+        return seen
 
     def _nearest(self, params: dict[str, Any]) -> int:
         left = np.array(self._left)
@@ -221,7 +242,7 @@ class Search:
 
     def finish(self, trial_id: int, curve: Curve, epochs: int, *, pruned: bool) -> None:
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-        value = curve.val[epochs - 1]
+        value = curve.val[epochs - 1] if epochs else 0.0
         self._storage.set_trial_state_values(trial_id, state, [value])
         if not pruned:
             self.select(value, curve.test)
@@ -264,27 +285,27 @@ def simulate(path: Path, policy: Policy, workers: int, seed: int, budget: int) -
 
 
 def run_full(search: Search, workers: int, budget: int) -> None:
-    """Workers in turn: whoever has the least time behind it trains its next epoch."""
+    """Let workers train epoch by epoch; what an epoch brought is known when it has ended."""
     epochs = search.table.epochs
     clock = [(0, worker) for worker in range(workers)]
     hands: dict[int, tuple[int, int, int]] = {}
     while clock and search.spent < budget:
         now, worker = heapq.heappop(clock)
+        if worker in hands:
+            trial_id, row, done = hands.pop(worker)
+            curve, done = search.table.curves[row][epochs], done + 1
+            search.spent += 1
+            broken = done > len(curve.val)
+            pruned = broken or search.report(trial_id, done, curve.val[done - 1])
+            if pruned or done == epochs:
+                search.finish(trial_id, curve, min(done, len(curve.val)), pruned=pruned)
+            else:
+                hands[worker] = (trial_id, row, done)
         if worker not in hands:
             proposed = search.propose()
             if proposed is None:
                 continue
             hands[worker] = (*proposed, 0)
-        trial_id, row, done = hands[worker]
-        curve, done = search.table.curves[row][epochs], done + 1
-        search.spent += 1
-        pruned = search.report(trial_id, done, curve.val[done - 1])
-        broken = done == len(curve.val) and done < epochs
-        if pruned or broken or done == epochs:
-            search.finish(trial_id, curve, done, pruned=pruned or broken)
-            del hands[worker]
-        else:
-            hands[worker] = (trial_id, row, done)
         heapq.heappush(clock, (now + 1, worker))
 
 
@@ -294,24 +315,36 @@ def run_short(search: Search, workers: int, budget: int) -> None:
     rungs: list[list[tuple[float, int, int]]] = [[] for _ in lengths]
     promoted: list[set[int]] = [set() for _ in lengths]
     clock = [(0, worker) for worker in range(workers)]
-    hands: dict[int, tuple[int, int, int]] = {}
+    hands: dict[int, tuple[int, int, int, int]] = {}
     while clock and search.spent < budget:
         now, worker = heapq.heappop(clock)
         if worker in hands:
-            trial_id, row, rung = hands.pop(worker)
-            curve = search.table.curves[row][lengths[rung]]
-            if len(curve.val) == lengths[rung]:
-                rungs[rung].append((curve.val[-1], row, trial_id))
-                if rung == len(lengths) - 1:
-                    search.finish(trial_id, curve, lengths[rung], pruned=False)
-                elif rung == 0:
-                    search._storage.set_trial_intermediate_value(trial_id, 0, curve.val[-1])
-        job = next_short(search, rungs, promoted)
-        if job is None:
-            continue
-        hands[worker] = job
-        search.spent += lengths[job[2]]
-        heapq.heappush(clock, (now + lengths[job[2]], worker))
+            trial_id, row, rung, done = hands.pop(worker)
+            search.spent += 1
+            if done + 1 < lengths[rung]:
+                hands[worker] = (trial_id, row, rung, done + 1)
+            else:
+                end_rung(search, rungs, rung, trial_id, row)
+        if worker not in hands:
+            job = next_short(search, rungs, promoted)
+            if job is None:
+                continue
+            search.paused.pop(job[0], None)
+            hands[worker] = (*job, 0)
+        heapq.heappush(clock, (now + 1, worker))
+
+
+def end_rung(
+    search: Search, rungs: list[list[tuple[float, int, int]]], rung: int, trial_id: int, row: int
+) -> None:
+    lengths = sorted(search.table.curves[0])
+    curve = search.table.curves[row][lengths[rung]]
+    value = curve.val[-1] if len(curve.val) == lengths[rung] else 0.0
+    if rung == len(lengths) - 1:
+        search.finish(trial_id, curve, len(curve.val), pruned=value == 0.0)
+    else:
+        rungs[rung].append((value, row, trial_id))
+        search.paused[trial_id] = (lengths[rung], value)
 
 
 def next_short(
@@ -404,10 +437,10 @@ def describe_table(table: Table) -> dict[str, Any]:
     ranks = {}
     for share in (1 / 9, 1 / 4, 1 / 3, 1 / 2, 3 / 4):
         at = max(1, round(share * epochs))
-        early = [c[epochs].val[min(at, len(c[epochs].val)) - 1] for c in table.curves]
+        early = [value_at(c[epochs], at) for c in table.curves]
         ranks[f"epoch {at} of {epochs}"] = early
     for length in sorted(table.curves[0])[:-1]:
-        short = [c[length].val[-1] for c in table.curves]
+        short = [(0.0, *c[length].val)[-1] for c in table.curves]
         ranks[f"a schedule of {length}"] = short
     published = table.published[epochs].test
     return {
@@ -425,6 +458,11 @@ def describe_table(table: Table) -> dict[str, Any]:
             for name, values in ranks.items()
         },
     }
+
+
+def value_at(curve: Curve, epoch: int) -> float:
+    """Return the validation accuracy after an epoch, 0 if the training had broken by then."""
+    return curve.val[epoch - 1] if epoch <= len(curve.val) else 0.0
 
 
 def print_rows(described: dict[str, Any], rows: list[dict[str, Any]]) -> None:

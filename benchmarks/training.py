@@ -16,7 +16,8 @@ one window of some steps, ratios are taken within a round, and medians over the 
   long the first window took tells what compiling costs.
 - ``bare``: the operations of ``solo`` in a loop without a trainer.
 - ``ceiling``: nothing but the network's dense convolutions, forward and backward, in the type and
-  layout that the trainer uses; what is left is the price of everything else.
+  layout that the trainer uses, each as oneDNN's (or cuDNN's) or as the layer's own matrix product,
+  whichever is faster here; what is left is the price of everything else.
 
 All but ``plain`` get their memory as the workers of ``skdtune launch`` do. Images are random:
 nothing here depends on what they show.
@@ -70,7 +71,9 @@ class Contender:
 
 
 def contenders(device: str, workers: list[int], modes: list[str]) -> list[Contender]:
-    cores = len(os.sched_getaffinity(0))
+    from skdtune.engines.local import num_cores
+
+    cores = num_cores()
     packs = workers if device != "cpu" else [cores]
     return [
         Contender("plain", "drg+dsr", 1, cores),
@@ -323,6 +326,8 @@ class SilentReporter:
 def convolution(module: Any, shape: Any, dtype: Any, device: str) -> Callable[[], None]:
     import torch
 
+    from skdtune.training.device import autocast
+
     def random(*size: int) -> Any:
         made = torch.randn(*size, dtype=dtype, device=device)
         return made.contiguous(memory_format=torch.channels_last)
@@ -334,11 +339,35 @@ def convolution(module: Any, shape: Any, dtype: Any, device: str) -> Callable[[]
     geometry = (stride, padding, [1, 1], False, [0, 0], 1)
     gradient = torch.randn_like(torch.convolution(image, weight, None, *geometry))
 
-    def call() -> None:
+    def library() -> None:
         torch.convolution(image, weight, None, *geometry)
         torch.ops.aten.convolution_backward(gradient, image, weight, None, *geometry, mask)
 
-    return call
+    leaf = image.clone(memory_format=torch.channels_last).requires_grad_()
+    target = torch.device(device)
+
+    def layer() -> None:
+        with autocast(None if dtype == torch.float32 else dtype, target):
+            output = module(leaf)
+        torch.autograd.grad(output, [leaf, module.weight], gradient)
+
+    if type(module) is torch.nn.Conv2d:
+        return library
+    return min(library, layer, key=seconds_of)
+
+
+def seconds_of(call: Callable[[], None]) -> float:
+    """Time a call, the best of five."""
+    import torch
+
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
 
 
 WINDOWS = {
@@ -359,12 +388,15 @@ def malloc_of(contender: Contender, device: str) -> Iterator[None]:
     """Give new processes the memory settings that ``launch`` gives its workers; none to plain."""
     from skdtune.engines.local import MALLOC_VARIABLE, plan_slots
 
+    before = os.environ.get(MALLOC_VARIABLE)
     if device == "cpu" and contender.kind != "plain":
         os.environ[MALLOC_VARIABLE] = plan_slots("none", 1)[0].environment[MALLOC_VARIABLE]
     try:
         yield
     finally:
         os.environ.pop(MALLOC_VARIABLE, None)
+        if before is not None:
+            os.environ[MALLOC_VARIABLE] = before
 
 
 class Team:
@@ -389,8 +421,9 @@ class Team:
         """Run one window in all processes at once; images per second of all of them."""
         for end in self._ends:
             end.send("go")
-        seconds = [float(end.recv()) for end in self._ends]
-        return sum(self._images / each for each in seconds)
+        # By the slowest: who ends first leaves the machine to the others.
+        seconds = max(float(end.recv()) for end in self._ends)
+        return len(self._ends) * self._images / seconds
 
     def stop(self) -> float:
         """End the processes; the largest peak of memory in MB."""
@@ -460,12 +493,13 @@ def profile(model: str, device: str) -> list[tuple[str, float]]:
         trainer._train_epoch(1, SilentReporter())
     kinds = {
         "convolution, backward": ("convolution_backward",),
-        "convolution, forward": ("convolution",),
+        "convolution, forward": ("mkldnn_convolution", "cudnn_convolution"),
+        "convolution as a product, and classifiers": ("aten::mm", "aten::addmm", "aten::flip"),
         "batch norm, sum, ReLU, backward": ("FusedBatchNormActBackward", "batch_norm_backward"),
         "batch norm, sum, ReLU, forward": ("FusedBatchNormAct", "batch_norm"),
         "auxiliary: depth-wise and gate": ("Depthwise", "Gate"),
-        "sums of gradients": ("aten::add_", "aten::add"),
-        "copies and casts": ("copy_",),
+        "sums of gradients": ("=aten::add_", "=aten::add"),
+        "copies, casts and windows of products": ("copy_",),
         "optimiser": ("fused_sgd", "Optimizer", "foreach"),
         "augmentation": ("grid_sampler", "index", "addcmul", "where", "flip"),
     }
@@ -473,12 +507,17 @@ def profile(model: str, device: str) -> list[tuple[str, float]]:
     for event in found.key_averages():
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         kind = next(
-            (k for k, words in kinds.items() if any(word in event.key for word in words)),
+            (k for k, words in kinds.items() if any(matches(event.key, w) for w in words)),
             "everything else",
         )
         shares[kind] += spent
     total = sum(shares.values())
     return [(kind, round(spent / total, 3)) for kind, spent in shares.items()]
+
+
+def matches(key: str, word: str) -> bool:
+    """Tell whether an operation is meant: exactly by a word that begins with ``=``."""
+    return key == word[1:] if word.startswith("=") else word in key
 
 
 def machine(device: str) -> dict[str, Any]:

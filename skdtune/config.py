@@ -9,6 +9,7 @@ Information Fusion* (arXiv 2305.09183) and of its public training recipe.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -145,6 +146,18 @@ class OptimizerConfig(Frozen):
 
     warmup_epochs: float = Field(default=0.0, ge=0)
     """Epochs of linear warm-up from zero, counted step by step."""
+
+    def drop_epochs(self, epochs: int) -> tuple[int, ...]:
+        """Return the epochs, from 0, that are the first with a lower rate; none under a cosine.
+
+        Args:
+            epochs: Planned epochs.
+        """
+        if self.schedule == "cosine":
+            return ()
+        # A hair more than the product, because 0.29 * 100 is 28.999...; never before the first
+        # epoch has had the peak rate.
+        return tuple(max(1, math.floor(share * epochs + 1e-9)) for share in self.milestones)
 
 
 class BudgetConfig(Frozen):

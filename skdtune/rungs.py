@@ -34,7 +34,8 @@ class MedianConfig(Frozen):
     """Completed trials before anything is pruned."""
 
     warmup_epochs: int | None = Field(default=None, ge=1)
-    """First epoch that is judged; default half of the epochs, since early ones rank badly."""
+    """First epoch that is judged; default right after a multistep schedule's first drop, else
+    half of the epochs: earlier ones rank badly."""
 
     interval_epochs: int = Field(default=1, ge=1)
     """Epochs between two judgements."""
@@ -52,7 +53,8 @@ class _HalvingConfig(Frozen):
     """What both forms of successive halving share."""
 
     min_epochs: int | None = Field(default=None, ge=1)
-    """First rung; default the epochs over eta squared."""
+    """First rung; default right after a multistep schedule's first drop, else the epochs over
+    eta squared."""
 
     reduction_factor: int = Field(default=3, ge=2)
     """Eta: one trial in so many passes a rung."""

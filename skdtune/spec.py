@@ -123,7 +123,7 @@ class StudySpec(Frozen):
                 f"objective.window_epochs: must be at most budget.epochs ({epochs}), "
                 f"received {self.objective.window_epochs}"
             )
-        rungs = judged_epochs(self.pruner, epochs)
+        rungs = judged_epochs(self.effective_pruner, epochs)
         if self.pruner.name != "none" and epochs > 1 and not rungs:
             raise ValueError(
                 f"pruner: no rung lies before the last of {epochs} epochs; lower its first rung "
@@ -270,6 +270,23 @@ class StudySpec(Frozen):
 
     def _content(self) -> dict[str, Any]:
         return {"format": SPEC_FORMAT, "spec": self.model_dump(mode="json")}
+
+    @property
+    def effective_pruner(self) -> PrunerConfig:
+        """The pruner with its first judgement filled in, if the spec leaves it open.
+
+        Before a multistep schedule first lowers the rate, the validation accuracy says next to
+        nothing about where a trial will end; right after it, nearly all that it ever will
+        (measured: ``benchmarks/search.py``). Other schedules keep the pruner's own default.
+        """
+        field = {"median": "warmup_epochs", "asha": "min_epochs", "hyperband": "min_epochs"}
+        name = field.get(self.pruner.name)
+        drops = self.optimizer.drop_epochs(self.budget.epochs)
+        is_searched = {"optimizer.schedule", "optimizer.milestones"} & self.search.keys()
+        if name is None or getattr(self.pruner, name) is not None or is_searched or not drops:
+            return self.pruner
+        first = max(1, min(min(drops) + 1, self.budget.epochs - 1))
+        return self.pruner.model_copy(update={name: first})
 
     @property
     def max_epochs(self) -> int:

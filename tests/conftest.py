@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The C part is built once for all tests, not once for every home.
 NATIVE_FOLDER = os.environ.get("SKDTUNE_NATIVE") or str(
-    Path(tempfile.gettempdir()) / f"skdtune-tests-native-{os.getuid()}"
+    Path(__file__).parent.parent / ".pytest_cache" / "native"
 )
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]

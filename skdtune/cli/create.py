@@ -116,7 +116,7 @@ def _rung_table(spec: StudySpec) -> object:
     table = Table(title=f"Rungs of pruner {spec.pruner.name}", title_justify="left")
     table.add_column("bracket")
     table.add_column("judged after epoch", overflow="fold")
-    for index, rungs in enumerate(spec.pruner.brackets(spec.budget.epochs)):
+    for index, rungs in enumerate(spec.effective_pruner.brackets(spec.budget.epochs)):
         table.add_row(str(index), _shortened(rungs) or "never: every trial runs to its end")
     return table
 

@@ -61,19 +61,7 @@ def worker(
         prepare_data(study, storage=application.url, at=application.home)
         return 0
     if probe:
-        from skdtune.search.memory_probe import probe_memory
-
-        need = probe_memory(study, storage=application.url, device=device, at=application.home)
-        click.echo(
-            json.dumps(
-                {
-                    "needed_bytes": need.needed,
-                    "free_bytes": need.free,
-                    "num_fitting": need.num_fitting,
-                }
-            )
-        )
-        return 0
+        return _probe(application, study, device)
     with StopRequest() as stop:
         # Torch takes a while to import; a signal must be understood before.
         from skdtune.search.worker import run_worker
@@ -92,6 +80,16 @@ def worker(
         if application.verbosity >= 0:
             click.echo(f"{finished} trials finished by this worker", err=True)
         return stop.exit_code
+
+
+def _probe(application: Application, study: str, device: str | None) -> int:
+    """Print how much memory a worker needs, for `launch` to read."""
+    from skdtune.search.memory_probe import probe_memory
+
+    need = probe_memory(study, storage=application.url, device=device, at=application.home)
+    found = {"needed_bytes": need.needed, "free_bytes": need.free}
+    click.echo(json.dumps({**found, "num_fitting": need.num_fitting}))
+    return 0
 
 
 def _start_again(stop: StopRequest, max_trials: int | None) -> NoReturn:
@@ -175,6 +173,7 @@ def _require_memory(study: str, slots: list[Slot], environment: dict[str, str]) 
     """
     import subprocess
 
+    from skdtune.errors import DeviceError
     from skdtune.search.memory import MemoryNeed
 
     shared = [label for label in {s.label for s in slots} if label.startswith("gpu")]
@@ -190,10 +189,12 @@ def _require_memory(study: str, slots: list[Slot], environment: dict[str, str]) 
             text=True,
             check=False,
         )
+        if probed.returncode < 0:
+            raise DeviceError(f"the probe of {label} died: does one worker fit into the memory?")
         if probed.returncode != 0:
             # It has said why.
             raise SystemExit(probed.returncode)
-        found = json.loads(probed.stdout)
+        found = json.loads(probed.stdout.splitlines()[-1])
         need = MemoryNeed(found["needed_bytes"], found["free_bytes"])
         need.require(len(on_it), label)
 

@@ -66,7 +66,8 @@ def plan_slots(gpus: str | None, workers: int | None, workers_per_gpu: int = 1) 
     cores = num_cores()
     number = workers or (len(chosen) * workers_per_gpu if chosen else cores)
     # CPU workers get one thread each: several single-threaded workers are faster than few with
-    # many, do not collapse when a core is taken away, and give the same numbers on any machine.
+    # many, do not collapse when a core is taken away, and give the same numbers whatever the
+    # number of cores.
     # GPU workers share the cores.
     threads = os.environ.get(THREADS_VARIABLE) or str(max(1, cores // number) if chosen else 1)
     return [

@@ -95,10 +95,13 @@ class _FusedBatchNormAct(torch.autograd.Function):
         """Compute the output; the layer's running moments move."""
         output_BCHW = torch.empty_like(feature_BCHW)
         sizes = _sizes(feature_BCHW)
-        saved = torch.empty(4 * sizes[1], dtype=torch.float32)
+        saved = feature_BCHW.new_empty(4 * sizes[1], dtype=torch.float32)
         moments = (layer.running_mean, layer.running_var, layer.momentum, layer.eps)
         maps = (feature_BCHW, residual_BCHW, output_BCHW)
         kernels("batch_norm_act", *maps, *sizes, weight_C, bias_C, *moments, layer.relu, saved)
+        # Written behind autograd's back, which must know.
+        written = (layer.running_mean, layer.running_var)
+        torch.autograd.graph.increment_version([m for m in written if m is not None])
         ctx.kernels, ctx.relu, ctx.has_residual = kernels, layer.relu, residual_BCHW is not None
         # Where a residual was added, the sign of the output cannot be computed from the input.
         output = output_BCHW if ctx.has_residual and layer.relu else None
@@ -113,7 +116,7 @@ class _FusedBatchNormAct(torch.autograd.Function):
         gradient_BCHW = channels_last(gradient_BCHW, feature_BCHW)
         input_BCHW = torch.empty_like(feature_BCHW)
         masked_BCHW = None if output_BCHW is None else torch.empty_like(feature_BCHW)
-        weight_C, bias_C = torch.empty(2, feature_BCHW.shape[1], dtype=torch.float32)
+        weight_C, bias_C = saved.new_empty(2, feature_BCHW.shape[1])
         maps = (feature_BCHW, output_BCHW, gradient_BCHW, input_BCHW, masked_BCHW)
         sizes = _sizes(feature_BCHW)
         ctx.kernels("batch_norm_act_backward", *maps, *sizes, saved, ctx.relu, weight_C, bias_C)

@@ -53,6 +53,7 @@ class _Depthwise(torch.autograd.Function):
         output_BChw = torch.empty(
             (batch, channels, -(-height // stride), -(-width // stride)),
             dtype=feature_BCHW.dtype,
+            device=feature_BCHW.device,
             memory_format=torch.channels_last,
         )
         ctx.sizes = (batch, height, width, channels, stride)

@@ -75,7 +75,7 @@ class _Gate(torch.autograd.Function):
 @lru_cache(maxsize=64)
 def _places(small: int, large: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Say, for each of ``large`` samples, between which two of ``small`` it lies, and where."""
-    at = torch.arange(large, dtype=torch.float64)
+    at = torch.arange(large, dtype=torch.float64, device="cpu")
     if align_corners:
         at = at * ((small - 1) / (large - 1)) if large > 1 else at * 0
     else:

@@ -75,7 +75,7 @@ class Kernels:
         for name, arguments in _SIGNATURES.items():
             for dtype, suffix in _SUFFIXES.items():
                 function = getattr(library, f"{name}_{suffix}")
-                function.argtypes = arguments
+                function.argtypes, function.restype = arguments, ctypes.c_int
                 self._functions[name, dtype] = function
 
     def __call__(self, name: str, *arguments: Any) -> None:
@@ -90,9 +90,10 @@ class Kernels:
 
 
 def kernels_for(feature_BCHW: torch.Tensor) -> Kernels | None:
-    """Return the kernels if they can compute with a map, else None."""
+    """Return the kernels if they can compute with a map, else None; a compiler has its own."""
     if (
         feature_BCHW.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and feature_BCHW.dtype in _SUFFIXES
         and feature_BCHW.is_contiguous(memory_format=torch.channels_last)
     ):
@@ -112,17 +113,39 @@ def load_kernels() -> Kernels | None:
     Returns:
         The kernels, or None where there are none: why is in the log.
     """
-    if os.environ.get(NATIVE_VARIABLE) == "0":
+    named = os.environ.get(NATIVE_VARIABLE)
+    if named == "0":
         return None
+    try:
+        path = _library(Path(named) if named else home().cache / "native")
+        return None if path is None else Kernels(path)
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.warning("the C part cannot be built, torch computes instead: %s", _reason(error))
+        return None
+
+
+def _library(folder: Path) -> Path | None:
+    """Return the library, built if it is missing; several processes may do so at once.
+
+    Returns:
+        None if there is no library and no compiler.
+
+    Raises:
+        OSError: If it cannot be built, or is not only ours to write.
+    """
+    # Who could write there could run code here.
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _require_ours(folder)
+    names = [folder / f"skdtune-{_key(flags)}.so" for flags in _FLAG_SETS]
+    found = next((path for path in names if path.exists()), None)
+    if found is not None:
+        _require_ours(found)
+        return found
     compiler = _find_compiler()
     if compiler is None:
         logger.info("no C compiler: torch computes everything, which is slower")
         return None
-    try:
-        return Kernels(_built(compiler))
-    except (OSError, subprocess.SubprocessError) as error:
-        logger.warning("the C part cannot be built, torch computes instead: %s", _reason(error))
-        return None
+    return _build(compiler, folder, names)
 
 
 def _find_compiler() -> str | None:
@@ -134,31 +157,39 @@ def _which(name: str | None) -> str | None:
     return shutil.which(name) if name else None
 
 
-def _built(compiler: str) -> Path:
-    """Return the library, built if it is missing; several processes may do so at once."""
-    folder = Path(os.environ.get(NATIVE_VARIABLE) or home().cache / "native")
-    target = folder / f"skdtune-{_key(compiler)}.so"
-    if target.exists():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
+def _build(compiler: str, folder: Path, names: list[Path]) -> Path:
+    """Build the library with the first set of flags that the compiler takes."""
+    problem = ""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        built = Path(scratch) / target.name
-        for flags in _FLAG_SETS:
+        for flags, target in zip(_FLAG_SETS, names, strict=True):
+            built = Path(scratch) / target.name
             command = [compiler, *_FLAGS, *flags, str(_SOURCE), "-o", str(built), "-lm"]
             done = subprocess.run(command, capture_output=True, timeout=_BUILD_S, check=False)
             if done.returncode == 0:
+                built.chmod(0o700)
                 os.replace(built, target)
                 return target
-    raise OSError(done.stderr.decode(errors="replace").strip() or f"{compiler} failed")
+            problem = done.stderr.decode(errors="replace").strip() or f"{compiler} failed"
+            logger.debug("%s: %s", " ".join(command), problem)
+    raise OSError(problem)
 
 
-def _key(compiler: str) -> str:
+def _require_ours(path: Path) -> None:
+    """Refuse a file or folder that somebody else could have written."""
+    if not hasattr(os, "geteuid"):
+        return
+    status = path.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(
+            f"{path} belongs to somebody else, or others may write to it; "
+            f"set {NATIVE_VARIABLE} to a folder of your own"
+        )
+
+
+def _key(flags: tuple[str, ...]) -> str:
     """Hash all that decides what is built: a home may be shared by different machines."""
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, timeout=_BUILD_S, check=True
-    ).stdout
     sources = [path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.is_file()]
-    parts = [*sources, version, _processor().encode(), *(flag.encode() for flag in _FLAGS)]
+    parts = [*sources, _processor().encode(), *(flag.encode() for flag in (*_FLAGS, *flags))]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -32,5 +32,5 @@ class MemoryNeed:
             raise DeviceError(
                 f"{num_workers} workers do not fit on {device}: one needs "
                 f"{self.needed / 2**30:.2f} GiB of the {self.free / 2**30:.2f} GiB that are free, "
-                f"so at most {self.num_fitting} fit; lower --workers-per-gpu"
+                f"so at most {self.num_fitting} fit; lower --workers-per-gpu or --workers"
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import resource
+import sys
 from typing import Any
 
 import psutil
@@ -20,8 +22,13 @@ from skdtune.spec import StudySpec
 from skdtune.training.device import resolve_device
 
 _STEPS = 3
+# What CUDA takes for itself in each process, beside all tensors; larger than it usually is.
+_CONTEXT = 600 * 2**20
 # What a larger value of costs more memory.
-_SIZES = ("data.batch_size", "data.image_size", "model.width", "method.drg.stages", "model.name")
+_SIZES = (
+    *("data.batch_size", "data.image_size", "model.width", "model.name", "model.precision"),
+    "method.drg.stages",
+)
 
 
 def probe_memory(
@@ -48,7 +55,10 @@ def probe_memory(
         trainer = build_trainer(config, store.get(config.data))
         trainer.run(_FewSteps())
         trainer.evaluate()
-    except (torch.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # cuDNN and cuBLAS have no class of their own for it.
+        if isinstance(error, RuntimeError) and not _says_full(error):
+            raise
         raise DeviceError(
             f"not even one worker of {study} fits on {resolved}: {free / 2**30:.2f} GiB are free"
         ) from None
@@ -70,8 +80,16 @@ def hungriest_config(spec: StudySpec) -> TrialConfig:
 
 
 def _size_of_choice(option: Any) -> float:
-    # The backbones are listed from the smallest to the largest.
-    return list(NUM_STAGES).index(option) if option in NUM_STAGES else float(option)
+    if isinstance(option, str):
+        # The backbones are listed from the smallest to the largest; stages are joined by `+`.
+        order = [*NUM_STAGES, "bfloat16", "auto", "float32"]
+        return order.index(option) if option in order else option.count("+")
+    return float(option or 0)
+
+
+def _says_full(error: RuntimeError) -> bool:
+    text = str(error)
+    return any(words in text for words in ("out of memory", "ALLOC_FAILED", "allocate memory"))
 
 
 class _FewSteps(NullReporter):
@@ -87,7 +105,8 @@ class _FewSteps(NullReporter):
 
 def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        # Asking makes the context of the driver, which every worker has one of.
+        return int(torch.cuda.mem_get_info(device)[0]) + _CONTEXT
     return int(psutil.virtual_memory().available)
 
 
@@ -95,6 +114,7 @@ def _taken_memory(device: torch.device, free_before: int) -> int:
     """Return what this process holds at its peak, the context of the driver included."""
     if device.type == "cuda":
         # The difference also holds what others took meanwhile: on the safe side.
-        held = torch.cuda.max_memory_reserved(device)
-        return max(int(held), free_before - int(torch.cuda.mem_get_info(device)[0]))
-    return int(psutil.Process().memory_info().rss)
+        held = int(torch.cuda.max_memory_reserved(device)) + _CONTEXT
+        return max(held, free_before - int(torch.cuda.mem_get_info(device)[0]))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)

@@ -68,7 +68,7 @@ class TrialReporter:
 
     def __post_init__(self) -> None:
         spec = self.stored.spec
-        self._rungs = judged_epochs(spec.pruner, spec.budget.epochs)
+        self._rungs = judged_epochs(spec.effective_pruner, spec.budget.epochs)
         self._num_stored = 0
         self._num_judged = 0
         self._capture: Callable[[], dict[str, Any]] = dict

@@ -117,7 +117,7 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
     spec = spec_from_json(text)
     if spec.digest != study.user_attrs.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
-    study.pruner = build_pruner(spec.pruner, spec.budget.epochs)
+    study.pruner = build_pruner(spec.effective_pruner, spec.budget.epochs)
     return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
 
 

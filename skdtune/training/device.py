@@ -50,10 +50,10 @@ def describe_device(device: torch.device) -> str:
 
 def describe_kernels(device: torch.device) -> str:
     """Name what computes on a device beside torch's own operations, for the record of a trial."""
-    native = device.type == "cpu" and load_kernels() is not None
     mode = compile_mode()
-    parts = (["native"] if native else []) + ([f"compiled ({mode})"] if mode else [])
-    return " and ".join(parts) or "torch"
+    if mode is not None:
+        return f"compiled ({mode})"
+    return "native" if device.type == "cpu" and load_kernels() is not None else "torch"
 
 
 def autocast_dtype(config: ModelConfig, device: torch.device) -> torch.dtype | None:

@@ -52,11 +52,7 @@ class Schedule:
         self._steps_per_epoch = steps_per_epoch
         self._num_steps = epochs * steps_per_epoch
         self._warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-        # A hair more than the product, because 0.29 * 100 is 28.999...; never before the first
-        # epoch has had the peak rate.
-        self._drop_epochs = tuple(
-            max(1, math.floor(share * epochs + 1e-9)) for share in config.milestones
-        )
+        self._drop_epochs = config.drop_epochs(epochs)
 
     def lr(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0 over the whole training."""

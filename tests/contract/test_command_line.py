@@ -51,7 +51,15 @@ COMMON = {"--storage", "--home", "-v", "--verbose", "-q", "--quiet", "-h", "--he
 COMMANDS = {
     "studies": {"--json"},
     "create-study": {"STUDY", "--name", "--trials", "--set", "--dry-run"},
-    "worker": {"STUDY", "--device", "--max-trials", "--drain", "--prepare", "--checkpoints"},
+    "worker": {
+        "STUDY",
+        "--device",
+        "--max-trials",
+        "--drain",
+        "--prepare",
+        "--probe",
+        "--checkpoints",
+    },
     "launch": {"STUDY", "--gpus", "--workers", "--workers-per-gpu", "--checkpoints"},
     "budget": {"STUDY", "NUM_TRIALS"},
     "pause": {"STUDY", "--reason"},
@@ -279,7 +287,7 @@ def test_a_dry_run_prints_the_study_as_yaml_its_space_its_rungs_and_its_cost(
     for path, param in spec.search.items():
         (row,) = [line for line in tables.splitlines() if f" {path} " in line]
         assert param.describe().split(" | ")[0] in row
-    for bracket, rungs in enumerate(spec.pruner.brackets(12)):
+    for bracket, rungs in enumerate(spec.effective_pruner.brackets(12)):
         shown = ", ".join(map(str, rungs)) or "never"
         assert re.search(rf"{bracket} +│ {shown}", tables)
     assert "24 trials of 12 epochs, at most 288 epochs" in tables

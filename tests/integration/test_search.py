@@ -134,7 +134,7 @@ def test_weak_trials_are_pruned_at_rungs(
         "pruner={name: asha, min_epochs: 2, reduction_factor: 2}",
         num_trials=7,
     )
-    (rungs,) = search.stored.spec.pruner.brackets(9)
+    (rungs,) = search.stored.spec.effective_pruner.brackets(9)
     assert rungs == (2, 4, 8)
     assert start_worker(search).wait() == 0
     trials = search.trials

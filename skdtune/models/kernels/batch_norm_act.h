@@ -166,9 +166,9 @@ int NAME(batch_norm_act_inference)(const T *x, const T *residual, T *y, long row
             for (int w = 0; w < WIDTH; w++) {                                                     \
                 long at = r * channels + c + w * LANES;                                           \
                 vfloat value = LOAD(x + at), gradient = LOAD(g + at);                             \
-                if (mode == 1) gradient = where(value * a[w] + b[w] > 0.0f, gradient);            \
+                if (mode == 1) gradient = passed(value * a[w] + b[w], gradient);            \
                 if (mode == 2) {                                                                  \
-                    gradient = where(LOAD(y + at) > 0.0f, gradient);                              \
+                    gradient = passed(LOAD(y + at), gradient);                              \
                     STORE(masked + at, gradient);                                                 \
                 }                                                                                 \
                 sum[w] += gradient;                                                               \
@@ -210,7 +210,7 @@ static inline __attribute__((always_inline)) void NAME(sum_gradients)(
             for (int w = 0; w < WIDTH; w++) {                                                     \
                 long at = r * channels + c + w * LANES;                                           \
                 vfloat value = LOAD(x + at), gradient = LOAD(g + at);                             \
-                if (mode == 1) gradient = where(value * a[w] + b[w] > 0.0f, gradient);            \
+                if (mode == 1) gradient = passed(value * a[w] + b[w], gradient);            \
                 STORE(out + at, p[w] * gradient + (q[w] * value + k[w]));                         \
             }                                                                                     \
         c += WIDTH * LANES;                                                                       \

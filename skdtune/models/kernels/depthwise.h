@@ -12,7 +12,8 @@ static inline void NAME(taps_inside)(long position, long stride, long size, long
     *last = at + 2 >= size ? size - 1 - at : 2;
 }
 
-void NAME(depthwise)(const T *x, const float *taps, T *y, long images, long height, long width,
+/* Always 0. */
+int NAME(depthwise)(const T *x, const float *taps, T *y, long images, long height, long width,
                      long channels, long stride) {
     long out_height = (height + stride - 1) / stride, out_width = (width + stride - 1) / stride;
     int parts = num_parts();
@@ -40,6 +41,7 @@ void NAME(depthwise)(const T *x, const float *taps, T *y, long images, long heig
                     }
                 }
             }
+    return 0;
 }
 
 /* Gradients of the input, and of the taps (double, 9 x channels). 0, or 1 if memory is full. */

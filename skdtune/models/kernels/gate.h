@@ -14,10 +14,11 @@ static inline vfloat NAME(enlarged)(const T *small, long columns, long channels,
     return above * (1 - di) + below * di;
 }
 
-void NAME(gate)(const T *x, const T *small, T *y, long images, long height, long width, long rows,
-                long columns, long channels, const int64_t *low_i, const int64_t *high_i,
-                const float *part_i, const int64_t *low_j, const int64_t *high_j,
-                const float *part_j) {
+/* Always 0. */
+int NAME(gate)(const T *x, const T *small, T *y, long images, long height, long width, long rows,
+               long columns, long channels, const int64_t *low_i, const int64_t *high_i,
+               const float *part_i, const int64_t *low_j, const int64_t *high_j,
+               const float *part_j) {
     int parts = num_parts();
 #pragma omp parallel for num_threads(parts) if (parts > 1)
     for (int part = 0; part < parts; part++)
@@ -31,6 +32,7 @@ void NAME(gate)(const T *x, const T *small, T *y, long images, long height, long
                             low_i[i], high_i[i], part_i[i], low_j[j], high_j[j], part_j[j]));
                         STORE(y + at, LOAD(x + at) * gate);
                     }
+    return 0;
 }
 
 /* Gradients of x and of small. 0, or 1 if memory is full. */

@@ -1,14 +1,14 @@
 /* What torch does slowly on a CPU, in one pass over the memory each.
  *
  * Small networks spend half of a training step on element by element operations that read and
- * write whole feature maps: batch normalisation with ReLU and the sum with a shortcut, the depth-wise
- * convolutions and the gate of the auxiliary classifiers.
+ * write whole feature maps: batch normalisation with ReLU and the sum with a shortcut, the
+ * depth-wise convolutions and the gate of the auxiliary classifiers.
  *
  * Maps are dense rows of channels (channels last), bfloat16 or float32; arithmetic is float32, sums
- * over a map go into doubles. Results depend on nothing but the values and the number of threads.
+ * over a map go into doubles. One build gives equal results for equal values and numbers of threads.
  *
  * Plain C11 with the vector extensions of GCC and Clang, so that it builds in seconds on any
- * processor. `kernels.py` builds and loads it.
+ * processor. `native.py` builds and loads it.
  */
 #include <math.h>
 #include <stdint.h>

@@ -37,6 +37,11 @@ static inline vfloat where(vint keep, vfloat value) { return (vfloat)((vint)valu
 /* ReLU that lets a NaN through, as torch's does. */
 static inline vfloat relu_of(vfloat value) { return where(~(value < 0.0f), value); }
 
+/* The gradient before ReLU of what came out of it; behind a NaN it stays, as torch's does. */
+static inline vfloat passed(vfloat output, vfloat gradient) {
+    return where(~(output <= 0.0f), gradient);
+}
+
 static inline vfloat chosen(vint first, vfloat one, vfloat other) {
     return (vfloat)((first & (vint)one) | (~first & (vint)other));
 }

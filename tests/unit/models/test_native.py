@@ -67,7 +67,7 @@ def test_without_a_compiler_torch_computes(
     assert kernels_for(torch.rand(2, 16, 2, 2)) is None
 
 
-@pytest.mark.parametrize("script", ["echo broken >&2; exit 1", "touch nothing"])
+@pytest.mark.parametrize("script", ["echo broken >&2; exit 1", "exit 0"])
 def test_a_broken_compiler_is_said_and_torch_computes(
     built_in: Path,
     tmp_path: Path,

@@ -35,7 +35,7 @@ def test_the_refusal_says_what_would_fit() -> None:
         MemoryNeed(3 * GIB, 10 * GIB).require(8, "gpu 1")
     assert str(caught.value) == (
         "8 workers do not fit on gpu 1: one needs 3.00 GiB of the 10.00 GiB that are free, "
-        "so at most 3 fit; lower --workers-per-gpu"
+        "so at most 3 fit; lower --workers-per-gpu or --workers"
     )
 
 
@@ -53,6 +53,16 @@ def test_the_refusal_says_what_would_fit() -> None:
             ["search.model.name={type: choice, choices: [resnet20, resnet8]}"],
             ("model", "name"),
             "resnet20",
+        ),
+        (
+            ["search.model.precision={type: choice, choices: [float32, bfloat16]}"],
+            ("model", "precision"),
+            "float32",
+        ),
+        (
+            ['search.method.drg.stages={type: choice, choices: ["1+2", "1"]}'],
+            ("method", "drg", "stages"),
+            (1, 2),
         ),
     ],
 )
@@ -82,9 +92,12 @@ def test_a_probe_trains_takes_no_trial_and_answers_in_json(
     assert states == {"WAITING"}
 
 
-def test_not_even_one_fits(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")])
+def test_not_even_one_fits(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def full(*_: Any) -> None:
-        raise MemoryError
+        raise error
 
     create_study(load_spec("digits-dsr"), storage=sqlite_url)
     monkeypatch.setattr("skdtune.search.memory_probe.build_trainer", full)
