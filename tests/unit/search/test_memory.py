@@ -55,12 +55,12 @@ def test_the_refusal_says_what_would_fit() -> None:
             "resnet20",
         ),
         (
-            ["search.model.precision={type: choice, choices: [float32, bfloat16]}"],
+            ["search.model.precision={type: choice, choices: [float32, bfloat16, auto]}"],
             ("model", "precision"),
             "float32",
         ),
         (
-            ['search.method.drg.stages={type: choice, choices: ["1+2", "1"]}'],
+            ['search.method.drg.stages={type: choice, choices: ["2", "1+2", "1"]}'],
             ("method", "drg", "stages"),
             (1, 2),
         ),
