@@ -59,11 +59,6 @@ def test_the_refusal_says_what_would_fit() -> None:
             ("model", "precision"),
             "float32",
         ),
-        (
-            ['search.method.drg.stages={type: choice, choices: ["2", "1+2", "1"]}'],
-            ("method", "drg", "stages"),
-            (1, 2),
-        ),
     ],
 )
 def test_the_hungriest_configuration_is_measured(
