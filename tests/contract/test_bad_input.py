@@ -295,7 +295,7 @@ def test_a_wrong_study_file(
         ("method.drg.stages=[2, 1]", ("in ascending order", "received [2, 1]")),
         ("model.name=resnet9", ("model.name: received 'resnet9'", "'resnet20'")),
         ("method.drg=null", ("method.drg is switched off", "search.method.drg.weight=null")),
-        ("pruner.min_epochs=2", ("pruner.min_epochs: unknown key", "warmup_epochs")),
+        ("pruner.warmup_epochs=2", ("pruner.warmup_epochs: unknown key", "min_epochs")),
         ("name=my study", ("name: received 'my study'",)),
     ],
 )

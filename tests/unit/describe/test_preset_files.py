@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from skdtune.dotted import leaves
 from skdtune.errors import SpecError
 from skdtune.presets import find, list_presets, load_spec, presets_dir, resolve
-from skdtune.rungs import AshaConfig
+from skdtune.rungs import MedianConfig
 from skdtune.spec import StudySpec
 
 
@@ -140,18 +140,14 @@ def test_a_name_that_no_file_can_have_is_no_file(files: Folder, name: str) -> No
 
 
 def test_another_pruner_drops_the_settings_of_the_old_one(files: Folder) -> None:
-    study = {"extends": "digits-dsr", "pruner": {"name": "asha", "min_epochs": 2}}
-    assert files.load(study).pruner == AshaConfig(name="asha", min_epochs=2)
+    study = {"extends": "digits-dsr", "pruner": {"name": "median", "warmup_epochs": 2}}
+    assert files.load(study).pruner == MedianConfig(warmup_epochs=2)
 
 
 def test_the_same_pruner_keeps_the_other_settings(files: Folder) -> None:
-    spec = files.load({"extends": "digits-dsr", "pruner": {"warmup_epochs": 3}})
-    assert spec.pruner.model_dump() == {
-        "name": "median",
-        "num_startup_trials": 5,
-        "warmup_epochs": 3,
-        "interval_epochs": 1,
-    }
+    spec = files.load({"extends": "digits-dsr", "pruner": {"min_epochs": 3}})
+    preset = load_spec("digits-dsr").pruner.model_dump()
+    assert spec.pruner.model_dump() == {**preset, "min_epochs": 3}
 
 
 def test_another_network_keeps_the_rest_of_the_model(files: Folder) -> None:
@@ -222,9 +218,9 @@ def test_the_later_of_two_values_wins() -> None:
 
 @pytest.mark.parametrize("swap", [False, True])
 def test_a_kind_and_its_settings_may_come_in_any_order(swap: bool) -> None:
-    overrides = ["pruner.name=asha", "pruner.min_epochs=2"]
+    overrides = ["pruner.name=median", "pruner.warmup_epochs=2"]
     spec = load_spec("digits-dsr", overrides=overrides[::-1] if swap else overrides)
-    assert spec.pruner == AshaConfig(name="asha", min_epochs=2)
+    assert spec.pruner == MedianConfig(warmup_epochs=2)
 
 
 def test_name_and_number_of_trials_can_be_given() -> None:

@@ -123,7 +123,7 @@ def test_specs_have_one_hash_if_and_only_if_they_are_equal(
         ("optimizer.lr", 0.2),
         ("search.optimizer.lr.high", 0.4),
         ("search.optimizer.lr.reason", "another"),
-        ("pruner.num_startup_trials", 6),
+        ("pruner.reduction_factor", 6),
         ("enqueue", [{"optimizer.lr": 0.2}]),
     ],
 )
@@ -355,3 +355,66 @@ def test_a_trial_changes_its_parameters_and_nothing_else() -> None:
     config = flatten(spec.trial_config({"optimizer.lr": 0.25}, 5).model_dump(mode="json"))
     base = flatten(spec.base_config().model_dump(mode="json"))
     assert {path for path in config if config[path] != base[path]} == {"optimizer.lr", "seed"}
+
+
+@given(
+    pruner=st.sampled_from(["median", "asha", "hyperband"]),
+    epochs=st.integers(3, 400),
+    share=st.floats(0.01, 0.99),
+)
+def test_the_first_judgement_comes_right_after_the_first_drop_of_the_rate(
+    pruner: str, epochs: int, share: float
+) -> None:
+    changed = {"optimizer.milestones": [share, 0.995], "pruner": {"name": pruner}}
+    spec = with_changes({"budget.epochs": epochs, **changed})
+    drop = min(spec.optimizer.drop_epochs(epochs))
+    first = min(rungs[0] for rungs in spec.effective_pruner.brackets(epochs) if rungs)
+    assert first == max(1, min(drop + 1, epochs - 1))
+
+
+@pytest.mark.parametrize("pruner", ["median", "asha", "hyperband"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"optimizer.schedule": "cosine"},
+        {"optimizer.milestones": []},
+        {"search": {"optimizer.schedule": {"type": "choice", "choices": ["multistep", "cosine"]}}},
+    ],
+    ids=["cosine", "no milestones", "searched"],
+)
+def test_without_a_known_drop_a_pruner_keeps_its_own_first_judgement(
+    pruner: str, changed: dict[str, Any]
+) -> None:
+    spec = with_changes({**changed, "pruner": {"name": pruner}})
+    assert spec.effective_pruner == spec.pruner
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        {"name": "median", "warmup_epochs": 7},
+        {"name": "asha", "min_epochs": 7},
+        {"name": "hyperband", "min_epochs": 7},
+        {"name": "none"},
+    ],
+)
+def test_a_first_judgement_that_was_set_is_kept(pruner: dict[str, Any]) -> None:
+    spec = with_changes({"pruner": pruner})
+    assert spec.effective_pruner == spec.pruner
+
+
+def test_the_presets_judge_after_the_first_drop() -> None:
+    for name in PRESETS:
+        overrides = ["data.root=/"] if name.startswith("imagefolder") else []
+        spec = load_spec(name, overrides=overrides)
+        epochs = spec.budget.epochs
+        first = min(rungs[0] for rungs in spec.effective_pruner.brackets(epochs) if rungs)
+        assert first == min(spec.optimizer.drop_epochs(epochs)) + 1
+
+
+def with_changes(changed: dict[str, Any]) -> StudySpec:
+    """Read a preset with some of its fields replaced, by dotted path."""
+    raw = load("digits-dsr").model_dump(mode="json")
+    for path, value in changed.items():
+        raw = put(raw, path, value)
+    return parse(StudySpec, raw, "test")
