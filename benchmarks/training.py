@@ -11,6 +11,7 @@ one window of some steps, ratios are taken within a round, and medians over the 
   random resized crop and flip in a DataLoader of 4 workers, float32, channels first, SGD, loss and
   accuracy read from the device in every step; DRG + DSR.
 - ``solo``: skdtune's trainer through ``Trainer.run``, one process with all cores, for each method.
+- ``torch alone``: ``solo`` without our own kernels (``SKDTUNE_NATIVE=0``); on the CPU only.
 - ``packed``: one single-threaded process per core, DRG + DSR; on a GPU so many processes on it.
 - ``compiled MODE``: ``solo`` under ``torch.compile``; ``reduce-overhead`` replays CUDA graphs. How
   long the first window took tells what compiling costs.
@@ -78,6 +79,7 @@ def contenders(device: str, workers: list[int], modes: list[str]) -> list[Conten
     return [
         Contender("plain", "drg+dsr", 1, cores),
         *(Contender("solo", method, 1, cores) for method in METHODS),
+        *([Contender("torch alone", "drg+dsr", 1, cores)] if device == "cpu" else []),
         *(Contender("compiled", "drg+dsr", 1, cores, mode) for mode in modes),
         Contender("bare", "drg+dsr", 1, cores),
         Contender("ceiling", "drg+dsr", 1, cores),
@@ -95,8 +97,7 @@ def serve(connection: Connection, contender: Contender, model: str, device: str)
 
     torch.set_num_threads(contender.threads)
     os.environ["SKDTUNE_COMPILE"] = contender.compile_mode
-    if contender.compile_mode and device == "cpu":
-        # Operations of our own are opaque to the compiler.
+    if contender.kind == "torch alone":
         os.environ["SKDTUNE_NATIVE"] = "0"
     steps = STEPS[model] if device == "cpu" else GPU_STEPS
     window = WINDOWS[contender.kind](contender, model, device, steps)
@@ -374,6 +375,7 @@ WINDOWS = {
     "plain": plain_window,
     "solo": trainer_window,
     "compiled": trainer_window,
+    "torch alone": trainer_window,
     "packed": trainer_window,
     "bare": bare_window,
     "ceiling": ceiling_window,
@@ -457,7 +459,7 @@ def compare(rates: dict[str, list[float]]) -> dict[str, Any]:
         return [round(value, 3) for value in (statistics.median(pairs), min(pairs), max(pairs))]
 
     best, packed = "solo drg+dsr", [label for label in rates if label.startswith("packed")]
-    compiled = [label for label in rates if label.startswith("compiled")]
+    compiled = [label for label in rates if label.startswith(("compiled", "torch alone"))]
     return {
         "images_per_second": {
             label: [round(v, 1) for v in (statistics.median(r), min(r), max(r))]

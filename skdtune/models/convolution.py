@@ -1,10 +1,9 @@
 """Convolutions, as matrix products where that is faster.
 
 On processors with AMX, oneDNN's convolutions of many channels on maps of a few positions are far
-slower than matrix products of the same size (512 channels on 4x4, batch 128, bfloat16, one thread:
-122 ms forward and backward, against 50 here). These are the last stage of a ResNet-18 on small
-images, a third of its training step. 1x1 convolutions of many channels gain a third as products.
-Everywhere else these are ``nn.Conv2d``.
+slower than matrix products of the same size: the last stage of a ResNet-18 on small images. 1x1
+convolutions of many channels gain, too. Everywhere else these are ``nn.Conv2d``. The ceiling of
+``benchmarks/training.py`` times both forms of each layer and takes the faster.
 
 Tensor shapes: B batch, C channels, K channels of the output, H height, W width, h and w those of
 the output.
