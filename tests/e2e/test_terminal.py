@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -137,7 +136,7 @@ def assert_is_sane(terminal: Terminal) -> None:
 
 
 def test_live_table_follows_the_study_to_its_end(
-    tiny: Callable[..., None], open_terminal: Open, run_cli: Callable[..., Any]
+    tiny: Callable[..., None], open_terminal: Open, run_cli: RunCli
 ) -> None:
     tiny()
 
@@ -154,9 +153,8 @@ def test_live_table_follows_the_study_to_its_end(
     assert (complete + pruned, min(complete, pruned) > 0) == (4, True)
     assert end[-1] == f"tiny: {complete} complete, {pruned} pruned, 0 failed"
     # The table drawn last stays on the screen.
-    finished = (
-        rf"4/4 trials: {complete} complete, {pruned} pruned; best 0\.\d{4} \(trial \d\); finished"
-    )
+    counts = f"4/4 trials: {complete} complete, {pruned} pruned; "
+    finished = counts + r"best 0\.\d{4} \(trial \d\); finished"
     assert any(re.search(finished, line) for line in end[-6:])
 
 
