@@ -18,7 +18,8 @@ one window of some steps, ratios are taken within a round, and medians over the 
 - ``bare``: the operations of ``solo`` in a loop without a trainer.
 - ``ceiling``: nothing but the network's dense convolutions, forward and backward, in the type and
   layout that the trainer uses, each as oneDNN's (or cuDNN's) or as the layer's own matrix product,
-  whichever is faster here; what is left is the price of everything else.
+  whichever is faster here; what is left is the price of everything else. ``library`` takes oneDNN's
+  for all, as a trainer without products would have to.
 
 All but ``plain`` get their memory as the workers of ``skdtune launch`` do. Images are random:
 nothing here depends on what they show.
@@ -83,8 +84,10 @@ def contenders(device: str, workers: list[int], modes: list[str]) -> list[Conten
         *(Contender("compiled", "drg+dsr", 1, cores, mode) for mode in modes),
         Contender("bare", "drg+dsr", 1, cores),
         Contender("ceiling", "drg+dsr", 1, cores),
+        Contender("library", "drg+dsr", 1, cores),
         *(Contender("packed", "drg+dsr", n, max(1, cores // n)) for n in packs if n > 1),
         *(Contender("ceiling", "drg+dsr", n, max(1, cores // n)) for n in packs if n > 1),
+        *(Contender("library", "drg+dsr", n, max(1, cores // n)) for n in packs if n > 1),
     ]
 
 
@@ -292,7 +295,8 @@ def ceiling_window(
 
     trainer = build_trainer(model, contender.method, device, 1)
     dtype = trainer.dtype or torch.float32
-    calls = [convolution(*shape, dtype, device) for shape in dense_convolutions(trainer)]
+    forms = "library" if contender.kind == "library" else "faster"
+    calls = [convolution(*shape, dtype, device, forms) for shape in dense_convolutions(trainer)]
 
     def window() -> None:
         for _ in range(steps):
@@ -324,7 +328,9 @@ class SilentReporter:
         return False
 
 
-def convolution(module: Any, shape: Any, dtype: Any, device: str) -> Callable[[], None]:
+def convolution(
+    module: Any, shape: Any, dtype: Any, device: str, forms: str
+) -> Callable[[], None]:
     import torch
 
     from skdtune.training.device import autocast
@@ -352,7 +358,7 @@ def convolution(module: Any, shape: Any, dtype: Any, device: str) -> Callable[[]
             output = module(leaf)
         torch.autograd.grad(output, [leaf, module.weight], gradient)
 
-    if type(module) is torch.nn.Conv2d:
+    if forms == "library" or type(module) is torch.nn.Conv2d:
         return library
     return min(library, layer, key=seconds_of)
 
@@ -379,6 +385,7 @@ WINDOWS = {
     "packed": trainer_window,
     "bare": bare_window,
     "ceiling": ceiling_window,
+    "library": ceiling_window,
 }
 
 
@@ -473,6 +480,10 @@ def compare(rates: dict[str, list[float]]) -> dict[str, Any]:
             label: ratio(label, label.replace("packed", "ceiling").replace("solo", "ceiling"))
             for label in [best, *packed]
         },
+        "share_of_library": {
+            label: ratio(label, label.replace("packed", "library").replace("solo", "library"))
+            for label in [best, *packed]
+        },
         "cost_over_ce": {
             method: ratio("solo ce", f"solo {method}") for method in METHODS if method != "ce"
         },
@@ -562,6 +573,7 @@ def print_table(found: dict[str, Any]) -> None:
         "ratio_to_plain",
         "ratio_to_one_process",
         "share_of_ceiling",
+        "share_of_library",
         "cost_over_ce",
         "overhead_over_bare",
     ):
