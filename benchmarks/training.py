@@ -18,8 +18,8 @@ one window of some steps, ratios are taken within a round, and medians over the 
 - ``bare``: the operations of ``solo`` in a loop without a trainer.
 - ``ceiling``: nothing but the network's dense convolutions, forward and backward, in the type and
   layout that the trainer uses, each as oneDNN's (or cuDNN's) or as the layer's own matrix product,
-  whichever is faster here; what is left is the price of everything else. ``library`` takes oneDNN's
-  for all, as a trainer without products would have to.
+  whichever is faster here; what is left is the price of everything else. ``library`` takes
+  oneDNN's for all, as a trainer without products would have to.
 
 All but ``plain`` get their memory as the workers of ``skdtune launch`` do. Images are random:
 nothing here depends on what they show.
