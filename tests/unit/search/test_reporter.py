@@ -104,7 +104,9 @@ class Desk:
 @pytest.fixture
 def desk(sqlite_url: str, make_spec: Callable[..., StudySpec], tmp_path: Path) -> Iterator[Desk]:
     spec = make_spec(
-        "budget.epochs=9", "pruner={name: asha, min_epochs: 2}", "objective.window_epochs=3"
+        "budget.epochs=9",
+        "pruner={name: asha, min_epochs: 2, reduction_factor: 3}",
+        "objective.window_epochs=3",
     )
     create_study(spec, storage=sqlite_url)
     opened = load_study(spec.name, storage=sqlite_url)
