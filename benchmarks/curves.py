@@ -88,17 +88,9 @@ def work(images: str, table: Path, number: int, part: int, parts: int) -> None:
     """Train the configurations of one worker, each on all schedules."""
     import torch
 
-    from skdtune.data.batches import DeviceImages
-    from skdtune.data.registry import load_search_data, load_test_images
-    from skdtune.home import home
-
     torch.set_num_threads(1)
-    spec, at = recorded_spec(images), home()
-    data = load_search_data(spec.data, data_dir=at.data, cache_dir=at.cache)
-    test = load_test_images(spec.data, data_dir=at.data, cache_dir=at.cache)
-    train, val, held_out = (
-        DeviceImages(part, data.mean_C, data.std_C, "cpu") for part in (data.train, data.val, test)
-    )
+    spec = recorded_spec(images)
+    train, val, held_out = load_images(spec)
     params = random_params(spec, number)
     for config in range(part, number, parts):
         for epochs in EPOCHS:
@@ -109,6 +101,21 @@ def work(images: str, table: Path, number: int, part: int, parts: int) -> None:
             row = train_once(trial, train, val, held_out)
             append(table, columns(spec), {"config": config, **params[config], **row})
             print(f"{config} {epochs} {row['test_accuracy']} {row['seconds']} s", flush=True)
+
+
+def load_images(spec: StudySpec) -> tuple[Any, Any, Any]:
+    """Return the images to train and to validate on, and those of the test, which only score."""
+    from skdtune.data.batches import DeviceImages
+    from skdtune.data.registry import load_search_data, load_test_images
+    from skdtune.home import home
+
+    at = home()
+    data = load_search_data(spec.data, data_dir=at.data, cache_dir=at.cache)
+    test = load_test_images(spec.data, data_dir=at.data, cache_dir=at.cache)
+    train, val, held_out = (
+        DeviceImages(part, data.mean_C, data.std_C, "cpu") for part in (data.train, data.val, test)
+    )
+    return train, val, held_out
 
 
 def train_once(config: TrialConfig, train: Any, val: Any, held_out: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from curves import recorded_spec, train_once
+from curves import load_images, recorded_spec, train_once
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -31,17 +31,10 @@ def train(images: str, model: str, seed: int, precision: str, epochs: int) -> di
 
     from skdtune import dotted
     from skdtune.config import TrialConfig
-    from skdtune.data.batches import DeviceImages
-    from skdtune.data.registry import load_search_data, load_test_images
-    from skdtune.home import home
 
     torch.set_num_threads(1)
-    spec, at = recorded_spec(images), home()
-    data = load_search_data(spec.data, data_dir=at.data, cache_dir=at.cache)
-    test = load_test_images(spec.data, data_dir=at.data, cache_dir=at.cache)
-    train, val, held_out = (
-        DeviceImages(part, data.mean_C, data.std_C, "cpu") for part in (data.train, data.val, test)
-    )
+    spec = recorded_spec(images)
+    train, val, held_out = load_images(spec)
     raw: Any = spec.trial_config({}, seed).model_dump(mode="json")
     settings = {
         "model.name": model,
