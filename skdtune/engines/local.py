@@ -29,7 +29,7 @@ THREADS_VARIABLE = "OMP_NUM_THREADS"
 MALLOC_VARIABLE = "GLIBC_TUNABLES"
 
 # A step allocates and frees the same large maps again and again. Huge pages, and memory that is
-# kept instead of given back, spare it thousands of page faults: 3 to 10% of its time (measured).
+# kept instead of given back, spare it thousands of page faults.
 _MALLOC = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432:"
     "glibc.malloc.trim_threshold=1073741824"

@@ -110,12 +110,8 @@ int NAME(batch_norm_act)(const T *x, const T *residual, T *y, long rows, long ch
                        sums + (2 * part + 1) * channels);
     double count = (double)rows * fold;
     for (long c = 0; c < real; c++) {
-        double sum = 0, square = 0;
-        for (int part = 0; part < parts; part++)
-            for (long k = c; k < channels; k += real) {
-                sum += sums[2 * part * channels + k];
-                square += sums[(2 * part + 1) * channels + k];
-            }
+        double sum, square;
+        total_of(sums, parts, channels, real, c, &sum, &square);
         double distance = sum / count, spread = square / count - distance * distance;
         double average = shift[c] + distance, variance = spread < 0 ? 0 : spread;
         double over = 1 / sqrt(variance + eps);
@@ -136,9 +132,10 @@ int NAME(batch_norm_act)(const T *x, const T *residual, T *y, long rows, long ch
 }
 
 /* The same with given moments, as in evaluation. */
-int NAME(batch_norm_act_inference)(const T *x, const T *residual, T *y, long rows, long channels, long fold,
-                    const float *weight, const float *bias, const float *running_mean,
-                    const float *running_variance, double eps, int relu) {
+int NAME(batch_norm_act_inference)(const T *x, const T *residual, T *y, long rows, long channels,
+                                   long fold, const float *weight, const float *bias,
+                                   const float *running_mean, const float *running_variance,
+                                   double eps, int relu) {
     long real = channels / fold;
     float *scale = malloc(sizeof(float) * 2 * channels);
     if (!scale) return 1;
@@ -262,12 +259,8 @@ int NAME(batch_norm_act_backward)(const T *x, const T *y, const T *g, T *out, T 
     }
     double count = (double)rows * fold;
     for (long c = 0; c < real; c++) {
-        double sum = 0, product = 0;
-        for (int part = 0; part < parts; part++)
-            for (long k = c; k < channels; k += real) {
-                sum += sums[2 * part * channels + k];
-                product += sums[(2 * part + 1) * channels + k];
-            }
+        double sum, product;
+        total_of(sums, parts, channels, real, c, &sum, &product);
         g_weight[c] = (float)(product * inverse[c]);
         g_bias[c] = (float)sum;
         double on_x = -(double)scale[c] * inverse[c] * inverse[c] * product / count;

@@ -31,6 +31,18 @@ static int num_parts(void) {
 /* The first of `count` rows or images that a part of the threads works on. */
 static long first_of(long count, int part, int parts) { return count * part / parts; }
 
+/* Add up, for one channel, the two sums that every part left: its own, and those of the positions
+ * that a wider row holds beside it. */
+static void total_of(const double *sums, int parts, long channels, long real, long c,
+                     double *first, double *second) {
+    *first = *second = 0;
+    for (int part = 0; part < parts; part++)
+        for (long k = c; k < channels; k += real) {
+            *first += sums[2 * part * channels + k];
+            *second += sums[(2 * part + 1) * channels + k];
+        }
+}
+
 /* Bring an image into the cache in its order in memory: the loops go through it by channels. */
 static inline void fetch_image(const void *image, size_t bytes) {
     for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)image + at);
