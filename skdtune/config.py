@@ -161,20 +161,53 @@ class OptimizerConfig(Frozen):
 
 
 class BudgetConfig(Frozen):
-    """How long one trial may train."""
+    """How long one trial may train: epochs, or what they are derived from."""
 
     epochs: int = Field(default=200, ge=1, le=100_000)
     """Planned epochs; the schedule is scaled to them."""
 
+    images: int | None = Field(default=None, ge=1)
+    """Images to train on, all views and companions counted; `create-study` derives the epochs."""
 
-class CrossEntropyConfig(Frozen):
+    seconds: float | None = Field(default=None, gt=0)
+    """Device seconds to train for; `create-study` measures an epoch and derives the epochs."""
+
+    planned: bool = False
+    """The epochs were derived from images or seconds."""
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> BudgetConfig:
+        if self.images is not None and self.seconds is not None:
+            raise ValueError("budget: give epochs, or images, or seconds; received two of them")
+        if self.planned and self.images is None and self.seconds is None:
+            raise ValueError("budget.planned: nothing is given to derive the epochs from")
+        return self
+
+
+#: How the images of a step are chosen; see ``skdtune.data.plans``. Every plan knows the index of
+#: every image, ``indexed`` also promises that no image comes twice in an epoch.
+BatchPlanName = Literal[
+    "plain", "indexed", "class_pairs", "groups", "two_views", "two_views_joint"
+]
+
+
+class TermConfig(Frozen):
+    """Base of the settings of all terms."""
+
+    @property
+    def batch_plan(self) -> BatchPlanName:
+        """The batch plan that the term needs; ``plain`` goes along with every other."""
+        return "plain"
+
+
+class CrossEntropyConfig(TermConfig):
     """The label term of the baseline: plain cross-entropy."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
     """Name of the label term."""
 
 
-class LabelSmoothingConfig(Frozen):
+class LabelSmoothingConfig(TermConfig):
     """The label term with smoothed labels."""
 
     name: Literal["label_smoothing"] = "label_smoothing"
@@ -184,7 +217,22 @@ class LabelSmoothingConfig(Frozen):
     """Probability moved from the label to the C-1 other classes together."""
 
 
-class DrgConfig(Frozen):
+class PsKdConfig(TermConfig):
+    """Progressive self-knowledge distillation: the label is mixed with remembered predictions."""
+
+    name: Literal["ps_kd"] = "ps_kd"
+    """Name of the label term."""
+
+    weight: float = Field(default=0.8, ge=0, le=1)
+    """Share of the remembered prediction in the last planned epoch's target (published: 0.8)."""
+
+    @property
+    def batch_plan(self) -> BatchPlanName:
+        """Every image once in an epoch: what is remembered of it is one prediction."""
+        return "indexed" if self.weight else "plain"
+
+
+class DrgConfig(TermConfig):
     """Distillation with reverse guidance: shallow auxiliary classifiers teach the final one."""
 
     weight: float = Field(default=0.2, ge=0)
@@ -206,7 +254,7 @@ class DrgConfig(Frozen):
     """Up-sampling of the attention gate; ``published`` is true on stage 2 and false elsewhere."""
 
 
-class DsrConfig(Frozen):
+class DsrConfig(TermConfig):
     """Distillation with shape-wise regularization: ranked outputs follow the batch before."""
 
     weight: float = Field(default=1.0, ge=0)
@@ -219,7 +267,183 @@ class DsrConfig(Frozen):
     """Target of row i: row i of the batch before (published), or its mean profile."""
 
 
-LabelTerm = Annotated[CrossEntropyConfig | LabelSmoothingConfig, Field(discriminator="name")]
+class ByotConfig(TermConfig):
+    """Be your own teacher: the final classifier teaches auxiliary classifiers."""
+
+    weight: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the distillation; every cross-entropy gets the rest (published: 0.1)."""
+
+    temperature: float = Field(default=3.0, gt=0)
+    """Softmax temperature (published: 3)."""
+
+    stages: Stages | None = None
+    """Stages that carry an auxiliary classifier, counted from 1; default all but the last."""
+
+    aux_ce_weight: float = Field(default=1.0, ge=0)
+    """Weight of the summed cross-entropies of the auxiliary classifiers (published: 1)."""
+
+    match_features: bool = True
+    """Pull the features of the auxiliary classifiers to the final ones too."""
+
+    feature_weight: float = Field(default=1e-6, ge=0)
+    """Weight of that, a sum over batch and channels and so small (published: 1e-6)."""
+
+
+class CsKdConfig(TermConfig):
+    """Class-wise self-knowledge distillation: another image of the class is the teacher."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the distillation term (published: 1, and 3 for fine-grained data)."""
+
+    temperature: float = Field(default=4.0, gt=0)
+    """Softmax temperature (published: 4)."""
+
+    @property
+    def batch_plan(self) -> BatchPlanName:
+        """Every image with another one of its class."""
+        return "class_pairs" if self.weight else "plain"
+
+
+class DlbConfig(TermConfig):
+    """Distillation from the last mini-batch, whose second views are classified again."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the distillation term; 0 switches the whole method off (none is published)."""
+
+    temperature: float = Field(default=3.0, gt=0)
+    """Softmax temperature (3 in the name that the published script gives its results)."""
+
+    @property
+    def batch_plan(self) -> BatchPlanName:
+        """Every image in two views, of which one is kept for the next step."""
+        return "two_views" if self.weight else "plain"
+
+
+class TfKdSelfConfig(TermConfig):
+    """Teacher-free distillation (self): a trained baseline of the same network teaches."""
+
+    teacher: str
+    """File of the trained baseline, ``model.safetensors`` of `skdtune export`, on the worker."""
+
+    teacher_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Its checksum; `create-study` fills it in where the file is at hand."""
+
+    weight: float = Field(default=0.95, ge=0, lt=1)
+    """Share of the distillation; the label term gets the rest (published: 0.95)."""
+
+    temperature: float = Field(default=6.0, gt=0)
+    """Softmax temperature (published: 6)."""
+
+    multiplier: float | None = Field(default=None, gt=0)
+    """Factor of the elementwise mean; default half the classes (published: 50 of 100)."""
+
+
+class TfKdRegConfig(TermConfig):
+    """Teacher-free distillation (regularization): a nearly uniform target, made by hand."""
+
+    weight: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the distillation; the label term gets the rest (published: 0.1)."""
+
+    correct_prob: float = Field(default=0.99, gt=0, lt=1)
+    """Probability of the label before the target is softened (published: 0.99)."""
+
+    temperature: float = Field(default=20.0, gt=0)
+    """Temperature that softens those probabilities (published: 20; next to no influence)."""
+
+    multiplier: float | None = Field(default=None, gt=0)
+    """Factor of the elementwise mean; default the number of classes (published: 100 of 100)."""
+
+
+class BakeConfig(TermConfig):
+    """Batch knowledge ensembling: similar images of the batch teach each other."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the distillation term (published: 1)."""
+
+    temperature: float = Field(default=4.0, gt=0)
+    """Softmax temperature (published: 4)."""
+
+    omega: float = Field(default=0.5, ge=0, lt=1)
+    """How much of a target comes from other images (published: 0.5)."""
+
+    num_companions: int = Field(default=3, ge=1, le=31)
+    """Images of the same class beside each image; one more of them must divide the batch."""
+
+    @property
+    def batch_plan(self) -> BatchPlanName:
+        """Every image with companions of its class."""
+        return "groups" if self.weight else "plain"
+
+
+class DdgsdConfig(TermConfig):
+    """Data-distortion guided self-distillation: two views of an image teach each other."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the distillation terms; 0 switches the whole method off (reference: 1)."""
+
+    temperature: float = Field(default=4.0, gt=0)
+    """Softmax temperature (reference: 4)."""
+
+    match_features: bool = True
+    """Pull the mean features of the two views together too."""
+
+    feature_weight: float = Field(default=5e-4, ge=0)
+    """Weight of that (published: 5e-4)."""
+
+    discrepancy: Literal["scalar", "linear"] = "scalar"
+    """``scalar`` compares the means over everything, as the reference does; ``linear`` those of
+    each channel."""
+
+    @property
+    def batch_plan(self) -> BatchPlanName:
+        """Every image in two views, in one forward."""
+        return "two_views_joint" if self.weight else "plain"
+
+
+class FrskdConfig(TermConfig):
+    """Feature refinement: a pyramid network on all stages teaches final classifier and stages."""
+
+    weight: float = Field(default=2.0, ge=0)
+    """Weight of the distillation term (published: 2)."""
+
+    temperature: float = Field(default=4.0, gt=0)
+    """Softmax temperature (published: 4)."""
+
+    match_attention: bool = True
+    """Pull the attention maps of the stages to the refined ones too."""
+
+    attention_weight: float = Field(default=100.0, ge=0)
+    """Weight of that (published: 100)."""
+
+    aux_ce_weight: float = Field(default=1.0, ge=0)
+    """Weight of the pyramid's own cross-entropy (published: 1)."""
+
+    width: int = Field(default=2, ge=1, le=4)
+    """Channels of the pyramid as a multiple of the stage's (published: 2)."""
+
+    depth: int = Field(default=2, ge=1, le=4)
+    """Convolutions of each node (published: 2)."""
+
+
+class ZipfConfig(TermConfig):
+    """Zipf's label smoothing: the other classes follow a power law of their ranks."""
+
+    weight: float = Field(default=0.1, ge=0)
+    """Weight of the distillation term (published: 0.1, and 1 for Tiny-ImageNet)."""
+
+    power: float = Field(default=1.0, gt=0)
+    """Exponent of the power law (published: 1)."""
+
+    dense: bool = True
+    """Rank by the votes of all positions of the last feature map, not by the logits."""
+
+    upsample: bool = True
+    """Double that map first, bilinearly (published for CIFAR)."""
+
+
+LabelTerm = Annotated[
+    CrossEntropyConfig | LabelSmoothingConfig | PsKdConfig, Field(discriminator="name")
+]
 
 
 class MethodConfig(Frozen):
@@ -233,6 +457,65 @@ class MethodConfig(Frozen):
 
     dsr: DsrConfig | None = None
     """Distillation with shape-wise regularization; null switches it off."""
+
+    byot: ByotConfig | None = None
+    """Be your own teacher; null switches it off."""
+
+    cs_kd: CsKdConfig | None = None
+    """Class-wise self-knowledge distillation; null switches it off."""
+
+    dlb: DlbConfig | None = None
+    """Distillation from the last mini-batch; null switches it off."""
+
+    tf_kd_self: TfKdSelfConfig | None = None
+    """Teacher-free distillation from a trained baseline; null switches it off."""
+
+    tf_kd_reg: TfKdRegConfig | None = None
+    """Teacher-free distillation from a target made by hand; null switches it off."""
+
+    bake: BakeConfig | None = None
+    """Batch knowledge ensembling; null switches it off."""
+
+    ddgsd: DdgsdConfig | None = None
+    """Data-distortion guided self-distillation; null switches it off."""
+
+    frskd: FrskdConfig | None = None
+    """Feature refinement; null switches it off."""
+
+    zipf: ZipfConfig | None = None
+    """Zipf's label smoothing; null switches it off."""
+
+    def terms(self) -> dict[str, TermConfig]:
+        """Return the settings of the terms that are on, the label term first."""
+        chosen = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: term for name, term in chosen.items() if term is not None}
+
+    @property
+    def batch_plan(self) -> BatchPlanName:
+        """The batch plan that all terms together need."""
+        plans = {name: term.batch_plan for name, term in self.terms().items()}
+        return next((plan for plan in plans.values() if plan != "plain"), "plain")
+
+    @property
+    def images_per_anchor(self) -> int:
+        """Images that are trained on for every image of a plain epoch: the cost of an epoch."""
+        if self.batch_plan == "groups" and self.bake is not None:
+            return 1 + self.bake.num_companions
+        return 1 if self.batch_plan in ("plain", "indexed") else 2
+
+    @model_validator(mode="after")
+    def _plans_agree(self) -> MethodConfig:
+        plans = {
+            name: term.batch_plan
+            for name, term in self.terms().items()
+            if term.batch_plan != "plain"
+        }
+        if len(set(plans.values())) > 1:
+            wanted = ", ".join(f"{name} needs {plan}" for name, plan in plans.items())
+            raise ValueError(
+                f"method: these cannot share their batches: {wanted}; switch off all but one"
+            )
+        return self
 
 
 class TrialConfig(Frozen):
@@ -257,9 +540,17 @@ class TrialConfig(Frozen):
     """Seed of weights, data order and augmentation."""
 
     @model_validator(mode="after")
-    def _stages_exist(self) -> TrialConfig:
+    def _parts_fit(self) -> TrialConfig:
         if self.method.drg is not None:
-            check_stages(self.method.drg.stages, self.model)
+            check_stages("drg", self.method.drg.stages, self.model)
+        if self.method.byot is not None and self.method.byot.stages is not None:
+            check_stages("byot", self.method.byot.stages, self.model)
+        bake = self.method.bake
+        if bake is not None and self.data.batch_size % (1 + bake.num_companions):
+            raise ValueError(
+                f"method.bake.num_companions: one more than it must divide data.batch_size "
+                f"({self.data.batch_size}), received {bake.num_companions}"
+            )
         if self.optimizer.warmup_epochs >= self.budget.epochs:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below budget.epochs ({self.budget.epochs}), "
@@ -268,7 +559,7 @@ class TrialConfig(Frozen):
         return self
 
 
-def check_stages(stages: tuple[int, ...], model: ModelConfig) -> None:
+def check_stages(method: str, stages: tuple[int, ...], model: ModelConfig) -> None:
     """Refuse stages that cannot carry an auxiliary classifier.
 
     The last stage feeds the final classifier itself, so there a teacher would be its own student.
@@ -280,7 +571,7 @@ def check_stages(stages: tuple[int, ...], model: ModelConfig) -> None:
     wrong = [stage for stage in stages if stage not in usable]
     if wrong or not stages or tuple(sorted(set(stages))) != stages:
         raise ValueError(
-            f"method.drg.stages: {model.name} has {model.num_stages} stages and can carry "
+            f"method.{method}.stages: {model.name} has {model.num_stages} stages and can carry "
             f"auxiliary classifiers on stages {', '.join(map(str, usable))}, in ascending order, "
             f"received {list(stages)}"
         )

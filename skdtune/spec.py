@@ -31,7 +31,7 @@ SPEC_FORMAT = 1
 
 #: Fields that decide what a validation accuracy means: one value for all trials of a study.
 NOT_SEARCHABLE = frozenset(
-    {"budget.epochs"}
+    {f"budget.{field}" for field in ("epochs", "images", "seconds", "planned")}
     | {
         f"data.{field}"
         for field in ("name", "root", "download", "val_fraction", "split_seed", "max_per_class")
@@ -157,12 +157,12 @@ class StudySpec(Frozen):
     def _check_stages_of_every_model(self, raw: Mapping[str, Any]) -> None:
         """Try every network that may be sampled with every choice of stages that may be."""
         models = self.search.get("model.name")
-        stages = self.search.get("method.drg.stages")
-        if models is not None and stages is not None:
-            for name in models.examples():
+        choices = {p: param for p, param in self.search.items() if p.endswith(".stages")}
+        for name in models.examples() if models is not None else ():
+            chosen = dotted.put(raw, "model.name", name)
+            for path, stages in choices.items():
                 for value in stages.examples():
-                    chosen = dotted.put(raw, "model.name", name)
-                    self._check_example(chosen, "method.drg.stages", value)
+                    self._check_example(chosen, path, value)
 
     def _check_example(self, raw: Mapping[str, Any], path: str, value: Scalar) -> None:
         section, _, _ = path.rpartition(".")
@@ -384,7 +384,7 @@ def _clean_path(model: type[Frozen], loc: Sequence[int | str]) -> list[str]:
     return path
 
 
-_TAGS = {"cross_entropy", "label_smoothing", "none", "median", "asha", "hyperband"} | {
+_TAGS = {"cross_entropy", "label_smoothing", "ps_kd", "none", "median", "asha", "hyperband"} | {
     "float",
     "int",
     "choice",
