@@ -136,13 +136,26 @@ class AuxiliaryClassifier(nn.Module):
             Logits ``[B, K]``, in the precision of the surrounding autocast; on a CPU without our
             kernels in that of the weights.
         """
+        _, logits_BK = self.features_and_logits(feature_BCHW)
+        return logits_BK
+
+    def features_and_logits(self, feature_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify the outputs of the stage and hand out what the linear layer reads.
+
+        Args:
+            feature_BCHW: output of the stage, of any height and width.
+
+        Returns:
+            Pooled features ``[B, C_S]`` with the channels of the last stage, and the logits
+            ``[B, K]`` of :meth:`forward`.
+        """
         feature_BCHW = feature_BCHW.contiguous(memory_format=torch.channels_last)
         if feature_BCHW.device.type != "cpu" or self._has_kernels(feature_BCHW):
-            return self._logits(feature_BCHW)
+            return self._pooled_and_logits(feature_BCHW)
         # torch's backward of a strided depth-wise convolution is 10 to 27 times slower in
         # bfloat16 than in float32 on CPUs (measured), which would outweigh the whole backbone.
         with torch.autocast("cpu", enabled=False):
-            return self._logits(feature_BCHW.to(self.classifier.weight.dtype))
+            return self._pooled_and_logits(feature_BCHW.to(self.classifier.weight.dtype))
 
     def _has_kernels(self, feature_BCHW: Tensor) -> bool:
         """Tell whether all depth-wise convolutions are ours, in the type of the map."""
@@ -157,10 +170,9 @@ class AuxiliaryClassifier(nn.Module):
     def _depthwise(self) -> Iterable[DepthwiseConv2d]:
         return (module for module in self.modules() if isinstance(module, DepthwiseConv2d))
 
-    def _logits(self, feature_BCHW: Tensor) -> Tensor:
+    def _pooled_and_logits(self, feature_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         pooled_BC = self.pool(self.trunk(self.gate(feature_BCHW))).flatten(1)
-        logits_BK: Tensor = self.classifier(pooled_BC)
-        return logits_BK
+        return pooled_BC, self.classifier(pooled_BC)
 
 
 def auxiliary_classifiers(
