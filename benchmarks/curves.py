@@ -107,11 +107,13 @@ def load_images(spec: StudySpec) -> tuple[Any, Any, Any]:
     """Return the images to train and to validate on, and those of the test, which only score."""
     from skdtune.data.batches import DeviceImages
     from skdtune.data.registry import load_search_data, load_test_images
+    from skdtune.data.wall import test_split_open
     from skdtune.home import home
 
     at = home()
     data = load_search_data(spec.data, data_dir=at.data, cache_dir=at.cache)
-    test = load_test_images(spec.data, data_dir=at.data, cache_dir=at.cache)
+    with test_split_open():
+        test = load_test_images(spec.data, data_dir=at.data, cache_dir=at.cache)
     train, val, held_out = (
         DeviceImages(part, data.mean_C, data.std_C, "cpu") for part in (data.train, data.val, test)
     )

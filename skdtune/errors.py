@@ -11,6 +11,7 @@
     ├── LeaseLostError              1   another worker owns the trial now
     ├── CheckpointError             1   a checkpoint cannot be written, or is of another training
     ├── StorageAwayError            1   the storage did not answer for too long
+    ├── TestSplitClosedError        1   a search asked for the test images: a fault of the program
     └── StudyPausedError            4   the study is paused: somebody must look at the reason
 
 A message is one line: what is wrong, where, what was received, and what to do.
@@ -74,6 +75,13 @@ class CheckpointError(SkdtuneError):
 
 class StorageAwayError(SkdtuneError):
     """The storage did not answer for longer than a worker waits."""
+
+
+class TestSplitClosedError(SkdtuneError):
+    """The test images were asked for outside of a final evaluation; they were not read."""
+
+    # Its name begins like that of a test class, and pytest would take it for one.
+    __test__ = False
 
 
 class StudyPausedError(SkdtuneError):

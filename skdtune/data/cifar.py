@@ -24,6 +24,7 @@ from skdtune.data.cache import cached_image_set
 from skdtune.data.download import fetch, file_md5
 from skdtune.data.images import ImageSet, Split, image_set, short_hash
 from skdtune.data.splits import limit_per_class
+from skdtune.data.wall import require_open
 from skdtune.errors import DataError
 
 Source = type[CIFAR10]
@@ -47,7 +48,9 @@ def load_cifar_images(
 
     Raises:
         DataError: if the data are missing and cannot be fetched, or a file is damaged.
+        TestSplitClosedError: if the test part is asked for outside of a final evaluation.
     """
+    require_open(split)
     source = _SOURCES[config.name]
     root = Path(config.root or data_dir).expanduser()
     key = f"{config.name}-{split}-{short_hash(repr(_files(source, split)))}"

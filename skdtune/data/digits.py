@@ -15,6 +15,7 @@ from skdtune.config import DataConfig
 from skdtune.data.cache import cached_image_set
 from skdtune.data.images import ImageSet, Split, image_set
 from skdtune.data.splits import limit_per_class, stratified_split
+from skdtune.data.wall import require_open
 
 TEST_FRACTION = 0.25
 """Share of the images that is set aside for the test."""
@@ -41,7 +42,9 @@ def load_digits_images(
 
     Raises:
         DataError: if the cache cannot be written.
+        TestSplitClosedError: if the test part is asked for outside of a final evaluation.
     """
+    require_open(split)
     images = cached_image_set(cache_dir, f"digits-{split}-{TEST_SEED}", lambda: _decode(split))
     if split == "test" or config.max_per_class is None:
         return images

@@ -21,6 +21,7 @@ from skdtune.config import DataConfig
 from skdtune.data.cache import cached_image_set
 from skdtune.data.images import ImageSet, Split, image_set, short_hash
 from skdtune.data.splits import limit_per_class
+from skdtune.data.wall import require_open
 from skdtune.errors import DataError
 
 _MAX_THREADS = 8
@@ -65,7 +66,9 @@ def load_image_folder(
 
     Raises:
         DataError: if folders are missing or empty, or an image cannot be read.
+        TestSplitClosedError: if the test part is asked for outside of a final evaluation.
     """
+    require_open(split)
     root = Path(config.root or data_dir).expanduser()
     listing = _list_part(root, split)
     if split == "train":

@@ -19,6 +19,7 @@ from skdtune.data.image_folder import load_image_folder
 from skdtune.data.images import ImageSet, Split, short_hash
 from skdtune.data.splits import stratified_split
 from skdtune.data.statistics import channel_statistics
+from skdtune.data.wall import require_open
 
 Loader = Callable[[DataConfig, Split, Path, Path], ImageSet]
 
@@ -90,7 +91,7 @@ def load_training_images(config: DataConfig, *, data_dir: Path, cache_dir: Path)
 
 
 def load_test_images(config: DataConfig, *, data_dir: Path, cache_dir: Path) -> ImageSet:
-    """Load the test part. A search never calls this; only a final evaluation does.
+    """Load the test part, which only a final evaluation can: the wall must be open.
 
     Args:
         config: data settings.
@@ -99,5 +100,7 @@ def load_test_images(config: DataConfig, *, data_dir: Path, cache_dir: Path) -> 
 
     Raises:
         DataError: if the data are missing or damaged.
+        TestSplitClosedError: if this is no final evaluation; nothing was read.
     """
+    require_open("test")
     return LOADERS[config.name](config, "test", data_dir, cache_dir)

@@ -207,7 +207,11 @@ def test_the_guard_of_the_two_tests_above_would_have_noticed(
 ) -> None:
     (tmp_path / "tree" / "test").mkdir(parents=True)
     opens = {
-        "digits": "registry.load_test_images(None.__class__, data_dir=None, cache_dir=None)",
+        "digits": (
+            "from skdtune.data.wall import test_split_open\n"
+            "with test_split_open():\n"
+            "    registry.load_test_images(None.__class__, data_dir=None, cache_dir=None)"
+        ),
         "folder": f"import os; os.listdir({str(tmp_path / 'tree' / 'test')!r})",
     }[part]
     opens = opens.replace("None.__class__", "__import__('types').SimpleNamespace(name='digits')")

@@ -12,8 +12,9 @@ import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from skdtune.config import DataConfig
+from skdtune.data import wall
 from skdtune.data.cifar import load_cifar_images
-from skdtune.data.images import Split
+from skdtune.data.images import ImageSet, Split
 from skdtune.errors import DataError
 
 MakeCifar = Callable[..., Path]
@@ -24,9 +25,15 @@ def config(**values: Any) -> DataConfig:
     return DataConfig(**{"name": "cifar10", "download": False, **values})
 
 
+def load(settings: DataConfig, split: Split, root: Path, tmp_path: Path) -> ImageSet:
+    """Load a part as a final evaluation may."""
+    with wall.test_split_open():
+        return load_cifar_images(settings, split, root, tmp_path / "cache")
+
+
 def message(settings: DataConfig, root: Path, tmp_path: Path, split: Split = "train") -> str:
     with pytest.raises(DataError) as caught:
-        load_cifar_images(settings, split, root, tmp_path / "cache")
+        load(settings, split, root, tmp_path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -37,7 +44,7 @@ def test_images_are_those_torchvision_reads(
     make_cifar: MakeCifar, tmp_path: Path, name: str, split: Split
 ) -> None:
     root = make_cifar(name)
-    images = load_cifar_images(config(name=name), split, root, tmp_path / "cache")
+    images = load(config(name=name), split, root, tmp_path)
     source = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     reference = source(root, train=split == "train")
     np.testing.assert_array_equal(images.images_NCHW, reference.data.transpose(0, 3, 1, 2))
@@ -55,7 +62,7 @@ def test_only_the_part_asked_for_is_opened(
     root = make_cifar()
     other = "test_batch" if split == "train" else "data_batch"
     with never_opened(root / CIFAR10.base_folder / other):
-        load_cifar_images(config(), split, root, tmp_path / "cache")
+        load(config(), split, root, tmp_path)
 
 
 def test_the_root_of_the_settings_goes_first(
@@ -81,7 +88,7 @@ def test_a_limit_is_for_training_images(make_cifar: MakeCifar, tmp_path: Path) -
     limited = config(max_per_class=3)
     train = load_cifar_images(limited, "train", root, tmp_path / "cache")
     assert np.bincount(train.labels_N).tolist() == [3] * 10
-    assert len(load_cifar_images(limited, "test", root, tmp_path / "cache")) == 20
+    assert len(load(limited, "test", root, tmp_path)) == 20
 
 
 def test_an_archive_put_there_by_hand_is_unpacked(

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from skdtune.config import DataConfig
-from skdtune.data import registry
+from skdtune.data import registry, wall
 from skdtune.data.images import ImageSet, Split
 from skdtune.data.registry import (
     LOADERS,
     load_search_data,
-    load_test_images,
     load_training_images,
 )
 from skdtune.data.statistics import channel_statistics
@@ -24,6 +23,12 @@ CIFAR_TEST = ("cifar-10-batches-py/test_batch", "cifar-100-python/test")
 
 def folders(tmp_path: Path) -> dict[str, Path]:
     return {"data_dir": tmp_path / "data", "cache_dir": tmp_path / "cache"}
+
+
+def load_test_images(config: DataConfig, *, data_dir: Path, cache_dir: Path) -> ImageSet:
+    """Load the test part as a final evaluation does."""
+    with wall.test_split_open():
+        return registry.load_test_images(config, data_dir=data_dir, cache_dir=cache_dir)
 
 
 def digits(**values: Any) -> DataConfig:
