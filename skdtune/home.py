@@ -12,6 +12,7 @@ from skdtune.errors import InputError
 HOME_VARIABLE = "SKDTUNE_HOME"
 STORAGE_VARIABLE = "SKDTUNE_STORAGE"
 CHECKPOINTS_VARIABLE = "SKDTUNE_CHECKPOINTS"
+ARTIFACTS_VARIABLE = "SKDTUNE_ARTIFACTS"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def storage_url(url: str | None = None, *, at: Home | None = None) -> str:
 def checkpoints_url(url: str | None = None, *, at: Home | None = None) -> str:
     """Return where checkpoints lie: as named, by ``SKDTUNE_CHECKPOINTS``, or in the home."""
     return url or os.environ.get(CHECKPOINTS_VARIABLE) or str((at or home()).checkpoints)
+
+
+def artifacts_url(url: str | None = None, *, at: Home | None = None) -> str:
+    """Return where artifacts lie: as named, by ``SKDTUNE_ARTIFACTS``, or in the home."""
+    return url or os.environ.get(ARTIFACTS_VARIABLE) or str((at or home()).artifacts)
 
 
 def seconds_from_environment(name: str, default: float, *, least: float = 0.0) -> float:

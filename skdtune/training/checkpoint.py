@@ -19,22 +19,27 @@ import json
 import os
 import pickle
 import re
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import fsspec
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from skdtune.errors import CheckpointError
+from skdtune.training.files import (
+    absolute,
+    listed,
+    make_folder,
+    open_folder,
+    persistently,
+    reason_of,
+    shown,
+    write_file,
+)
 
 #: Newest checkpoints that are kept: if the last one is damaged, the one before is there.
 NUM_KEPT = 2
-
-_PAUSES_S = (0.2, 1.0, 3.0)
 
 _MAGIC = b"skdtune checkpoint\n"
 _FORMAT = 1
@@ -88,7 +93,7 @@ class TrialCheckpoints:
     def __init__(self, url: str, owner: CheckpointOwner, attempt: int) -> None:
         self._owner = owner
         self._attempt = attempt
-        self._url = _absolute(url)
+        self._url = absolute(url)
         study = _study_folder(owner.study, owner.lineage)
         self._folder = f"{study}/trial-{owner.number:05d}"
 
@@ -101,10 +106,10 @@ class TrialCheckpoints:
         name = f"epoch-{epochs:05d}.attempt-{self._attempt:03d}.ckpt"
         try:
             files, folder = self._open()
-            _make_folder(files, folder)
-            self._write(files, folder, name, self._pack(epochs, state, curve))
+            make_folder(files, folder)
+            write_file(files, folder, name, self._pack(epochs, state, curve))
         except Exception as error:
-            raise CheckpointError(f"{self._where}/{name}: {_reason(error)}") from error
+            raise CheckpointError(f"{self._where}/{name}: {reason_of(error)}") from error
         # An old checkpoint that stays is no harm; the new one is there.
         with contextlib.suppress(Exception):
             self._remove_older(files, folder)
@@ -120,9 +125,9 @@ class TrialCheckpoints:
         """
         try:
             files, folder = self._open()
-            names = _persistently(lambda: self._names(files, folder))
+            names = persistently(lambda: self._names(files, folder))
         except Exception as error:
-            say(f"the checkpoints in {self._where} cannot be read: {_reason(error)}")
+            say(f"the checkpoints in {self._where} cannot be read: {reason_of(error)}")
             return None
         # What a dead writer left is no harm; a writer that is not dead may just have renamed it.
         with contextlib.suppress(Exception):
@@ -134,10 +139,10 @@ class TrialCheckpoints:
                 continue
             try:
                 path = f"{folder}/{name}"
-                content = _persistently(functools.partial(files.cat_file, path))
+                content = persistently(functools.partial(files.cat_file, path))
                 return self._unpack(content, epochs, attempt)
             except Exception as error:
-                say(f"checkpoint {self._where}/{name} is not used: {_reason(error)}")
+                say(f"checkpoint {self._where}/{name} is not used: {reason_of(error)}")
         return None
 
     def delete(self) -> None:
@@ -152,13 +157,13 @@ class TrialCheckpoints:
 
     @property
     def _where(self) -> str:
-        """The folder as people are told of it, in logs and events: without a password."""
-        url = re.sub(r"://[^/]*@", "://***@", self._url)
+        """The folder as people are told of it."""
+        url = shown(self._url)
         return f"{url}{'' if url.endswith('/') else '/'}{self._folder}"
 
     def _open(self) -> tuple[Any, str]:
         """Return the file system, and the trial's folder on it."""
-        files, root = _open(self._url)
+        files, root = open_folder(self._url)
         return files, f"{root}/{self._folder}"
 
     def _pack(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> bytes:
@@ -213,18 +218,11 @@ class TrialCheckpoints:
 
     def _names(self, files: Any, folder: str) -> list[tuple[int, int, str]]:
         found = []
-        for path in _list(files, folder):
+        for path in listed(files, folder):
             name = path.rpartition("/")[2]
             if match := _NAME.fullmatch(name):
                 found.append((int(match[2]), int(match[1]), name))
         return found
-
-    def _write(self, files: Any, folder: str, name: str, content: bytes) -> None:
-        if isinstance(files, LocalFileSystem):
-            _write_whole(Path(folder) / name, content)
-        else:
-            # Object stores show an object only when it is whole; the checksum covers the rest.
-            files.pipe_file(f"{folder}/{name}", content)
 
     def _remove_older(self, files: Any, folder: str) -> None:
         mine = [found for found in self._names(files, folder) if found[0] <= self._attempt]
@@ -232,7 +230,7 @@ class TrialCheckpoints:
             files.rm_file(f"{folder}/{name}")
 
     def _remove_temporary(self, files: Any, folder: str) -> None:
-        for path in _list(files, folder):
+        for path in listed(files, folder):
             match = _TEMPORARY.fullmatch(path.rpartition("/")[2])
             if match and int(match[2]) <= self._attempt:
                 files.rm_file(path)
@@ -247,86 +245,13 @@ def trials_with_checkpoints(url: str, study: str, lineage: str) -> list[int]:
         lineage: Random token of the study's creation.
     """
     try:
-        files, root = _open(_absolute(url))
-        names = _list(files, f"{root}/{_study_folder(study, lineage)}")
+        files, root = open_folder(absolute(url))
+        names = listed(files, f"{root}/{_study_folder(study, lineage)}")
     except Exception:
         return []
     matches = (re.fullmatch(r"trial-(\d{5,})", name.rpartition("/")[2]) for name in names)
     return sorted(int(match[1]) for match in matches if match)
 
 
-def _absolute(url: str) -> str:
-    return url if "://" in url else str(Path(url).expanduser().absolute())
-
-
 def _study_folder(study: str, lineage: str) -> str:
     return f"{study}-{lineage[:8]}"
-
-
-def _open(url: str) -> tuple[Any, str]:
-    """Return a file system, and the folder on it that a URL names."""
-    if "://" in url:
-        files, root = fsspec.core.url_to_fs(url)
-    else:
-        # Not by fsspec's rules for URLs, to which `::` in a name means something else.
-        files, root = LocalFileSystem(), url
-    # Listings are remembered by some file systems; others write here too.
-    files.invalidate_cache()
-    return files, root.rstrip("/")
-
-
-def _list(files: Any, folder: str) -> list[str]:
-    try:
-        return [str(path) for path in files.ls(folder, detail=False)]
-    except FileNotFoundError:
-        return []
-
-
-def _persistently(call: Callable[[], Any]) -> Any:
-    """Read from a file system that may be away for a moment: a trial so far depends on it."""
-    for pause_s in _PAUSES_S:
-        try:
-            return call()
-        except (FileNotFoundError, NotADirectoryError, PermissionError, MemoryError):
-            raise
-        except Exception:
-            time.sleep(pause_s)
-    return call()
-
-
-def _make_folder(files: Any, folder: str) -> None:
-    try:
-        files.makedirs(folder, exist_ok=True)
-    except FileNotFoundError:
-        # Whoever deleted the study's last other checkpoints took its folder away just now.
-        files.makedirs(folder, exist_ok=True)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a local file that is there in full or not at all, also after a power failure."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _reason(error: Exception) -> str:
-    """Say in one line why, without repeating the path."""
-    if isinstance(error, CheckpointError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
