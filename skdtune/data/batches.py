@@ -6,17 +6,18 @@ Shape legend: N images, B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 
 from skdtune.config import DataConfig
 from skdtune.data.augmentation import flip, normalise, pad_crop, resized_crop
 from skdtune.data.draws import draw_boxes, draw_flips, draw_shifts, epoch_generator
 from skdtune.data.images import ImageSet
+from skdtune.data.plans import BatchPlan, Plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,9 @@ class Batch:
 
     indices_B: Tensor
     """int64 row numbers in the image set."""
+
+    second_BCHW: Tensor | None = None
+    """Where the batch plan has one: a second image for each, its partner or another view."""
 
 
 class DeviceImages:
@@ -80,38 +84,50 @@ class DeviceImages:
         images_NHWC = self.images_NCHW.permute(0, 2, 3, 1)
         return images_NHWC.index_select(0, indices_B).permute(0, 3, 1, 2)
 
+    def normalised(self, raw_BCHW: Tensor) -> Tensor:
+        """Bring gathered images to mean 0 and standard deviation 1; float32."""
+        return normalise(raw_BCHW, self.mean_C, self.std_C)
+
     def batch(self, raw_BCHW: Tensor, indices_B: Tensor) -> Batch:
         """Make a batch of images that were gathered, and perhaps augmented, before."""
         return Batch(
-            images_BCHW=normalise(raw_BCHW, self.mean_C, self.std_C),
+            images_BCHW=self.normalised(raw_BCHW),
             labels_B=self.labels_N.index_select(0, indices_B),
             indices_B=indices_B,
         )
 
 
 class TrainBatches:
-    """Shuffled, augmented batches of a training set.
+    """Augmented batches of a training set, by a batch plan.
 
     The order and the augmentation of an epoch follow from the seed and the number of the epoch
     alone: a trial that is resumed sees what it would have seen, and so does any device.
     """
 
-    def __init__(self, images: DeviceImages, config: DataConfig, seed: int) -> None:
+    def __init__(
+        self, images: DeviceImages, config: DataConfig, seed: int, plan: BatchPlan | None = None
+    ) -> None:
         """Plan batches; nothing is drawn yet.
 
         Args:
             images: the training images.
-            config: batch size and augmentation. Fewer images than a batch make one batch.
+            config: batch size and augmentation.
             seed: seed of the trial.
+            plan: which images take a step together; default a plain shuffle.
         """
         self._images = images
         self._config = config
         self._seed = seed
-        self.batch_size = min(config.batch_size, len(images))
+        self._plan = plan or Plain(len(images), config.batch_size)
 
     def __len__(self) -> int:
-        """Count the steps of one epoch; the last, smaller batch is dropped."""
-        return len(self._images) // self.batch_size
+        """Count the steps of one epoch."""
+        return self._plan.num_steps
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images that an epoch trains on, all views and partners counted."""
+        return self._plan.num_steps * self._plan.images_per_step
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch.
@@ -119,25 +135,35 @@ class TrainBatches:
         Args:
             epoch: number of the epoch, counted from 0. Epochs may be asked for in any order.
         """
-        used = len(self) * self.batch_size
-        draws = self._draw(epoch, used)
-        for start in range(0, used, self.batch_size):
-            batch = {name: drawn[start : start + self.batch_size] for name, drawn in draws.items()}
-            indices_B = batch["indices"]
-            raw_BCHW = self._images.raw(indices_B)
-            if "shifts" in batch:
-                top_B, left_B = batch["shifts"].unbind(1)
-                raw_BCHW = pad_crop(raw_BCHW, top_B, left_B, self._config.crop_padding)
-            if "boxes" in batch:
-                raw_BCHW = resized_crop(raw_BCHW, *batch["boxes"].unbind(1))
-            if "flips" in batch:
-                raw_BCHW = flip(raw_BCHW, batch["flips"])
-            yield self._images.batch(raw_BCHW, indices_B)
-
-    def _draw(self, epoch: int, used: int) -> dict[str, Tensor]:
-        """Draw all that chance decides in an epoch, and move it to the device once."""
         generator = epoch_generator(self._seed, epoch)
-        draws = {"indices": torch.randperm(len(self._images), generator=generator)[:used]}
+        rows = self._plan.draw(generator)
+        main = self._draw(rows.main_SR, generator)
+        second = None if rows.second_SR is None else self._draw(rows.second_SR, generator)
+        for step in range(len(self)):
+            raw_BCHW, indices_B = self._augmented(main, step)
+            batch = self._images.batch(raw_BCHW, indices_B)
+            if second is not None:
+                raw_BCHW, indices_B = self._augmented(second, step)
+                batch = replace(batch, second_BCHW=self._images.normalised(raw_BCHW))
+            yield batch
+
+    def _augmented(self, draws: dict[str, Tensor], step: int) -> tuple[Tensor, Tensor]:
+        """Gather and augment the images of one step."""
+        drawn = {name: values_SB[step] for name, values_SB in draws.items()}
+        raw_BCHW = self._images.raw(drawn["indices"])
+        if "shifts" in drawn:
+            top_B, left_B = drawn["shifts"].unbind(1)
+            raw_BCHW = pad_crop(raw_BCHW, top_B, left_B, self._config.crop_padding)
+        if "boxes" in drawn:
+            raw_BCHW = resized_crop(raw_BCHW, *drawn["boxes"].unbind(1))
+        if "flips" in drawn:
+            raw_BCHW = flip(raw_BCHW, drawn["flips"])
+        return raw_BCHW, drawn["indices"]
+
+    def _draw(self, rows_SR: Tensor, generator: Generator) -> dict[str, Tensor]:
+        """Draw how the images of an epoch are augmented, and move it to the device once."""
+        draws: dict[str, Tensor] = {}
+        used = rows_SR.numel()
         # Flips before crops: whether images are cropped does not change which are mirrored.
         if self._config.flip:
             draws["flips"] = draw_flips(used, generator)
@@ -146,7 +172,11 @@ class TrainBatches:
         if self._config.crop == "resized":
             height, width = self._images.images_NCHW.shape[2:]
             draws["boxes"] = draw_boxes(used, height, width, generator)
-        return {name: drawn.to(self._images.device) for name, drawn in draws.items()}
+        by_step = {name: drawn.unflatten(0, rows_SR.shape) for name, drawn in draws.items()}
+        return {
+            name: drawn.to(self._images.device)
+            for name, drawn in {"indices": rows_SR, **by_step}.items()
+        }
 
 
 def val_batches(images: DeviceImages, batch_size: int = 1024) -> Iterator[Batch]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from skdtune.config import DataConfig
 from skdtune.data.batches import Batch, DeviceImages, TrainBatches, val_batches
 from skdtune.data.cache import cached_image_set
+from skdtune.data.draws import epoch_generator
 from skdtune.data.images import ImageSet, image_set
 from skdtune.data.statistics import channel_statistics
 
@@ -41,7 +42,7 @@ def test_an_epoch_visits_images_at_most_once(num_images: int, size: int, epoch: 
     batches = list(train.epoch(epoch))
     assert len(batches) == len(train) == max(1, num_images // size)
     indices = torch.cat([batch.indices_B for batch in batches])
-    assert len(indices) == len(set(indices.tolist())) == len(train) * train.batch_size
+    assert len(indices) == len(set(indices.tolist())) == train.images_per_epoch
     # The labels are the row numbers, so they tell whether labels go with indices.
     assert torch.equal(indices, torch.cat([batch.labels_B for batch in batches]))
 
@@ -92,7 +93,11 @@ def test_flip_mirrors_half_of_the_images(make_images: MakeImages) -> None:
 def test_cropping_does_not_change_order_or_flips(make_images: MakeImages) -> None:
     images = on_device(make_images())
     trains = [TrainBatches(images, config(crop=crop), seed=0) for crop in ("none", "pad")]
-    draws = [train._draw(0, 24) for train in trains]
+    generators = [epoch_generator(0, 0) for _ in trains]
+    draws = [
+        train._draw(train._plan.draw(generator).main_SR, generator)
+        for train, generator in zip(trains, generators, strict=True)
+    ]
     assert torch.equal(draws[0]["indices"], draws[1]["indices"])
     assert torch.equal(draws[0]["flips"], draws[1]["flips"])
 
