@@ -135,10 +135,10 @@ class TrainBatches:
         Args:
             epoch: number of the epoch, counted from 0. Epochs may be asked for in any order.
         """
-        generator = epoch_generator(self._seed, epoch)
-        rows = self._plan.draw(generator)
-        main = self._draw(rows.main_SR, generator)
-        second = None if rows.second_SR is None else self._draw(rows.second_SR, generator)
+        order, others = (epoch_generator(self._seed, epoch, stream) for stream in (0, 1))
+        rows = self._plan.draw(order, others)
+        main = self._draw(rows.main_SR, order)
+        second = None if rows.second_SR is None else self._draw(rows.second_SR, others)
         for step in range(len(self)):
             raw_BCHW, indices_B = self._augmented(main, step)
             batch = self._images.batch(raw_BCHW, indices_B)

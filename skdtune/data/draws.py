@@ -24,11 +24,12 @@ RATIO = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
 
-def epoch_generator(seed: int, epoch: int) -> Generator:
-    """Make a source of chance that depends on the seed and the epoch and on nothing else."""
+def epoch_generator(seed: int, epoch: int, stream: int = 0) -> Generator:
+    """Make a source of chance that depends on seed, epoch and stream, and on nothing else."""
     # SeedSequence spreads similar pairs far apart: seed + epoch would make epoch 1 of seed 0 the
     # same as epoch 0 of seed 1.
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    words = [seed, epoch, stream] if stream else [seed, epoch]
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
     return Generator().manual_seed(int(state) >> 1)
 
 

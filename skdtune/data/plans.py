@@ -1,8 +1,9 @@
 """Batch plans: which images take a step together, in every step of an epoch.
 
-A plan draws from one generator and from nothing else, so that an epoch follows from its seed and
-its number. The first images that a plan draws are those of the plain plan: two methods with one
-seed see the same images in the same order, as far as their plans go along.
+A plan draws from two generators and from nothing else, so that an epoch follows from its seed and
+its number. The order of the images comes from the first generator alone, partners and companions
+from the second: two methods with one seed see the same images in the same order, augmented in the
+same way, as far as their plans go along.
 
 Shape legend: N images, K classes, S steps, B images of a plain step, R images of the step's
 main forward.
@@ -39,8 +40,13 @@ class BatchPlan(Protocol):
     images_per_step: int
     """Images that a step augments and classifies."""
 
-    def draw(self, generator: Generator) -> EpochRows:
-        """Draw an epoch."""
+    def draw(self, order: Generator, others: Generator) -> EpochRows:
+        """Draw an epoch.
+
+        Args:
+            order: Source of the order of the images.
+            others: Source of everything else.
+        """
 
 
 class Plain:
@@ -56,9 +62,9 @@ class Plain:
         self.num_steps = num_images // self._batch_size
         self.images_per_step = self._batch_size
 
-    def draw(self, generator: Generator) -> EpochRows:
+    def draw(self, order: Generator, others: Generator) -> EpochRows:
         """Draw an order."""
-        return EpochRows(self.order(generator))
+        return EpochRows(self.order(order))
 
     def order(self, generator: Generator) -> Tensor:
         """Draw the order of the images that are used, int64 of shape (S, B)."""
@@ -74,18 +80,18 @@ class TwoViews(Plain):
         super().__init__(num_images, batch_size)
         self.images_per_step = 2 * self._batch_size
 
-    def draw(self, generator: Generator) -> EpochRows:
+    def draw(self, order: Generator, others: Generator) -> EpochRows:
         """Draw an order; the second view is of the same image."""
-        main_SR = self.order(generator)
+        main_SR = self.order(order)
         return EpochRows(main_SR, main_SR)
 
 
 class TwoViewsJoint(TwoViews):
     """Every image in two views, both in the main forward: rows i and i + B are one image."""
 
-    def draw(self, generator: Generator) -> EpochRows:
+    def draw(self, order: Generator, others: Generator) -> EpochRows:
         """Draw an order and double every batch."""
-        order_SB = self.order(generator)
+        order_SB = self.order(order)
         return EpochRows(torch.cat((order_SB, order_SB), dim=1))
 
 
@@ -100,11 +106,11 @@ class ClassPairs(TwoViews):
         super().__init__(len(labels_N), batch_size)
         self._classes = _Classes(labels_N)
 
-    def draw(self, generator: Generator) -> EpochRows:
+    def draw(self, order: Generator, others: Generator) -> EpochRows:
         """Draw an order and the partners."""
-        main_SR = self.order(generator)
+        main_SR = self.order(order)
         size_SR = self._classes.size_of(main_SR)
-        place_SR = _draw_below(size_SR, generator)
+        place_SR = _draw_below(size_SR, others)
         return EpochRows(main_SR, self._classes.member(main_SR, place_SR))
 
 
@@ -125,10 +131,10 @@ class Groups:
         self.num_steps = self._anchors.num_steps
         self.images_per_step = anchors * (1 + num_companions)
 
-    def draw(self, generator: Generator) -> EpochRows:
+    def draw(self, order: Generator, others: Generator) -> EpochRows:
         """Draw the anchors in random order and the companions of each."""
-        anchor_SA = self._anchors.order(generator)
-        companions = self._companions(anchor_SA, generator)
+        anchor_SA = self._anchors.order(order)
+        companions = self._companions(anchor_SA, others)
         return EpochRows(torch.cat((anchor_SA, *companions), dim=1))
 
     def _companions(self, anchor_SA: Tensor, generator: Generator) -> list[Tensor]:

@@ -95,7 +95,7 @@ def test_cropping_does_not_change_order_or_flips(make_images: MakeImages) -> Non
     trains = [TrainBatches(images, config(crop=crop), seed=0) for crop in ("none", "pad")]
     generators = [epoch_generator(0, 0) for _ in trains]
     draws = [
-        train._draw(train._plan.draw(generator).main_SR, generator)
+        train._draw(train._plan.draw(generator, generator).main_SR, generator)
         for train, generator in zip(trains, generators, strict=True)
     ]
     assert torch.equal(draws[0]["indices"], draws[1]["indices"])

@@ -44,7 +44,7 @@ def plan_of(name: str, labels_N: list[int], batch_size: int = 8) -> BatchPlan:
 
 
 def drawn(plan: BatchPlan, seed: int = 0, epoch: int = 0) -> EpochRows:
-    return plan.draw(epoch_generator(seed, epoch))
+    return plan.draw(epoch_generator(seed, epoch), epoch_generator(seed, epoch, 1))
 
 
 def anchors_of(name: str, rows: EpochRows) -> torch.Tensor:
