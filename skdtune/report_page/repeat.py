@@ -1,0 +1,91 @@
+"""Command lines and study files that make a study again, with the same spec."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import yaml
+
+from skdtune import dotted
+from skdtune.errors import SpecError
+from skdtune.presets import list_presets, load_spec
+from skdtune.spec import StudySpec
+
+#: With more changes than that, a file is easier to read than a command line.
+_MAX_CHANGES = 8
+
+
+def commands(spec: StudySpec) -> list[str]:
+    """Return the commands that create the study again and train it.
+
+    Where a preset with a few ``--set`` gives a spec of the same hash, they start from the preset,
+    else from the study file of ``study_file``.
+    """
+    create = _from_preset(spec) or ["create-study", f"{spec.name}.yaml"]
+    lines = [create, ["launch", spec.name], ["best", spec.name]]
+    return [f"skdtune {shlex.join(line)}" for line in lines]
+
+
+def study_file(spec: StudySpec) -> str:
+    """Write the whole spec as a study file: all defaults filled in, no ``extends``."""
+    content = spec.model_dump(mode="json")
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def needs_file(spec: StudySpec) -> bool:
+    """Tell whether the commands start from the study file."""
+    return _from_preset(spec) is None
+
+
+def _from_preset(spec: StudySpec) -> list[str] | None:
+    """Find the preset that needs the fewest changes; the hash proves that it is the same study."""
+    # Some data are nowhere before somebody says where.
+    root = [f"data.root={_written(spec.data.root)}"] if spec.data.root is not None else []
+    candidates = []
+    for preset in list_presets():
+        named = _load(preset.name, spec, root)
+        changes = None if named is None else _changes(named, spec)
+        if changes is not None and len(changes) <= _MAX_CHANGES:
+            candidates.append((len(changes), preset.name, root + changes))
+    for _, preset_name, changes in sorted(candidates):
+        made = _load(preset_name, spec, changes)
+        if made is not None and made.digest == spec.digest:
+            return _arguments(preset_name, spec, changes)
+    return None
+
+
+def _load(preset: str, spec: StudySpec, changes: list[str]) -> StudySpec | None:
+    try:
+        return load_spec(preset, overrides=changes, name=spec.name, num_trials=spec.num_trials)
+    except SpecError:
+        return None
+
+
+def _arguments(preset: str, spec: StudySpec, changes: list[str]) -> list[str]:
+    arguments = ["create-study", preset]
+    arguments += ["--name", spec.name] if spec.name != preset else []
+    arguments += ["--trials", str(spec.num_trials)]
+    return arguments + [part for change in changes for part in ("--set", change)]
+
+
+def _changes(old: StudySpec, new: StudySpec) -> list[str] | None:
+    """Return ``KEY=VALUE`` for each setting that differs; None where the search space does."""
+    before, after = (spec.model_dump(mode="json") for spec in (old, new))
+    for key in ("search", "enqueue"):
+        if before.pop(key) != after.pop(key):
+            return None
+    flat_before, flat_after = dotted.flatten(before), dotted.flatten(after)
+    if flat_before.keys() != flat_after.keys():
+        return None
+    return [
+        f"{key}={_written(value)}"
+        for key, value in flat_after.items()
+        if flat_before[key] != value
+    ]
+
+
+def _written(value: Any) -> str:
+    """Write a value as YAML on one line; JSON is that, and has no surprises."""
+    return json.dumps(value, ensure_ascii=False)
