@@ -14,11 +14,11 @@ class EpochReport:
     epoch: int
     """Index of the epoch, from 0."""
 
-    val_accuracy: float
-    """Share of the validation images classified right, 0 to 1."""
+    val_accuracy: float | None = None
+    """Share of the validation images classified right, 0 to 1; None without such images."""
 
-    val_loss: float
-    """Mean cross-entropy on the validation images."""
+    val_loss: float | None = None
+    """Mean cross-entropy on the validation images; None without such images."""
 
     losses: dict[str, float] = field(default_factory=dict)
     """Mean of every named, weighted training loss over the epoch."""
@@ -28,6 +28,24 @@ class EpochReport:
 
     seconds: float
     """Wall-clock time of the epoch, validation included."""
+
+    images: int = 0
+    """Images trained on in the epoch; every augmented view of an image counts."""
+
+    scores: dict[str, float] | None = None
+    """Top-5 accuracy, calibration error and likelihood on the validation images, after the last
+    epoch."""
+
+    profile: list[float] | None = None
+    """Mean sorted probabilities on the validation images, largest first, after the first and the
+    last epoch."""
+
+    @property
+    def value(self) -> float:
+        """What is stored of the epoch: the validation accuracy, else the mean training loss."""
+        if self.val_accuracy is None:
+            return sum(self.losses.values())
+        return self.val_accuracy
 
 
 class Verdict(Enum):

@@ -26,7 +26,14 @@ from skdtune.models.taps import TappedBackbone
 from skdtune.report import EpochReport, Reporter, Verdict
 from skdtune.training.compilation import compile_mode, compile_network
 from skdtune.training.device import autocast, autocast_dtype
-from skdtune.training.evaluation import Evaluation, evaluate
+from skdtune.training.evaluation import (
+    Evaluation,
+    MeanProfile,
+    Observe,
+    Scores,
+    evaluate,
+    score,
+)
 from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
 from skdtune.training.random_states import random_states, set_random_states
 
@@ -45,7 +52,7 @@ class Trainer:
     Args:
         config: The trial's full configuration.
         train: Training images on the device.
-        val: Validation images on the device.
+        val: Validation images on the device; None for a training that nothing is chosen by.
         num_classes: Number of classes.
         device: Where to train.
     """
@@ -54,7 +61,7 @@ class Trainer:
         self,
         config: TrialConfig,
         train: DeviceImages,
-        val: DeviceImages,
+        val: DeviceImages | None,
         num_classes: int,
         device: torch.device,
     ) -> None:
@@ -62,6 +69,7 @@ class Trainer:
         self.device = device
         self.dtype = autocast_dtype(config.model, device)
         self._val = val
+        self._num_classes = num_classes
         self._batches = TrainBatches(train, config.data, config.seed)
         self.network, self.terms = build_modules(config, _image_shape(train), num_classes, device)
         compile_network(self.network.backbone, compile_mode())
@@ -127,21 +135,52 @@ class Trainer:
             return Verdict.INTERRUPT
         return Verdict.CONTINUE
 
-    def evaluate(self) -> Evaluation:
-        """Score the network on the validation images."""
-        return evaluate(self.network.backbone, val_batches(self._val), self.dtype, self.device)
+    def evaluate(self, images: DeviceImages, observe: Observe | None = None) -> Evaluation:
+        """Return accuracy and loss on images that were not learned from.
+
+        Args:
+            images: Images on the device.
+            observe: Shown the logits ``[B, K]`` and labels ``[B]`` of every batch.
+        """
+        batches = val_batches(images)
+        return evaluate(self.network.backbone, batches, self.dtype, self.device, observe)
+
+    def score(self, images: DeviceImages) -> Scores:
+        """Return all scores, calibration included, on images that were not learned from.
+
+        Args:
+            images: Images on the device.
+        """
+        batches = val_batches(images)
+        return score(self.network.backbone, batches, self.dtype, self.device, self._num_classes)
+
+    def _validate(self, epoch: int) -> dict[str, Any]:
+        """Return what the report of an epoch says of the validation images, if there are any."""
+        if self._val is None:
+            return {}
+        if epoch + 1 == self.config.budget.epochs:
+            scores = self.score(self._val)
+            rest = {"top5": scores.top5, "ece": scores.ece, "nll": scores.nll}
+            found: Evaluation = scores
+            more: dict[str, Any] = {"scores": rest, "profile": scores.profile}
+        elif epoch == 0:
+            profile = MeanProfile()
+            found = self.evaluate(self._val, profile.add)
+            more = {"profile": profile.values}
+        else:
+            found, more = self.evaluate(self._val), {}
+        return {"val_accuracy": found.accuracy, "val_loss": found.loss, **more}
 
     def _run_epoch(self, epoch: int, reporter: Reporter) -> EpochReport:
         start = time.perf_counter()
         losses = self._train_epoch(epoch, reporter)
-        scores = self.evaluate()
+        validation = self._validate(epoch)
         return EpochReport(
             epoch=epoch,
-            val_accuracy=scores.accuracy,
-            val_loss=scores.loss,
             losses=losses,
             lr=self._schedule.lr((epoch + 1) * len(self._batches) - 1),
             seconds=time.perf_counter() - start,
+            **validation,
         )
 
     def _train_epoch(self, epoch: int, reporter: Reporter) -> dict[str, float]:
