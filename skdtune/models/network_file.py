@@ -1,0 +1,272 @@
+"""A trained network in one file: safetensors, with all that is needed to use and to check it.
+
+The file holds the backbone's tensors under the names that they have in its state dict, a few raw
+images with the logits that the network gave for them, and a description as metadata. It is data:
+reading it executes nothing.
+
+Tensor shapes: N images, C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor
+
+from skdtune.config import Frozen
+from skdtune.errors import DataError
+from skdtune.models.resnet import BACKBONES, Backbone
+
+#: Name of the format in the metadata; a reader refuses another one instead of guessing.
+NETWORK_FORMAT = "skdtune network 1"
+
+_CHECK_IMAGES = "check.images"
+_CHECK_LOGITS = "check.logits"
+_CHECK_FLOAT32 = "check.logits_float32"
+_CHECKS = (_CHECK_IMAGES, _CHECK_LOGITS, _CHECK_FLOAT32)
+# The description is text; the tensors follow after it.
+_MAX_HEADER = 100 * 2**20
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class NetworkInfo(Frozen):
+    """What a file says about its network."""
+
+    model: str
+    """Name of the backbone."""
+
+    width: int = Field(ge=1)
+    """Channels of its first stage."""
+
+    in_channels: int = Field(ge=1)
+    """Channels of an image."""
+
+    height: int = Field(ge=1)
+    """Rows of an image."""
+
+    image_width: int = Field(ge=1)
+    """Columns of an image."""
+
+    class_names: tuple[str, ...] = Field(min_length=1)
+    """Name of each class, in the order of the logits."""
+
+    mean: tuple[float, ...]
+    """Mean of each channel on the scale 0 to 1, which is taken off an image."""
+
+    std: tuple[float, ...]
+    """Standard deviation of each channel, by which an image is then divided."""
+
+    data_fingerprint: str
+    """What identifies the images that it learned from and was judged on."""
+
+    trained_on: Literal["train", "train+val"]
+    """Images that it learned from: those of a search, or of a final evaluation."""
+
+    config: dict[str, Any]
+    """Full configuration of the trial, as plain data."""
+
+    study: str
+    """Name of the study."""
+
+    trial: int = Field(ge=0)
+    """Number of the trial."""
+
+    accuracy: float | None = Field(ge=0, le=1)
+    """Share that it classified right, of the validation or of the test images."""
+
+    precision: Precision
+    """Arithmetic of the evaluation."""
+
+    environment: dict[str, str]
+    """Where it was evaluated: device, kernels, threads and versions."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NetworkFile:
+    """The content of a file, checked against the architecture that it names."""
+
+    info: NetworkInfo
+    """What the file says about its network."""
+
+    state: Mapping[str, Tensor]
+    """State dict of the backbone, on the CPU."""
+
+    images_NCHW: Tensor
+    """A few raw images, uint8."""
+
+    logits_NK: Tensor
+    """What the network gave for them where it was evaluated, as float32."""
+
+    logits_float32_NK: Tensor
+    """What it gives for them in float32 on a CPU."""
+
+    sha256: str
+    """Checksum of the whole file."""
+
+    def build(self) -> Backbone:
+        """Build the network in evaluation mode, on the CPU; its tensors are its own."""
+        backbone = _outline(self.info)
+        backbone.load_state_dict({k: v.clone() for k, v in self.state.items()}, assign=True)
+        return backbone.to(memory_format=torch.channels_last).eval()
+
+
+def write_network(
+    info: NetworkInfo,
+    state: Mapping[str, Tensor],
+    *,
+    images_NCHW: Tensor,
+    logits_NK: Tensor,
+    logits_float32_NK: Tensor,
+) -> bytes:
+    """Write a network as the content of a file.
+
+    Args:
+        info: What the file says about it.
+        state: State dict of the backbone, on any device.
+        images_NCHW: A few raw images, uint8.
+        logits_NK: Their logits where the network was evaluated.
+        logits_float32_NK: Their logits in float32 on a CPU.
+    """
+    tensors = {
+        **state,
+        _CHECK_IMAGES: images_NCHW,
+        _CHECK_LOGITS: logits_NK.float(),
+        _CHECK_FLOAT32: logits_float32_NK,
+    }
+    plain = {
+        name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    description = json.dumps(info.model_dump(mode="json"), ensure_ascii=False, sort_keys=True)
+    metadata = {"format": NETWORK_FORMAT, "description": description}
+    return safetensors.torch.save(plain, metadata)
+
+
+def read_network_file(source: str | Path | bytes, sha256: str | None = None) -> NetworkFile:
+    """Read a network back; nothing in the file is executed.
+
+    Args:
+        source: Path of the file, or its content.
+        sha256: Checksum that the content must have, 64 hexadecimal digits; None for any.
+
+    Raises:
+        DataError: If the file is missing, has another checksum, is damaged or no network of
+            skdtune, or holds another architecture than it names.
+    """
+    where = "the network" if isinstance(source, bytes) else str(source)
+    content = source if isinstance(source, bytes) else _read(Path(source))
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256.strip().lower():
+        raise DataError(f"{where}: its sha256 is {found}, not {sha256}: it is another file")
+    info = _read_info(content, where)
+    try:
+        tensors = safetensors.torch.load(content)
+    except Exception as error:
+        raise DataError(f"{where}: it is damaged: {_in_one_line(error)}") from None
+    _require_architecture(info, tensors, where)
+    return NetworkFile(
+        info=info,
+        state={name: tensor for name, tensor in tensors.items() if name not in _CHECKS},
+        images_NCHW=tensors[_CHECK_IMAGES],
+        logits_NK=tensors[_CHECK_LOGITS],
+        logits_float32_NK=tensors[_CHECK_FLOAT32],
+        sha256=found,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"the network {path} cannot be read: {reason}") from None
+
+
+def _read_info(content: bytes, where: str) -> NetworkInfo:
+    """Read the description, without the tensors."""
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(len(content) - 8, _MAX_HEADER):
+        raise DataError(f"{where}: it is no safetensors file, or was cut off")
+    try:
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        stored_format, description = metadata["format"], metadata["description"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise DataError(f"{where}: it is no network that skdtune wrote") from None
+    if stored_format != NETWORK_FORMAT:
+        raise DataError(
+            f"{where}: its format is {stored_format!r}, this version reads {NETWORK_FORMAT!r}"
+        )
+    try:
+        return NetworkInfo.model_validate_json(description)
+    except (ValidationError, TypeError) as error:
+        raise DataError(f"{where}: its description is wrong: {_in_one_line(error)}") from None
+
+
+def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], where: str) -> None:
+    if info.model not in BACKBONES:
+        raise DataError(
+            f"{where}: it holds a {info.model!r}; known are {', '.join(sorted(BACKBONES))}"
+        )
+    try:
+        outline = _outline(info)
+    except (RuntimeError, ValueError, OverflowError, TypeError) as error:
+        raise DataError(f"{where}: its sizes are wrong: {_in_one_line(error)}") from None
+    expected = {name: (t.shape, t.dtype) for name, t in outline.state_dict().items()}
+    for name in sorted(expected.keys() ^ (tensors.keys() - set(_CHECKS))):
+        problem = "is missing" if name in expected else "has no place in it"
+        raise DataError(f"{where}: it is no {info.model}: {name} {problem}")
+    expected |= _expected_checks(info, tensors, where)
+    for name, (shape, dtype) in expected.items():
+        tensor = tensors[name]
+        if (tensor.shape, tensor.dtype) != (shape, dtype):
+            raise DataError(
+                f"{where}: it is no such {info.model}: {name} is {tensor.dtype} of "
+                f"{list(tensor.shape)}, expected {dtype} of {list(shape)}"
+            )
+    if not len(info.mean) == len(info.std) == info.in_channels:
+        raise DataError(f"{where}: it has no mean and deviation for each of its channels")
+
+
+def _expected_checks(
+    info: NetworkInfo, tensors: Mapping[str, Tensor], where: str
+) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    missing = [name for name in _CHECKS if name not in tensors]
+    if missing or tensors[_CHECK_IMAGES].ndim != 4 or not len(tensors[_CHECK_IMAGES]):
+        raise DataError(f"{where}: it holds no images that its outputs could be checked on")
+    count = len(tensors[_CHECK_IMAGES])
+    images = torch.Size((count, info.in_channels, info.height, info.image_width))
+    logits = torch.Size((count, info.num_classes))
+    return {
+        _CHECK_IMAGES: (images, torch.uint8),
+        _CHECK_LOGITS: (logits, torch.float32),
+        _CHECK_FLOAT32: (logits, torch.float32),
+    }
+
+
+def _outline(info: NetworkInfo) -> Backbone:
+    """Build the network without memory and without drawing weights."""
+    with torch.device("meta"):
+        return Backbone(
+            BACKBONES[info.model],
+            width=info.width,
+            in_channels=info.in_channels,
+            num_classes=info.num_classes,
+        )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
