@@ -63,6 +63,43 @@ class SamplerConfig(Frozen):
     """Finished trials before TPE takes over from random sampling."""
 
 
+class EvaluationConfig(Frozen):
+    """What a final evaluation tests: chosen trials of a search, each with several seeds.
+
+    Trial n of the evaluation is candidate n modulo their number: whatever stops it, all
+    candidates have been trained with nearly as many seeds.
+    """
+
+    source: StudyName
+    """The study that was searched."""
+
+    lineage: str
+    """Random token of that study's creation."""
+
+    digest: str
+    """Hash of that study's spec."""
+
+    trials: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    """Numbers of the candidates in that study, the best one first."""
+
+    params: tuple[dict[str, Scalar], ...]
+    """Parameters of each candidate."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> EvaluationConfig:
+        if len(self.params) != len(self.trials):
+            raise ValueError(
+                f"evaluation.params: expected {len(self.trials)} sets, one for each candidate, "
+                f"received {len(self.params)}"
+            )
+        return self
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return the index of the candidate and that of the seed of a trial of the evaluation."""
+        seed_index, candidate = divmod(number, len(self.trials))
+        return candidate, seed_index
+
+
 class StudySpec(Frozen):
     """A whole study as data: base configuration, search space, objective, pruner and budget."""
 
@@ -105,11 +142,18 @@ class StudySpec(Frozen):
     num_trials: int = Field(default=50, ge=1, le=100_000)
     """Trials of the study, exactly."""
 
+    keep_networks: Literal["best", "all", "none"] = "best"
+    """Trained networks that are kept as artifacts: ``best`` keeps that of each trial that is the
+    best complete one when it ends; a final evaluation keeps all unless ``none``."""
+
     enqueue: tuple[dict[str, Scalar], ...] = ()
     """Settings to try right after trial 0, which is always the base configuration itself."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed that every trial's seeds are derived from."""
+
+    evaluation: EvaluationConfig | None = None
+    """Set for the final evaluation of another study, which searches nothing."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
@@ -117,6 +161,8 @@ class StudySpec(Frozen):
         self._check_space(base)
         self._check_base()
         self._check_enqueued()
+        if self.evaluation is not None and (self.search or self.pruner.name != "none"):
+            raise ValueError("evaluation: a final evaluation has no search space and no pruner")
         epochs = self.budget.epochs
         if self.objective.window_epochs > epochs:
             raise ValueError(
@@ -244,17 +290,24 @@ class StudySpec(Frozen):
         """Resolve the parameters of one trial into its full, validated configuration.
 
         Args:
-            params: Values by dotted path, as sampled.
+            params: Values by dotted path, as sampled. Those of a final evaluation are its
+                candidate's.
             number: Number of the trial; its seed is derived from the study's seed and from it, so
-                that the same trial of two studies starts from the same weights where it can.
+                that the same trial of two studies starts from the same weights where it can. The
+                seeds of final evaluations are the same in every study: their results are pairs.
 
         Raises:
             SpecError: If the values do not make a valid configuration.
         """
+        seed = derive_seed(self.seed, "trial", number)
+        if self.evaluation is not None:
+            candidate, seed_index = self.evaluation.place(number)
+            params = {**self.evaluation.params[candidate], **params}
+            seed = derive_seed(0, "evaluation", seed_index)
         raw = self.base_config().model_dump(mode="json")
         for path, value in params.items():
             raw = dotted.put(raw, path, value)
-        raw["seed"] = derive_seed(self.seed, "trial", number)
+        raw["seed"] = seed
         return parse(TrialConfig, raw, f"trial {number} of {self.name}")
 
     def to_json(self) -> str:
@@ -269,7 +322,11 @@ class StudySpec(Frozen):
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def _content(self) -> dict[str, Any]:
-        return {"format": SPEC_FORMAT, "spec": self.model_dump(mode="json")}
+        # A search says nothing of it: its hash is what it was before there were evaluations.
+        absent = {"evaluation"} if self.evaluation is None else set()
+        if self.keep_networks == "best":
+            absent.add("keep_networks")
+        return {"format": SPEC_FORMAT, "spec": self.model_dump(mode="json", exclude=absent)}
 
     @property
     def effective_pruner(self) -> PrunerConfig:

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import torch
 
+from skdtune import dotted
 from skdtune.config import NUM_STAGES, TrialConfig
 from skdtune.errors import DeviceError
 from skdtune.home import Home, home, storage_url
@@ -52,9 +53,10 @@ def probe_memory(
     free = _free_memory(resolved)
     try:
         store = DataStore(at.data, at.cache, resolved)
-        trainer = build_trainer(config, store.get(config.data))
+        data = store.of_study(stored.spec)
+        trainer = build_trainer(config, data)
         trainer.run(_FewSteps())
-        trainer.evaluate()
+        trainer.evaluate(data.train if data.val is None else data.val)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # cuDNN and cuBLAS have no class of their own for it.
         if isinstance(error, RuntimeError) and not _says_full(error):
@@ -67,6 +69,9 @@ def probe_memory(
 
 def hungriest_config(spec: StudySpec) -> TrialConfig:
     """Return the configuration of a study that needs the most memory, as far as sizes tell."""
+    if spec.evaluation is not None:
+        candidates = [spec.trial_config({}, n) for n in range(len(spec.evaluation.trials))]
+        return max(candidates, key=_sizes)
     params: dict[str, Any] = {}
     for path in _SIZES:
         param = spec.search.get(path)
@@ -77,6 +82,15 @@ def hungriest_config(spec: StudySpec) -> TrialConfig:
         elif isinstance(param, Choice):
             params[path] = max(param.options(), key=_size_of_choice)
     return spec.trial_config({**spec.base_params(), **params}, 0)
+
+
+def _sizes(config: TrialConfig) -> list[float]:
+    flat = dotted.flatten(config.model_dump(mode="json"))
+    stages = flat.get("method.drg.stages") or ()
+    sized = [path for path in _SIZES if path != "method.drg.stages"]
+    # The network first: it decides more than a batch does.
+    ordered = sorted(sized, key=lambda path: path != "model.name")
+    return [*(_size_of_choice(flat.get(path)) for path in ordered), len(stages)]
 
 
 def _size_of_choice(option: Any) -> float:

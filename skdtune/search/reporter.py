@@ -20,10 +20,13 @@ from skdtune.search.departure import Departure
 from skdtune.search.events import EventKind
 from skdtune.search.heartbeat import Heartbeat
 from skdtune.search.history import TrialHistory
+from skdtune.search.kept_networks import KeptNetwork
 from skdtune.search.leases import Claim
 from skdtune.search.patience import Patience
 from skdtune.search.study import StoredStudy
 from skdtune.training.checkpoint import Checkpoint, TrialCheckpoints
+from skdtune.training.evaluation import Scores
+from skdtune.training.peak_memory import PeakMemory
 from skdtune.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -33,8 +36,21 @@ CURVES_ATTRIBUTE = "skdtune:curves"
 #: System attribute of a trial with the finished epochs up to which its rungs were judged.
 JUDGED_ATTRIBUTE = "skdtune:judged_epochs"
 
+#: System attribute of a trial: mean sorted probabilities after the first and the last epoch.
+PROFILE_ATTRIBUTE = "skdtune:profile"
+
 #: Makes a call to the storage, with patience or without.
 Call = Callable[[Callable[[], Any]], Any]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the training of a final evaluation scores on the test images."""
+
+    scores: Scores
+    num_images: int
+    fingerprint: str
+    """Identifies the images that were learned from and those of the test."""
 
 
 @dataclass
@@ -53,6 +69,7 @@ class TrialReporter:
         departure: Says when the worker must leave the trial.
         patience: Makes the calls to the storage.
         on_epoch: Called after each epoch, for progress on the terminal.
+        peak_memory: Measures what the trial takes; None if nobody does.
     """
 
     stored: StoredStudy
@@ -65,6 +82,9 @@ class TrialReporter:
     on_epoch: Callable[[EpochReport], None]
     epochs: list[EpochReport] = field(default_factory=list)
     pruned_because: str = ""
+    kept: KeptNetwork | None = None
+    peak_memory: PeakMemory | None = None
+    tested: Tested | None = None
 
     def __post_init__(self) -> None:
         spec = self.stored.spec
@@ -138,13 +158,28 @@ class TrialReporter:
 
     @property
     def unstored(self) -> dict[int, float]:
-        """Validation accuracies, by epoch, that the storage does not have yet."""
-        return {r.epoch: r.val_accuracy for r in self.epochs[self._num_stored :]}
+        """Values of epochs, by epoch, that the storage does not have yet."""
+        return {r.epoch: r.value for r in self.epochs[self._num_stored :]}
 
     def value(self) -> float:
-        """Return the objective: the mean validation accuracy of the last epochs."""
+        """Return the objective: the mean validation accuracy of the last epochs.
+
+        For a final evaluation it is the accuracy on the test images.
+        """
+        if self.tested is not None:
+            return self.tested.scores.accuracy
         window = self.epochs[-self.stored.spec.objective.window_epochs :]
-        return sum(report.val_accuracy for report in window) / len(window)
+        return sum(report.value for report in window) / len(window)
+
+    def attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Sum up the trial as user and system attributes."""
+        user, system = describe_epochs(self.epochs)
+        if self.peak_memory is not None and self.peak_memory.mebibytes is not None:
+            user["peak_memory_mb"] = round(self.peak_memory.mebibytes, 1)
+        if self.tested is not None:
+            user |= _describe_test(self.tested)
+            system[PROFILE_ATTRIBUTE] = {"last": list(map(_short, self.tested.scores.profile))}
+        return user, system
 
     def say(self, message: str) -> None:
         """Tell people, and the trial's story, of something that the trial outlives."""
@@ -173,7 +208,7 @@ class TrialReporter:
             )
 
     def _rewind(self, found: Checkpoint | None) -> None:
-        curve = [report.val_accuracy for report in self.epochs]
+        curve = [report.value for report in self.epochs]
         kind = EventKind.RESTARTED if found is None else EventKind.RESUMED
         detail = (
             "from its first epoch: there is no checkpoint that can be used"
@@ -230,15 +265,13 @@ class TrialReporter:
         return Verdict.CONTINUE
 
     def _store(self, report: EpochReport) -> None:
-        trial_record.write_report(
-            self.stored.engine, self.claimed, report.epoch, report.val_accuracy
-        )
+        trial_record.write_report(self.stored.engine, self.claimed, report.epoch, report.value)
         self._num_stored = report.epoch + 1
 
     def _judge(self, epoch: int, call: Call) -> Verdict:
         if epoch + 1 not in self._rungs:
             return Verdict.CONTINUE
-        curve = {report.epoch: report.val_accuracy for report in self.epochs[: epoch + 1]}
+        curve = {report.epoch: report.value for report in self.epochs[: epoch + 1]}
         with self.history.calling(call):
             study = self.history.study()
             trial = copy.copy(self.history.get_trial(self.claimed.trial_id))
@@ -279,7 +312,7 @@ def describe_epochs(epochs: list[EpochReport]) -> tuple[dict[str, Any], dict[str
     """
     curves: dict[str, list[Any]] = {
         "epoch_seconds": [_short(report.seconds) for report in epochs],
-        "val_loss": [_short(report.val_loss) for report in epochs],
+        "val_loss": [_short(r.val_loss) for r in epochs if r.val_loss is not None],
         "lr": [_short(report.lr) for report in epochs],
         "losses": [
             {name: _short(value) for name, value in report.losses.items()} for report in epochs
@@ -290,10 +323,38 @@ def describe_epochs(epochs: list[EpochReport]) -> tuple[dict[str, Any], dict[str
         seconds = statistics.median(report.seconds for report in epochs)
         user = {
             "epoch_seconds": round(seconds, 3),
-            "val_loss": curves["val_loss"][-1],
+            "train_seconds": round(sum(report.seconds for report in epochs), 3),
+            "images": sum(report.images for report in epochs),
             "losses": curves["losses"][-1],
         }
-    return user, {CURVES_ATTRIBUTE: curves}
+        if epochs[-1].val_loss is not None:
+            user["val_loss"] = curves["val_loss"][-1]
+        for name, value in (epochs[-1].scores or {}).items():
+            user[f"val_{name}"] = _short(value)
+    return user, {CURVES_ATTRIBUTE: curves, **_describe_profile(epochs)}
+
+
+def _describe_profile(epochs: list[EpochReport]) -> dict[str, Any]:
+    """Return the profiles as a system attribute; nothing if there are none."""
+    if not epochs:
+        return {}
+    # A trial that was left early has a first one only.
+    profiles = {"first": epochs[0].profile, "last": epochs[-1].scores and epochs[-1].profile}
+    told = {when: list(map(_short, profile)) for when, profile in profiles.items() if profile}
+    return {PROFILE_ATTRIBUTE: told} if told else {}
+
+
+def _describe_test(tested: Tested) -> dict[str, Any]:
+    """Return what a final evaluation is made for as user attributes, in full precision."""
+    scores = tested.scores
+    return {
+        "test_accuracy": scores.accuracy,
+        "test_top5": scores.top5,
+        "test_ece": scores.ece,
+        "test_nll": scores.nll,
+        "num_test_images": tested.num_images,
+        "data_fingerprint": tested.fingerprint,
+    }
 
 
 def _short(value: float) -> float:

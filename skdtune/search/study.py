@@ -21,7 +21,7 @@ from skdtune.home import storage_url
 from skdtune.search import schema
 from skdtune.search.algorithms import build_pruner
 from skdtune.search.storage import init_storage, open_storage, setup_lock
-from skdtune.spec import StudySpec, spec_from_json
+from skdtune.spec import EvaluationConfig, StudySpec, spec_from_json
 
 SPEC_ATTRIBUTE = "skdtune:spec"
 DIGEST_ATTRIBUTE = "skdtune:spec_hash"
@@ -146,6 +146,38 @@ def study_names(storage: RDBStorage) -> list[str]:
         return [row.study_name for row in connection.execute(query)]
 
 
+def expand_family(name: str, *, storage: str | None = None) -> list[str]:
+    """Return the studies that a name stands for: the one of that name, else all of a family.
+
+    Args:
+        name: Name of a study, or the family of several that were created together.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Returns:
+        The names, oldest study first; the name itself if it is neither, for whoever opens it to
+        say so.
+
+    Raises:
+        StorageError: If the storage cannot be used.
+    """
+    opened = open_storage(storage_url(storage))
+    try:
+        names = study_names(opened)
+        if name in names:
+            return [name]
+        table = schema.study_user_attributes
+        query = (
+            sa.select(table.c.value_json)
+            .where(table.c.key == SPEC_ATTRIBUTE)
+            .order_by(table.c.study_id)
+        )
+        with opened.engine.connect() as connection:
+            specs = [json.loads(json.loads(text))["spec"] for text in connection.scalars(query)]
+        return [spec["name"] for spec in specs if spec.get("family") == name] or [name]
+    finally:
+        opened.engine.dispose()
+
+
 def _unknown_study(storage: RDBStorage, name: str) -> str:
     names = study_names(storage)
     near = dotted.nearest(name, names)
@@ -206,7 +238,7 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
         DIGEST_ATTRIBUTE: spec.digest,
         VERSIONS_ATTRIBUTE: versions(),
     }
-    system = {"study:metric_names": [METRIC_NAME], **_note_attributes(study_note(spec))}
+    system = {"study:metric_names": [metric_name(spec)], **_note_attributes(study_note(spec))}
     for table, attributes in (
         (schema.study_user_attributes, user),
         (schema.study_system_attributes, system),
@@ -285,8 +317,44 @@ def versions() -> dict[str, str]:
     }
 
 
+def metric_name(spec: StudySpec) -> str:
+    """Name the number that the trials of a study are judged by."""
+    return METRIC_NAME if spec.evaluation is None else "test accuracy"
+
+
 def study_note(spec: StudySpec) -> str:
     """Write the Markdown note that the dashboard shows with a study."""
+    return _evaluation_note(spec, spec.evaluation) if spec.evaluation else _search_note(spec)
+
+
+def _evaluation_note(spec: StudySpec, evaluation: EvaluationConfig) -> str:
+    seeds = spec.num_trials // len(evaluation.trials)
+    lines = [
+        f"## {spec.name}",
+        spec.description,
+        "",
+        f"Final evaluation of study `{evaluation.source}` (spec `{evaluation.digest}`). Each "
+        f"trial learns from the training and the validation images for {spec.budget.epochs} "
+        "epochs, and is scored once on the **test images**, after its last epoch. Nothing is "
+        "chosen here: the best value says nothing, the mean over the seeds does. The curves show "
+        "the training loss.",
+        "",
+        f"Created with {seeds} seeds of each candidate. Trial n is candidate n modulo "
+        f"{len(evaluation.trials)}.",
+        "",
+        _note_row("candidate", f"trial of {evaluation.source}", "parameters"),
+        "| :--- | :--- | :--- |",
+    ]
+    for index, (trial, params) in enumerate(
+        zip(evaluation.trials, evaluation.params, strict=True)
+    ):
+        told = ", ".join(f"{path}={value}" for path, value in params.items())
+        lines.append(_note_row(str(index), str(trial), told or "the base configuration"))
+    lines += ["", f"Network `{spec.model.name}`, data `{spec.data.name}`, spec `{spec.digest}`."]
+    return "\n".join(lines)
+
+
+def _search_note(spec: StudySpec) -> str:
     window = spec.objective.window_epochs
     mean = f" (mean of the last {window})" if window > 1 else ""
     lines = [
