@@ -13,6 +13,7 @@ from skdtune.cli.control import budget, pause, resume
 from skdtune.cli.create import create_study, studies
 from skdtune.cli.explain import explain
 from skdtune.cli.look import best, dashboard, status, trials
+from skdtune.cli.report import report
 from skdtune.cli.run import launch, worker
 from skdtune.cli.storage import storage
 
@@ -43,6 +44,7 @@ _COMMANDS = (
     best,
     trials,
     explain,
+    report,
     dashboard,
     storage,
 )

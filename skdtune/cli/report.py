@@ -1,0 +1,63 @@
+"""``skdtune report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from skdtune.cli.application import Application, common_options, pass_application, say
+
+if TYPE_CHECKING:
+    from skdtune.report_page.records import StudyRecord
+
+
+@click.command()
+@click.argument("studies", metavar="STUDY...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="The page; one that is there is replaced.",
+)
+@click.option(
+    "--no-dashboard", is_flag=True, help="Do not add the key figures to optuna-dashboard too."
+)
+@common_options
+@pass_application
+def report(
+    application: Application, studies: tuple[str, ...], output: Path, no_dashboard: bool
+) -> None:
+    """Write one HTML page about one or several studies: results, curves, parameters, settings.
+
+    The page needs no network and no server: open it, keep it, send it.
+    """
+    from skdtune.report_page.data import read_studies
+    from skdtune.report_page.page import render, write
+
+    records = read_studies(studies, storage=application.url)
+    write(output, render(records))
+    say(application, f"{output}  {output.stat().st_size / 1e6:.1f} MB")
+    if not no_dashboard:
+        _add_to_dashboard(application, records)
+
+
+def _add_to_dashboard(application: Application, records: tuple[StudyRecord, ...]) -> None:
+    from contextlib import closing
+
+    from skdtune.report_page.dashboard_figures import save_dashboard_figures
+    from skdtune.search.storage import DATABASE_ERRORS
+    from skdtune.search.study import load_study
+
+    for record in records:
+        try:
+            with closing(load_study(record.name, storage=application.url)) as stored:
+                number = save_dashboard_figures(stored, record)
+        except DATABASE_ERRORS:
+            # The page is written, and a storage that may only be read is no reason to fail.
+            click.echo(f"{record.name}: its figures could not be added to the dashboard", err=True)
+            continue
+        say(application, f"{record.name}: {number} figures added to the dashboard")

@@ -1,0 +1,106 @@
+"""Numbers, durations and verdicts of a report in words."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from skdtune.report_page.records import StudyRecord, TrialRecord
+
+MISSING = "–"  # noqa: RUF001 - a dash, as tables have it
+
+
+def share(value: float | None, error: float | None = None) -> str:
+    """Write an accuracy in per cent, with its standard error where there is one."""
+    if value is None:
+        return MISSING
+    return f"{value:.2%}" if error is None else f"{value * 100:.2f} ± {error * 100:.2f}%"
+
+
+def setting(value: object) -> str:
+    """Write the value of a parameter."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def quantity(number: float) -> str:
+    """Write a large number in three digits: 950, 12.3 thousand, 4.56 million."""
+    for size, unit in ((1e9, " billion"), (1e6, " million"), (1e4, " thousand")):
+        if number >= size:
+            return f"{number / (1e3 if size == 1e4 else size):.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in two units: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    whole = round(seconds)
+    for size, unit, small, small_unit in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // small} {small_unit}"
+    return f"{whole} s" if seconds >= 1 or whole == seconds else f"{seconds:.2g} s"
+
+
+def total(values: Sequence[float | None]) -> float | None:
+    """Add up what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def candidates(study: StudyRecord) -> list[tuple[int, list[float]]]:
+    """List the settings of a final evaluation, each with the results of its seeds.
+
+    Trial n trains candidate n modulo the number of candidates.
+    """
+    chosen = getattr(getattr(study.spec, "evaluation", None), "candidates", ())
+    found: dict[int, list[float]] = {index: [] for index in range(len(chosen))}
+    for trial in study.trials:
+        if found and trial.state == "complete" and trial.value is not None:
+            found[trial.number % len(found)].append(trial.value)
+    return list(found.items())
+
+
+def mean_and_sd(values: Sequence[float]) -> str:
+    """Write a mean with the standard deviation over seeds, in per cent."""
+    if not values:
+        return MISSING
+    sd = f" ± {statistics.stdev(values) * 100:.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values) * 100:.2f}{sd}%"
+
+
+def verdict(study: StudyRecord) -> str:
+    """Say what the best validation accuracy of a search is worth, picked as the best of many."""
+    best, published = study.best, study.published
+    if best is None:
+        ended = study.counts["pruned"] + study.counts["failed"]
+        return f"No trial is complete yet{f', {ended} ended before' if ended else ''}."
+    sentences = []
+    if best.number == 0:
+        sentences.append("No trial beats the published setting.")
+    elif published is not None:
+        sentences.append(_compared(study, best, published))
+    complete = study.counts["complete"]
+    if complete > 1:
+        images = f"the same {study.num_images} " if study.num_images else "the same "
+        sentences.append(
+            f"The best of {complete} complete trials on {images}validation images is an "
+            "optimistic number."
+        )
+    return " ".join(sentences) or "One trial is complete: there is nothing to compare it with."
+
+
+def _compared(study: StudyRecord, best: TrialRecord, published: TrialRecord) -> str:
+    """Compare two trials in points and in standard errors."""
+    difference = (best.value or 0.0) - (published.value or 0.0)
+    reference = "trial 0, the published setting"
+    sentence = (
+        f"The best trial is {abs(difference) * 100:.2f} points above {reference}"
+        if difference
+        else f"The best trial equals {reference}"
+    )
+    error = study.standard_errors.get(published.number)
+    # The difference of two accuracies on the same images; independent errors are the safe side.
+    chance = error is not None and abs(difference) < 2 * 2**0.5 * error
+    return f"{sentence}, which chance alone can explain." if chance else f"{sentence}."
