@@ -24,7 +24,14 @@ from skdtune.errors import (
     StudyError,
     StudyPausedError,
 )
-from skdtune.home import Home, checkpoints_url, home, seconds_from_environment, storage_url
+from skdtune.home import (
+    Home,
+    artifacts_url,
+    checkpoints_url,
+    home,
+    seconds_from_environment,
+    storage_url,
+)
 from skdtune.report import EpochReport, Verdict
 from skdtune.search import leases, pausing, trial_record
 from skdtune.search.algorithms import build_sampler
@@ -37,12 +44,19 @@ from skdtune.search.heartbeat import (
     reap_silent,
 )
 from skdtune.search.history import TrialHistory
+from skdtune.search.kept_networks import is_wanted, keep_network
 from skdtune.search.leases import LEASE_S, Claim, WorkerIdentity, lease_seconds
-from skdtune.search.objective import DataStore, config_hash, resolve_trial, run_trial
+from skdtune.search.objective import (
+    DataOnDevice,
+    DataStore,
+    config_hash,
+    resolve_trial,
+    run_trial,
+)
 from skdtune.search.patience import OUTAGE_S, Patience
 from skdtune.search.reporter import TrialReporter, describe_epochs
 from skdtune.search.storage import DATABASE_ERRORS, require_writable
-from skdtune.search.study import StoredStudy, find_lineage, load_study
+from skdtune.search.study import StoredStudy, find_lineage, load_study, metric_name
 from skdtune.search.watchdog import Settlement, Watchdog
 from skdtune.signals import StopRequest
 from skdtune.training.checkpoint import (
@@ -52,6 +66,10 @@ from skdtune.training.checkpoint import (
 )
 from skdtune.training.compilation import compile_mode
 from skdtune.training.device import autocast_dtype, describe_kernels, resolve_device
+from skdtune.training.files import reason_of
+from skdtune.training.kept_network import remove_artifact
+from skdtune.training.peak_memory import PeakMemory
+from skdtune.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +142,7 @@ def run_worker(
         at = at or home()
         store = DataStore(at.data, at.cache, resolved)
         # Missing data must be said before a trial is taken.
-        store.get(stored.spec.data)
+        store.prepare(stored.spec)
         _log_machine(study, stored.spec.model, resolved)
         worker = Worker(
             stored=stored,
@@ -132,6 +150,7 @@ def run_worker(
             identity=WorkerIdentity(device=str(resolved)),
             stop=stop,
             checkpoints=checkpoints_url(checkpoints, at=at),
+            artifacts=artifacts_url(at=at),
             timing=timing,
             on_hang=on_hang,
         )
@@ -188,7 +207,7 @@ def prepare_data(study: str, *, storage: str | None = None, at: Home | None = No
     """
     at = at or home()
     with contextlib.closing(load_study(study, storage=storage_url(storage, at=at))) as stored:
-        DataStore(at.data, at.cache, torch.device("cpu")).get(stored.spec.data)
+        DataStore(at.data, at.cache, torch.device("cpu")).prepare(stored.spec)
 
 
 @dataclass
@@ -200,6 +219,7 @@ class Worker:
     identity: WorkerIdentity
     stop: StopRequest
     checkpoints: str
+    artifacts: str = field(default_factory=artifacts_url)
     timing: Timing = Timing()
     on_hang: Callable[[int], None] | None = None
     finished: int = field(default=0, init=False)
@@ -331,7 +351,12 @@ class Worker:
             settlement.wait()
             raise LeaseLostError("the trial was settled while its training hung")
         reporter = hand.pop() if hand else None
-        ending(reporter)
+        try:
+            ending(reporter)
+        except LeaseLostError:
+            if reporter is not None and reporter.kept is not None:
+                remove_artifact(self.artifacts, reporter.kept.file.artifact_id)
+            raise
 
     def _run(
         self,
@@ -350,7 +375,11 @@ class Worker:
             hand.append(self._reporter(claimed, config, heartbeat, watchdog))
             self._log_start(claimed)
             verdict = run_trial(
-                config, self.store, hand[0], lambda user: self._describe(claimed, user)
+                config,
+                self.store,
+                hand[0],
+                lambda user: self._describe(claimed, user),
+                lambda trainer, data: self._keep(hand[0], trainer, data),
             )
         except (LeaseLostError, StorageAwayError, *DATABASE_ERRORS):
             # Nothing that the trial did: it is not the one to fail.
@@ -390,10 +419,27 @@ class Worker:
             departure=Departure(self.stop, heartbeat, watchdog, self.timing.grace_s),
             patience=self._patience,
             on_epoch=lambda report: self._log_epoch(claimed, report),
+            peak_memory=PeakMemory(self.store.device),
         )
 
     def _describe(self, claimed: Claim, user: dict[str, object]) -> None:
         self._patience(lambda: trial_record.write_attributes(self._engine, claimed, user))
+
+    def _keep(self, reporter: TrialReporter, trainer: Trainer, data: DataOnDevice) -> None:
+        """Keep the network if the study wants it; without it the trial is complete, too."""
+        value, last = reporter.value(), reporter.epochs[-1]
+        if not self._patience(lambda: is_wanted(self.stored, value)):
+            return
+        # A study's value may be a mean over epochs, which no network has.
+        accuracy = value if last.val_accuracy is None else last.val_accuracy
+        number = reporter.claimed.number
+        try:
+            reporter.kept = keep_network(
+                self.artifacts, self.stored, number, trainer, data, accuracy
+            )
+        except Exception as error:
+            logger.debug("trial %d: its network", number, exc_info=True)
+            reporter.say(f"its network is not kept: {reason_of(error)}")
 
     def _end(
         self,
@@ -426,10 +472,13 @@ class Worker:
     ) -> None:
         """End a trial for good, in one transaction, and drop its checkpoints."""
         epochs = reporter.epochs if reporter is not None else []
-        user, system = describe_epochs(epochs)
+        user, system = reporter.attributes() if reporter is not None else describe_epochs([])
         if state is TrialState.FAIL or kind is EventKind.NAN:
             user |= {"failure_kind": kind.value, "failure_reason": detail.partition("\n")[0]}
         value = None
+        kept = reporter.kept if state is TrialState.COMPLETE and reporter is not None else None
+        if kept is not None:
+            user, system = user | kept.user_attributes, system | kept.system_attributes
         if state is TrialState.COMPLETE and reporter is not None:
             value = reporter.value()
         elif state is TrialState.PRUNED and epochs:
@@ -524,11 +573,12 @@ class Worker:
 
     def _log_epoch(self, claimed: Claim, report: EpochReport) -> None:
         logger.debug(
-            "trial %d epoch %d/%d: validation accuracy %.4f, %.1f s",
+            "trial %d epoch %d/%d: %s %.4f, %.1f s",
             claimed.number,
             report.epoch + 1,
             self.stored.spec.budget.epochs,
-            report.val_accuracy,
+            "training loss" if report.val_accuracy is None else "validation accuracy",
+            report.value,
             report.seconds,
         )
 
@@ -543,10 +593,11 @@ class Worker:
     ) -> None:
         if kind in (EventKind.COMPLETE, EventKind.PRUNED) and value is not None:
             logger.info(
-                "trial %d %s after epoch %d: validation accuracy %.4f",
+                "trial %d %s after epoch %d: %s %.4f",
                 claimed.number,
                 kind.value,
                 epochs,
+                metric_name(self.stored.spec),
                 value,
             )
         else:
