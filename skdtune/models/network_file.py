@@ -1,8 +1,9 @@
 """A trained network in one file: safetensors, with all that is needed to use and to check it.
 
-The file holds the backbone's tensors under the names that they have in its state dict, a few raw
-images with the logits that the network gave for them, and a description as metadata. It is data:
-reading it executes nothing.
+The file holds the backbone's tensors under the names that they have in its state dict, and a
+description as metadata. The file that a worker keeps also holds a few raw images with the logits
+that the network gave for them; the one that is exported is a plain state dict. It is data: reading
+it executes nothing.
 
 Tensor shapes: N images, C channels, H height, W width, K classes.
 """
@@ -80,7 +81,7 @@ class NetworkInfo(Frozen):
     trial: int = Field(ge=0)
     """Number of the trial."""
 
-    accuracy: float | None = Field(ge=0, le=1)
+    accuracy: float = Field(ge=0, le=1)
     """Share that it classified right, of the validation or of the test images."""
 
     precision: Precision
@@ -96,6 +97,20 @@ class NetworkInfo(Frozen):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class OutputCheck:
+    """A few images and what the evaluated network gave for them."""
+
+    images_NCHW: Tensor
+    """Raw images, uint8."""
+
+    logits_NK: Tensor
+    """Logits where the network was evaluated, as float32."""
+
+    logits_float32_NK: Tensor
+    """Logits in float32 on a CPU."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class NetworkFile:
     """The content of a file, checked against the architecture that it names."""
 
@@ -105,14 +120,8 @@ class NetworkFile:
     state: Mapping[str, Tensor]
     """State dict of the backbone, on the CPU."""
 
-    images_NCHW: Tensor
-    """A few raw images, uint8."""
-
-    logits_NK: Tensor
-    """What the network gave for them where it was evaluated, as float32."""
-
-    logits_float32_NK: Tensor
-    """What it gives for them in float32 on a CPU."""
+    check: OutputCheck | None
+    """What its outputs can be checked by, if that is in the file."""
 
     sha256: str
     """Checksum of the whole file."""
@@ -127,26 +136,19 @@ class NetworkFile:
 def write_network(
     info: NetworkInfo,
     state: Mapping[str, Tensor],
-    *,
-    images_NCHW: Tensor,
-    logits_NK: Tensor,
-    logits_float32_NK: Tensor,
+    check: OutputCheck | None = None,
 ) -> bytes:
     """Write a network as the content of a file.
 
     Args:
         info: What the file says about it.
         state: State dict of the backbone, on any device.
-        images_NCHW: A few raw images, uint8.
-        logits_NK: Their logits where the network was evaluated.
-        logits_float32_NK: Their logits in float32 on a CPU.
+        check: Images and outputs; None for a plain state dict.
     """
-    tensors = {
-        **state,
-        _CHECK_IMAGES: images_NCHW,
-        _CHECK_LOGITS: logits_NK.float(),
-        _CHECK_FLOAT32: logits_float32_NK,
-    }
+    tensors = dict(state)
+    if check is not None:
+        values = (check.images_NCHW, check.logits_NK, check.logits_float32_NK)
+        tensors |= dict(zip(_CHECKS, values, strict=True))
     plain = {
         name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -181,9 +183,13 @@ def read_network_file(source: str | Path | bytes, sha256: str | None = None) -> 
     return NetworkFile(
         info=info,
         state={name: tensor for name, tensor in tensors.items() if name not in _CHECKS},
-        images_NCHW=tensors[_CHECK_IMAGES],
-        logits_NK=tensors[_CHECK_LOGITS],
-        logits_float32_NK=tensors[_CHECK_FLOAT32],
+        check=OutputCheck(
+            images_NCHW=tensors[_CHECK_IMAGES],
+            logits_NK=tensors[_CHECK_LOGITS],
+            logits_float32_NK=tensors[_CHECK_FLOAT32],
+        )
+        if _CHECK_IMAGES in tensors
+        else None,
         sha256=found,
     )
 
@@ -244,9 +250,15 @@ def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], wher
 def _expected_checks(
     info: NetworkInfo, tensors: Mapping[str, Tensor], where: str
 ) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    missing = [name for name in _CHECKS if name not in tensors]
-    if missing or tensors[_CHECK_IMAGES].ndim != 4 or not len(tensors[_CHECK_IMAGES]):
-        raise DataError(f"{where}: it holds no images that its outputs could be checked on")
+    there = [name for name in _CHECKS if name in tensors]
+    if not there:
+        return {}
+    if (
+        len(there) < len(_CHECKS)
+        or tensors[_CHECK_IMAGES].ndim != 4
+        or not len(tensors[_CHECK_IMAGES])
+    ):
+        raise DataError(f"{where}: the images to check its outputs on are incomplete")
     count = len(tensors[_CHECK_IMAGES])
     images = torch.Size((count, info.in_channels, info.height, info.image_width))
     logits = torch.Size((count, info.num_classes))

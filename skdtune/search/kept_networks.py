@@ -69,8 +69,11 @@ def network_of(system_attributes: Mapping[str, Any]) -> KeptFile | None:
     found = system_attributes.get(NETWORK_ATTRIBUTE)
     if not isinstance(found, dict):
         return None
+    num_bytes = found.get("num_bytes")
     return KeptFile(
-        str(found.get("artifact_id")), str(found.get("sha256")), int(found.get("num_bytes", 0))
+        str(found.get("artifact_id")),
+        str(found.get("sha256")),
+        num_bytes if isinstance(num_bytes, int) else 0,
     )
 
 

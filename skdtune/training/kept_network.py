@@ -22,6 +22,7 @@ from skdtune.errors import DataError, SkdtuneError
 from skdtune.models.network_file import (
     NetworkFile,
     NetworkInfo,
+    OutputCheck,
     read_network_file,
     write_network,
 )
@@ -104,16 +105,12 @@ def pack_network(
     rows_N = torch.linspace(0, len(images) - 1, count, device=images.device).long()
     raw_NCHW = images.raw(rows_N)
     logits_NK = outputs(network, raw_NCHW, images.mean_C, images.std_C, dtype)
-    content = {
-        "images_NCHW": raw_NCHW,
-        "logits_NK": logits_NK,
-        # Not known before the file can be read.
-        "logits_float32_NK": torch.zeros_like(logits_NK, device="cpu"),
-    }
     state = network.state_dict()
-    draft = read_network_file(write_network(info, state, **content))
-    content["logits_float32_NK"] = _outputs_on_cpu(draft, None)
-    return write_network(info, state, **content)
+    # By what a reader makes of it, and on the CPU: a GPU rounds float32 in ways of its own.
+    draft = read_network_file(write_network(info, state))
+    in_float32_NK = _outputs_on_cpu(draft, raw_NCHW.cpu(), None)
+    check = OutputCheck(images_NCHW=raw_NCHW, logits_NK=logits_NK, logits_float32_NK=in_float32_NK)
+    return write_network(info, state, check)
 
 
 def outputs(
@@ -142,11 +139,15 @@ def check_outputs(file: NetworkFile) -> Agreement:
     """Compute the written outputs again, on this CPU, and compare.
 
     Raises:
-        DataError: If they differ by more than rounding explains.
+        DataError: If they differ by more than rounding explains, or were not written.
     """
+    check = file.check
+    if check is None:
+        raise DataError("the file holds no outputs of the network that was evaluated")
     dtype = torch.bfloat16 if file.info.precision == "bfloat16" else None
-    difference = _difference(_outputs_on_cpu(file, dtype), file.logits_NK)
-    in_float32 = _difference(_outputs_on_cpu(file, None), file.logits_float32_NK)
+    images_NCHW = check.images_NCHW
+    difference = _difference(_outputs_on_cpu(file, images_NCHW, dtype), check.logits_NK)
+    in_float32 = _difference(_outputs_on_cpu(file, images_NCHW, None), check.logits_float32_NK)
     on_cpu = file.info.environment.get("device", "").startswith("cpu")
     is_exact = dtype is None and on_cpu
     allowed = _FLOAT32_TOLERANCE if is_exact else _ROUNDED_TOLERANCE
@@ -156,12 +157,12 @@ def check_outputs(file: NetworkFile) -> Agreement:
             "the network's outputs are not those of the network that was evaluated: they differ "
             f"by {difference:.1e} of the largest, in float32 by {in_float32:.1e}"
         )
-    return Agreement(len(file.images_NCHW), file.info.precision, difference, in_float32)
+    return Agreement(len(images_NCHW), file.info.precision, difference, in_float32)
 
 
-def _outputs_on_cpu(file: NetworkFile, dtype: torch.dtype | None) -> Tensor:
+def _outputs_on_cpu(file: NetworkFile, raw_NCHW: Tensor, dtype: torch.dtype | None) -> Tensor:
     mean_C, std_C = torch.tensor(file.info.mean), torch.tensor(file.info.std)
-    raw_NCHW = file.images_NCHW.contiguous(memory_format=torch.channels_last)
+    raw_NCHW = raw_NCHW.contiguous(memory_format=torch.channels_last)
     return outputs(file.build(), raw_NCHW, mean_C, std_C, dtype)
 
 
