@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import click
@@ -20,6 +20,9 @@ from skdtune.errors import InputError
 
 #: Where set, the dashboard asks for this password (any user name).
 PASSWORD_VARIABLE = "SKDTUNE_DASHBOARD_PASSWORD"
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
 
 WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -44,20 +47,26 @@ class _QuietHandler(WSGIRequestHandler):
         """Keep the access log off the terminal."""
 
 
-def serve(storage_url: str, artifact_dir: Path, host: str, port: int) -> None:
+def serve(storage_url: str, artifacts: str, host: str, port: int) -> None:
     """Serve the dashboard until Ctrl-C.
 
     The schema is made first: on an empty database the dashboard would not start.
 
+    Args:
+        storage_url: The storage.
+        artifacts: Folder or fsspec URL of the artifacts.
+        host: Address to listen on.
+        port: Port to listen on, 0 for any.
+
     Raises:
         StorageError: If the storage cannot be used.
-        InputError: If the address cannot be bound.
+        InputError: If the address cannot be bound, or the artifacts cannot be reached.
     """
     from skdtune.search.storage import masked, parse_url
 
     # The address first: where it cannot be had, no table is made either.
     with _bind(host, port) as server:
-        application = build_application(storage_url, artifact_dir)
+        application = build_application(storage_url, artifacts)
         password = os.environ.get(PASSWORD_VARIABLE)
         if password:
             application = with_password(application, password)
@@ -83,19 +92,27 @@ def _bind(host: str, port: int) -> _Server:
         ) from None
 
 
-def build_application(storage_url: str, artifact_dir: Path) -> WsgiApplication:
-    """Build optuna-dashboard's application, with the artifacts of a folder."""
-    from optuna.artifacts import FileSystemArtifactStore
+def build_application(storage_url: str, artifacts: str) -> WsgiApplication:
+    """Build optuna-dashboard's application, with the artifacts of a folder or an fsspec URL."""
     from optuna_dashboard import wsgi
 
     from skdtune.search.storage import init_storage
 
     storage = init_storage(storage_url)
-    artifact_dir.mkdir(parents=True, exist_ok=True)
-    application: WsgiApplication = wsgi(
-        storage, artifact_store=FileSystemArtifactStore(str(artifact_dir))
-    )
+    application: WsgiApplication = wsgi(storage, artifact_store=_artifact_store(artifacts))
     return application
+
+
+def _artifact_store(artifacts: str) -> ArtifactStore:
+    from optuna.artifacts import FileSystemArtifactStore
+
+    if "://" not in artifacts:
+        folder = Path(artifacts).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileSystemArtifactStore(str(folder))
+    from skdtune.engines.artifact_store import RemoteArtifactStore
+
+    return RemoteArtifactStore(artifacts)
 
 
 def with_password(application: WsgiApplication, password: str) -> WsgiApplication:

@@ -153,7 +153,7 @@ def write_network(
         name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    description = json.dumps(info.model_dump(mode="json"), ensure_ascii=False, sort_keys=True)
+    description = json.dumps(info.model_dump(mode="json"), ensure_ascii=False)
     metadata = {"format": NETWORK_FORMAT, "description": description}
     return safetensors.torch.save(plain, metadata)
 

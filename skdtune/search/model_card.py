@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 _PROGRAM_USE = """\
-import json, torch
+import json, pathlib, torch
 
 network = torch.export.load("model.pt2").module()
 mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in ({mean}, {std}))
 images = torch.zeros(2, {channels}, {height}, {width}, dtype=torch.uint8)  # yours, 0 to 255
 logits = network((images / 255 - mean) / std)
-names = json.load(open("trial.json"))["network"]["class_names"]
+names = json.loads(pathlib.Path("trial.json").read_text())["network"]["class_names"]
 print([names[index] for index in logits.argmax(dim=1)])"""
 
 _STATE_USE = """\
@@ -41,7 +41,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         _summary(facts),
         "## Accuracy\n\n" + _accuracy(facts),
         "## Use\n\n" + _use(facts),
-        "## Method\n\n" + _settings({"method": network["config"].get("method")}),
+        "## Method\n\n" + _method(network["config"].get("method") or {}),
         "## Data and recipe\n\n" + _recipe(facts),
         "## Where it comes from\n\n" + _origin(facts),
         "## Intended use and limits\n\n" + _limits(facts),
@@ -62,8 +62,8 @@ def _summary(facts: Mapping[str, Any]) -> str:
         f"parameters, images of {network['in_channels']} x {network['height']} x "
         f"{network['image_width']}. It was trained with self-knowledge distillation or one of "
         "its baselines; auxiliary classifiers that took part in the training are not in it. "
-        f"Trained and exported by skdtune. Its outputs are {facts['agreement']}, compared with "
-        "those of the network that was evaluated."
+        "Trained and exported by skdtune, which compared its outputs with those of the network "
+        f"that was evaluated: {facts['agreement']}."
     )
 
 
@@ -119,9 +119,15 @@ def _use(facts: Mapping[str, Any]) -> str:
     return f"With {needs}:\n\n```python\n{template.format(**values)}\n```\n\n{more}"
 
 
+def _method(terms: Mapping[str, Any]) -> str:
+    return _settings({name: term for name, term in terms.items() if term is not None})
+
+
 def _recipe(facts: Mapping[str, Any]) -> str:
     network = facts["network"]
     config = {k: network["config"].get(k) for k in ("data", "model", "optimizer", "budget")}
+    # Where the data lay on one machine is nothing that a reader could use.
+    config["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "download")}
     parts = {"train": "the training images", "train+val": "training and validation images"}
     return (
         f"It learned from {parts[network['trained_on']]} of `{config['data']['name']}`, "
