@@ -22,7 +22,7 @@ MUTED = "#8b919a"
 BEST = "#d9822b"
 PUBLISHED = "#b8589f"
 #: Complete trials, from the lower half to the best tenth.
-RANKED = (("lower half", "#a9bfd6"), ("upper half", "#5c97cf"), ("best tenth", "#1f5fa8"))
+RANKED = (("lower half", "#a9bfd6"), ("upper half", "#5c97cf"), ("best tenth", "#2467c0"))
 
 
 def rounded(value: float | None) -> float | None:
@@ -56,7 +56,7 @@ def common_name(names: Sequence[str]) -> str:
 
 def tickformat(name: str) -> str:
     """Return plotly's format of an axis: an accuracy in per cent."""
-    return ".1%" if "accuracy" in name else ""
+    return ".2~%" if "accuracy" in name else ""
 
 
 def layout_of(x_title: str, y_title: str, height: int = 380) -> dict[str, Any]:
@@ -64,12 +64,12 @@ def layout_of(x_title: str, y_title: str, height: int = 380) -> dict[str, Any]:
     return {
         "height": height,
         "hovermode": "closest",
-        "margin": {"l": 64, "r": 16, "t": 16, "b": 56},
-        "xaxis": {"title": {"text": label(x_title)}, "automargin": True},
+        "margin": {"l": 64, "r": 16, "t": 28, "b": 48},
+        "xaxis": {"title": {"text": label(x_title), "standoff": 8}, "automargin": True},
         "yaxis": {
-            "title": {"text": label(y_title)},
+            "title": {"text": label(y_title), "standoff": 8},
             "tickformat": tickformat(y_title),
             "automargin": True,
         },
-        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top"},
+        "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     }

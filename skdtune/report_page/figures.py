@@ -51,7 +51,7 @@ def best_so_far(studies: Sequence[StudyRecord], by: Literal["trials", "epochs"])
         return None
     titles = {"trials": "trials that ended", "epochs": "epochs trained"}
     layout = layout_of(titles[by], common_name([study.value_name for study in studies]))
-    return {"data": traces, "layout": layout | {"showlegend": True}}
+    return {"data": traces, "layout": layout | {"showlegend": len(traces) > 1}}
 
 
 def best_points(
@@ -100,8 +100,7 @@ def learning_curves(study: StudyRecord) -> Figure | None:
     ]
     if not traces:
         return None
-    layout = layout_of("epoch", study.curve_name)
-    layout["legend"] = {"orientation": "h", "y": -0.16, "yanchor": "top"}
+    layout = layout_of("epoch", study.curve_name, height=440)
     return {"data": traces, "layout": layout | {"showlegend": True}}
 
 
@@ -177,7 +176,7 @@ def ranked_outputs(studies: Sequence[StudyRecord]) -> Figure | None:
     if not traces:
         return None
     layout = layout_of("rank of the class", "mean probability")
-    layout["yaxis"] |= {"type": "log", "tickformat": ".1~e", "exponentformat": "power"}
+    layout["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
     layout["xaxis"] |= {"rangemode": "normal"}
     return {"data": traces, "layout": layout | {"showlegend": True}}
 

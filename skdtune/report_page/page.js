@@ -7,6 +7,8 @@
   const config = {
     responsive: true,
     displaylogo: false,
+    // The default button would send the data away.
+    showSendToCloud: false,
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   };
   // Browsers keep sixteen WebGL contexts and silently drop older ones; a figure takes a few.
@@ -74,7 +76,9 @@
     }
     const layout = { ...figure.layout, template: template(), autosize: true };
     place.dataset.state = "drawing";
-    Plotly.newPlot(place, figure.data, layout, config).then(
+    const isSmall = Boolean(place.closest(".slices"));
+    const settings = isSmall ? { ...config, displayModeBar: false } : config;
+    Plotly.newPlot(place, figure.data, layout, settings).then(
       () => { place.dataset.state = "drawn"; },
       (error) => {
         place.dataset.state = "failed";

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -49,7 +50,8 @@ def slice_of(study: StudyRecord, path: str) -> Figure | None:
     """Draw the objective over the values of one parameter."""
     param = study.spec.search[path]
     options = None if not isinstance(param, (Choice, StageSubsets)) else param.options()
-    place = _placed(options) if options is not None else _as_number
+    is_log = getattr(param, "log", False)
+    place = _placed(options) if options is not None else _as_positive if is_log else _as_number
     found = [
         (trial, x)
         for trial in study.trials
@@ -60,12 +62,12 @@ def slice_of(study: StudyRecord, path: str) -> Figure | None:
     if not found:
         return None
     layout = layout_of(short(path), "", height=230)
-    layout["margin"] = {"l": 56, "r": 12, "t": 8, "b": 48}
-    layout["yaxis"] |= {"tickformat": tickformat(study.value_name)}
+    layout["margin"] = {"l": 52, "r": 12, "t": 8, "b": 40}
+    layout["yaxis"] |= {"tickformat": tickformat(study.value_name), **_value_range(found)}
     if options is not None:
         layout["xaxis"] |= _category_axis(options)
-    elif getattr(param, "log", False):
-        layout["xaxis"] |= {"type": "log", "nticks": 6}
+    elif is_log:
+        layout["xaxis"] |= _log_axis([x for _, x in found])
     return {"data": _points(study, found, path), "layout": layout | {"showlegend": False}}
 
 
@@ -101,6 +103,7 @@ def strips(
         return None
     layout = layout_of(title, study.value_name)
     layout["xaxis"] |= _category_axis(options)
+    layout["yaxis"] |= _value_range(found)
     medians = _medians(options, [(option_of(t), t.value) for t, _ in complete])
     return {
         "data": [medians, *_points(study, found, path)],
@@ -175,6 +178,10 @@ def _as_number(value: Any, _number: int) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
+def _as_positive(value: Any, _number: int) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None
+
+
 def _placed(options: Sequence[Scalar]) -> Callable[[Any, int], float | None]:
     """Place an option on a numeric axis, a little aside by the trial's number."""
     places = {str(option): index for index, option in enumerate(options)}
@@ -185,6 +192,23 @@ def _placed(options: Sequence[Scalar]) -> Callable[[Any, int], float | None]:
         return None if index is None else index + (number * 0.618034 % 1 - 0.5) * 0.4
 
     return place
+
+
+def _value_range(found: Sequence[tuple[TrialRecord, float]]) -> dict[str, Any]:
+    """Show the complete trials well; far below them lie those that were pruned early."""
+    values = [t.value for t, _ in found if t.state == "complete" and t.value is not None]
+    low, high = (min(values), max(values)) if values else (0.0, 0.0)
+    span = high - low
+    return {"range": [rounded(low - 0.5 * span), rounded(high + 0.12 * span)]} if span > 0 else {}
+
+
+def _log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """Label a few round numbers of every decade, the fewer the more decades there are."""
+    low, high = math.log10(min(values)), math.log10(max(values))
+    digits = (1, 2, 5) if high - low <= 1.4 else (1, 3) if high - low <= 2.2 else (1,)
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _category_axis(options: Sequence[Scalar]) -> dict[str, Any]:

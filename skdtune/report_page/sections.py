@@ -53,7 +53,7 @@ def _searches(studies: Sequence[StudyRecord]) -> str:
         "study",
         "best trial",
         "validation accuracy",
-        "published",
+        "published (trial 0)",
         "difference",
         "trials",
         "open",
@@ -76,7 +76,7 @@ _COST_HEADERS = ("epochs", "images", "device time")
 def _search_row(study: StudyRecord) -> tuple[str, ...]:
     best, published, counts = study.best, study.published, study.counts
     points = MISSING
-    if best is not None and published is not None:
+    if best is not None and published is not None and best != published:
         points = f"{((best.value or 0.0) - (published.value or 0.0)) * 100:+.2f} points"
     return (
         study.name,
@@ -103,7 +103,7 @@ def _cost(study: StudyRecord) -> tuple[str, str, str]:
     known = all(trial.images is not None for trial in begun)
     least = "" if known else "at least "
     return (
-        quantity(sum(trial.epochs for trial in begun)),
+        f"{sum(trial.epochs for trial in begun):,}",
         MISSING if images is None else least + quantity(images),
         MISSING if seconds is None else duration(seconds),
     )
@@ -203,8 +203,9 @@ def slices(study: StudyRecord, sheet: FigureSheet) -> str:
     """Show the objective over each parameter."""
     read = (
         "One point per trial: filled where it is complete, hollow at the accuracy at which it was "
-        "pruned; star: best trial, diamond: published setting. Best points at an end of the range "
-        "ask for a wider one."
+        "pruned; star: best trial, diamond: published setting. What lies far below the complete "
+        "trials is cut off, a double click shows it. The best points at an end of a range ask for "
+        "a wider one."
     )
     drawn = [
         sheet.place(figure, f"Objective by {path}")
@@ -223,7 +224,8 @@ def stage_choices(study: StudyRecord, sheet: FigureSheet) -> str:
         return ""
     read = (
         "Trials by the stages that carry auxiliary classifiers; the bar is the median of the "
-        "complete ones. The sampler tries good choices more often, so counts say something too."
+        "complete ones, pruned ones far below are cut off. The sampler tries good choices more "
+        "often, so counts say something too."
     )
     drawn = [
         _nothing(f"{short(path)}: {_NO_COMPLETE[0].lower()}{_NO_COMPLETE[1:]}")

@@ -23,11 +23,11 @@ def setting(value: object) -> str:
 
 
 def quantity(number: float) -> str:
-    """Write a large number in three digits: 950, 12.3 thousand, 4.56 million."""
-    for size, unit in ((1e9, " billion"), (1e6, " million"), (1e4, " thousand")):
+    """Write a number, a large one in three digits: 950, 12,300, 4.56 million."""
+    for size, unit in ((1e9, "billion"), (1e6, "million")):
         if number >= size:
-            return f"{number / (1e3 if size == 1e4 else size):.3g}{unit}"
-    return f"{number:.0f}"
+            return f"{number / size:.3g} {unit}" if number < 1e12 else f"{number:.3g}"
+    return f"{number:,.0f}"
 
 
 def duration(seconds: float) -> str:
@@ -76,19 +76,20 @@ def verdict(study: StudyRecord) -> str:
     if best is None:
         ended = study.counts["pruned"] + study.counts["failed"]
         return f"No trial is complete yet{f', {ended} ended before' if ended else ''}."
+    complete = study.counts["complete"]
+    if complete == 1:
+        return "One trial is complete: there is nothing to compare it with."
     sentences = []
     if best.number == 0:
         sentences.append("No trial beats the published setting.")
     elif published is not None:
         sentences.append(_compared(study, best, published))
-    complete = study.counts["complete"]
-    if complete > 1:
-        images = f"the same {study.num_images} " if study.num_images else "the same "
-        sentences.append(
-            f"The best of {complete} complete trials on {images}validation images is an "
-            "optimistic number."
-        )
-    return " ".join(sentences) or "One trial is complete: there is nothing to compare it with."
+    images = f"the same {study.num_images} " if study.num_images else "the same "
+    sentences.append(
+        f"The best of {complete} complete trials on {images}validation images is an optimistic "
+        "number."
+    )
+    return " ".join(sentences)
 
 
 def _compared(study: StudyRecord, best: TrialRecord, published: TrialRecord) -> str:
