@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from skdtune.errors import StudyError
 from skdtune.search import leases, schema
+from skdtune.search.evaluation import evaluation_name
 from skdtune.search.events import Event, story
 from skdtune.search.pausing import paused_reason
-from skdtune.search.study import StoredStudy, load_study
+from skdtune.search.study import StoredStudy, load_study, metric_name, step_name
 from skdtune.spec import StudySpec
 
 
@@ -28,7 +29,10 @@ class TrialResult:
     """waiting, running, complete, pruned or failed."""
 
     value: float | None
-    """Objective of a complete trial; the last validation accuracy of any other."""
+    """Objective of a complete trial; the last epoch's value of any other."""
+
+    value_name: str
+    """What the value is: validation accuracy, test accuracy or training loss."""
 
     params: dict[str, Any]
     epochs: int
@@ -75,6 +79,9 @@ class Progress:
     epochs_per_trial: int
     best_trial: int | None
     best_value: float | None
+    evaluates: str | None
+    """The study that this one is the final evaluation of; None for a search."""
+
     workers: tuple[WorkerStatus, ...]
     eta_s: float | None
     """Estimated time left at the present number of workers; None before a trial has finished."""
@@ -91,6 +98,14 @@ class Progress:
     def finished(self) -> bool:
         """No trial is left to train."""
         return self.num_finished == self.num_trials
+
+    @property
+    def result_command(self) -> str:
+        """What a person types to see the result."""
+        if self.evaluates is None:
+            return f"skdtune best {self.study}"
+        usual = self.study == evaluation_name(self.evaluates)
+        return f"skdtune evaluate {self.evaluates}" + ("" if usual else f" --name {self.study}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -174,7 +189,7 @@ def results(study: str, *, storage: str | None = None) -> StudyResults:
 def read_results(stored: StoredStudy) -> StudyResults:
     """Read all trials of an opened study."""
     frozen = stored.study.get_trials(deepcopy=False)
-    trials = tuple(_trial_result(trial) for trial in frozen)
+    trials = tuple(_trial_result(trial, stored.spec) for trial in frozen)
     complete = [t for t in trials if t.state == "complete" and t.value is not None]
     best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
     val_images = (trial.user_attrs.get("num_val_images") for trial in frozen)
@@ -216,7 +231,7 @@ def explain(study: str, number: int, *, storage: str | None = None) -> TrialStor
             raise StudyError(f"study {study!r} has trials 0 to {last}, none with number {number}")
         events = tuple(story(stored.engine, stored.study_id, trial_id))
         return TrialStory(
-            trial=_trial_result(stored.storage.get_trial(trial_id)),
+            trial=_trial_result(stored.storage.get_trial(trial_id), stored.spec),
             events=events,
             num_workers=len({event.worker for event in events}),
             epochs_repeated=_epochs_repeated(events),
@@ -254,21 +269,24 @@ def read_progress(stored: StoredStudy) -> Progress:
         epochs_per_trial=stored.spec.budget.epochs,
         best_trial=best[0] if best else None,
         best_value=best[1] if best else None,
+        evaluates=stored.spec.evaluation.source if stored.spec.evaluation else None,
         workers=workers,
         eta_s=_time_left(counts, workers, mean_s),
         paused=paused_reason(stored.engine, stored.study_id),
     )
 
 
-def _trial_result(trial: FrozenTrial) -> TrialResult:
+def _trial_result(trial: FrozenTrial, spec: StudySpec) -> TrialResult:
     steps = trial.intermediate_values
     seconds = trial.duration.total_seconds() if trial.duration is not None else None
     last = steps[max(steps)] if steps else None
+    is_complete = trial.state is TrialState.COMPLETE
     return TrialResult(
         number=trial.number,
         state=_STATE_NAMES[trial.state],
-        value=trial.value if trial.state is TrialState.COMPLETE else last,
-        params=dict(trial.params),
+        value=trial.value if is_complete else last,
+        value_name=metric_name(spec) if is_complete else step_name(spec),
+        params=_params(trial, spec),
         epochs=max(steps) + 1 if steps else 0,
         seconds=seconds,
         device=trial.user_attrs.get("device"),
@@ -276,6 +294,14 @@ def _trial_result(trial: FrozenTrial) -> TrialResult:
         failure_kind=trial.user_attrs.get("failure_kind"),
         failure_reason=trial.user_attrs.get("failure_reason"),
     )
+
+
+def _params(trial: FrozenTrial, spec: StudySpec) -> dict[str, Any]:
+    """Return a trial's parameters; those of a final evaluation are in its spec."""
+    if spec.evaluation is None:
+        return dict(trial.params)
+    candidate, _ = spec.evaluation.place(trial.number)
+    return dict(spec.evaluation.params[candidate])
 
 
 def _worker_status(holder: dict[str, Any], steps: dict[int, int]) -> WorkerStatus:

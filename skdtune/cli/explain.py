@@ -56,7 +56,7 @@ def _plain(story: TrialStory) -> dict[str, Any]:
 def _summary(study: str, story: TrialStory) -> str:
     trial = story.trial
     attempts = max((event.attempt for event in story.events), default=0)
-    value = f", validation accuracy {trial.value:.4f}" if trial.value is not None else ""
+    value = f", {trial.value_name} {trial.value:.4f}" if trial.value is not None else ""
     if not story.events:
         return f"Trial {trial.number} of {study} is {trial.state}: nobody has taken it yet."
     return (

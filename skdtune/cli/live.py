@@ -153,6 +153,9 @@ def progress_line(progress: Progress) -> str:
         if progress.best_value is not None
         else "no trial complete yet"
     )
+    if progress.evaluates is not None:
+        # The best of several seeds is no result, and must not look like one.
+        best = f"{progress.result_command} shows the result"
     left = "" if progress.eta_s is None else f"; about {format_seconds(progress.eta_s)} left"
     if progress.finished:
         left = "; finished"

@@ -98,9 +98,12 @@ def best(
     from skdtune.study_results import results
 
     found = results(study, storage=application.url)
+    other = results(against, storage=application.url) if against else None
+    for shown in (found, other):
+        if shown is not None:
+            _require_search(shown)
     if found.best is None:
         raise StudyError(f"study {study!r} has no complete trial yet: skdtune status {study}")
-    other = results(against, storage=application.url) if against else None
     if as_json:
         echo_json(_best_data(found, other))
     elif as_yaml:
@@ -113,6 +116,18 @@ def best(
         click.echo(yaml.safe_dump(plain, sort_keys=False).rstrip())
     else:
         _print_best(found, other)
+
+
+def _require_search(found: StudyResults) -> None:
+    """Refuse to pick the best of a final evaluation: that would choose on the test images."""
+    from skdtune.errors import StudyError
+
+    name, evaluates = found.progress.study, found.progress.evaluates
+    if evaluates is not None:
+        raise StudyError(
+            f"study {name!r} is the final evaluation of {evaluates}, of which none is picked: "
+            f"{found.progress.result_command} shows its mean"
+        )
 
 
 def _best_data(found: StudyResults, other: StudyResults | None) -> dict[str, Any]:
@@ -239,7 +254,9 @@ _COLUMNS = ("number", "state", "value", "epochs", "seconds", "seed", "device", "
 def _print_csv(found: StudyResults) -> None:
     import csv
 
-    paths = list(found.spec.search)
+    evaluation = found.spec.evaluation
+    tried = [found.spec.search] if evaluation is None else evaluation.params
+    paths = list(dict.fromkeys(path for params in tried for path in params))
     writer = csv.writer(sys.stdout)
     writer.writerow([*_COLUMNS, *paths])
     for trial in found.trials:
@@ -251,7 +268,8 @@ def _print_trials(found: StudyResults) -> None:
     from rich.table import Table
 
     table = Table()
-    for column in ("trial", "state", "accuracy", "epochs", "time"):
+    value = "value" if found.progress.evaluates else "accuracy"
+    for column in ("trial", "state", value, "epochs", "time"):
         table.add_column(column, justify="right" if column != "state" else "left", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     for trial in found.trials:
@@ -290,7 +308,8 @@ def dashboard(application: Application, host: str, port: int) -> None:
     SKDTUNE_DASHBOARD_PASSWORD, where set, is asked for before anything is shown.
     """
     from skdtune.engines.dashboard import serve
+    from skdtune.home import artifacts_url
 
     # A service manager ends it with SIGTERM: its ordinary end, no failure.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    serve(application.url, application.home.artifacts, host, port)
+    serve(application.url, artifacts_url(at=application.home), host, port)

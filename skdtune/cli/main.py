@@ -9,9 +9,12 @@ import click
 
 from skdtune import __version__
 from skdtune.cli.application import common_options
+from skdtune.cli.compare import compare
 from skdtune.cli.control import budget, pause, resume
 from skdtune.cli.create import create_study, studies
+from skdtune.cli.evaluate import evaluate
 from skdtune.cli.explain import explain
+from skdtune.cli.export import export
 from skdtune.cli.look import best, dashboard, status, trials
 from skdtune.cli.report import report
 from skdtune.cli.run import launch, worker
@@ -44,6 +47,9 @@ _COMMANDS = (
     best,
     trials,
     explain,
+    evaluate,
+    compare,
+    export,
     report,
     dashboard,
     storage,

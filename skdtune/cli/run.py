@@ -6,7 +6,9 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from skdtune.engines.local import LocalSupervisor, Slot
     from skdtune.search.study import StoredStudy
     from skdtune.signals import StopRequest
+    from skdtune.study_results import Progress
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 checkpoints_option = click.option(
     "--checkpoints",
@@ -105,14 +109,64 @@ def _start_again(stop: StopRequest, max_trials: int | None) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", "skdtune", *arguments])
 
 
+def workers_options(command: Command) -> Command:
+    """Add the options that say which workers are started on this machine."""
+    options = (
+        click.option(
+            "--gpus", metavar="all|0,1|none", help="GPUs to use.  [default: all, if any]"
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(1, 512),
+            help="Workers in all.  [default: one per GPU, or per core without GPUs]",
+        ),
+        click.option(
+            "--workers-per-gpu", type=click.IntRange(1, 64), default=1, show_default=True
+        ),
+        checkpoints_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Which workers are started on this machine, and where their checkpoints lie."""
+
+    gpus: str | None = None
+    workers: int | None = None
+    workers_per_gpu: int = 1
+    checkpoints: str | None = None
+
+    def require_possible(self) -> list[Slot]:
+        """Return the places of the workers.
+
+        Raises:
+            InputError: If there are not so many GPUs.
+        """
+        from skdtune.engines.local import plan_slots
+
+        return plan_slots(self.gpus, self.workers, self.workers_per_gpu)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """How it went."""
+
+    exit_code: int
+    stopped: bool = False
+    """Somebody asked for an end before there was one."""
+
+    was_finished: bool = False
+    """There was nothing to train."""
+
+    progress: Progress | None = None
+
+
 @click.command()
 @click.argument("study")
-@click.option("--gpus", metavar="all|0,1|none", help="GPUs to use.  [default: all, if any]")
-@click.option(
-    "--workers", type=click.IntRange(1, 512), help="Workers in all.  [default: see above]"
-)
-@click.option("--workers-per-gpu", type=click.IntRange(1, 64), default=1, show_default=True)
-@checkpoints_option
+@workers_options
 @common_options
 @pass_application
 def launch(
@@ -127,22 +181,51 @@ def launch(
 
     One worker per GPU, or per core without GPUs. The first Ctrl-C lets every worker finish its
     trial, the second gives the trials back to the queue, the third ends everything at once.
+    STUDY may also be the family of several studies, which are trained one after the other.
     """
-    from skdtune.engines.local import LocalSupervisor, plan_slots
+    from skdtune.search.study import expand_family
+
+    settings = Launch(gpus, workers, workers_per_gpu, checkpoints)
+    settings.require_possible()
+    exit_code = 0
+    for name in expand_family(study, storage=application.url):
+        launched = launch_study(application, name, settings)
+        if launched.stopped:
+            return launched.exit_code
+        progress = launched.progress
+        if launched.was_finished and progress is not None:
+            click.echo(f"{name} is finished already: {progress.result_command}")
+        elif progress is not None:
+            counts = progress.counts
+            ended = ", ".join(f"{counts[s]} {s}" for s in ("complete", "pruned", "failed"))
+            say(application, f"{name}: {ended}")
+        exit_code = exit_code or launched.exit_code
+    return exit_code
+
+
+def launch_study(application: Application, study: str, settings: Launch) -> Launched:
+    """Train what is left of a study with workers on this machine, and follow them to the end.
+
+    Raises:
+        InputError: If the study cannot be trained here.
+        StudyPausedError: If the study is paused.
+        SkdtuneError: If the workers ended before the study did.
+    """
+    from skdtune.engines.local import LocalSupervisor
     from skdtune.search.heartbeat import SUPERVISED_VARIABLE
     from skdtune.search.study import load_study
     from skdtune.signals import StopRequest
     from skdtune.study_results import read_progress
 
-    slots = plan_slots(gpus, workers, workers_per_gpu)
+    slots = settings.require_possible()
     stored = load_study(study, storage=application.url)
-    if read_progress(stored).finished:
-        click.echo(f"{study} is finished already: skdtune best {study}")
-        return 0
+    progress = read_progress(stored)
+    if progress.finished:
+        return Launched(0, was_finished=True, progress=progress)
     environment = {
         STORAGE_VARIABLE: application.url,
         HOME_VARIABLE: str(application.home.path),
-        CHECKPOINTS_VARIABLE: checkpoints_url(checkpoints, at=application.home),
+        CHECKPOINTS_VARIABLE: checkpoints_url(settings.checkpoints, at=application.home),
     }
     if stored.spec.data.name != "digits":
         _prepare(study, environment)
@@ -162,7 +245,7 @@ def launch(
             _give_all_back(supervisor)
         finally:
             supervisor.kill()
-    return _outcome(application, supervisor, stored, stop)
+    return _outcome(supervisor, stored, stop)
 
 
 def _require_memory(study: str, slots: list[Slot], environment: dict[str, str]) -> None:
@@ -289,12 +372,11 @@ def _give_back(stored: StoredStudy, pid: int) -> None:
 
 
 def _outcome(
-    application: Application,
     supervisor: LocalSupervisor,
     stored: StoredStudy,
     stop: StopRequest,
-) -> int:
-    """Say how it went, and return the exit code."""
+) -> Launched:
+    """Find out how it went, and say what stopped it."""
     from skdtune.engines.local import last_line
     from skdtune.errors import InputError, SkdtuneError, StudyPausedError
     from skdtune.search.storage import DATABASE_ERRORS
@@ -304,12 +386,12 @@ def _outcome(
         progress = read_progress(stored)
     except DATABASE_ERRORS:
         click.echo("stopped; the storage does not answer, nothing is lost", err=True)
-        return stop.exit_code if stop.requested else 1
+        return Launched(stop.exit_code if stop.requested else 1, stopped=True)
     name = stored.study.study_name
     if stop.requested:
         left = progress.num_trials - progress.num_finished
         click.echo(f"stopped; {left} trials wait: skdtune launch {name}", err=True)
-        return stop.exit_code
+        return Launched(stop.exit_code, stopped=True, progress=progress)
     wrong = [worker for worker in supervisor.workers if worker.exit_code not in (0, 130, None)]
     if wrong and not progress.finished:
         message = last_line(wrong[0].log).removeprefix("skdtune: ")
@@ -318,9 +400,4 @@ def _outcome(
         if wrong[0].exit_code == StudyPausedError.exit_code:
             raise StudyPausedError(message)
         raise SkdtuneError(f"{message} (log: {wrong[0].log})")
-    say(
-        application,
-        f"{name}: {progress.counts['complete']} complete, {progress.counts['pruned']} pruned, "
-        f"{progress.counts['failed']} failed",
-    )
-    return 0 if progress.counts["complete"] else 1
+    return Launched(0 if progress.counts["complete"] else 1, progress=progress)

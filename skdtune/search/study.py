@@ -322,6 +322,11 @@ def metric_name(spec: StudySpec) -> str:
     return METRIC_NAME if spec.evaluation is None else "test accuracy"
 
 
+def step_name(spec: StudySpec) -> str:
+    """Name the number that is stored of every epoch."""
+    return METRIC_NAME if spec.evaluation is None else "training loss"
+
+
 def study_note(spec: StudySpec) -> str:
     """Write the Markdown note that the dashboard shows with a study."""
     return _evaluation_note(spec, spec.evaluation) if spec.evaluation else _search_note(spec)

@@ -1,0 +1,92 @@
+"""``skdtune evaluate``: retrain the winners of a study and test them once per seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from skdtune.cli.application import Application, common_options, pass_application, say
+from skdtune.cli.run import workers_options
+from skdtune.cli.tables import chosen_format, format_options, print_table
+
+
+@click.command()
+@click.argument("study")
+@click.option(
+    "--top",
+    type=click.IntRange(1, 100),
+    help="Best trials to evaluate.  [default: 1, or as many as before]",
+)
+@click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option("--name", help="Name of the evaluation.  [default: STUDY.test]")
+@click.option("--now", is_flag=True, help="Evaluate the best so far of an unfinished study.")
+@click.option("--queue-only", is_flag=True, help="Queue the trainings, start no worker.")
+@workers_options
+@format_options
+@common_options
+@pass_application
+def evaluate(
+    application: Application,
+    /,
+    study: str,
+    top: int | None,
+    seeds: int,
+    name: str | None,
+    now: bool,
+    queue_only: bool,
+    gpus: str | None,
+    workers: int | None,
+    workers_per_gpu: int,
+    checkpoints: str | None,
+    **formats: bool,
+) -> int:
+    """Retrain the best of STUDY on all training images and test it once per seed.
+
+    The trainings are trials of a study of their own, STUDY.test: they can be killed and resumed,
+    and other machines can help with `skdtune worker STUDY.test`. What is there is not trained
+    again. STUDY may also be the family of several studies.
+    """
+    from skdtune.cli.run import Launch, launch_study
+    from skdtune.errors import InputError
+    from skdtune.search.evaluation import create_evaluation
+    from skdtune.search.study import expand_family
+
+    chosen = chosen_format(formats)
+    studies = expand_family(study, storage=application.url)
+    if name is not None and len(studies) > 1:
+        raise InputError(f"--name {name}: {study} stands for {len(studies)} studies")
+    settings = Launch(gpus, workers, workers_per_gpu, checkpoints)
+    if not queue_only:
+        settings.require_possible()
+    names = [
+        create_evaluation(
+            one, top=top, num_seeds=seeds, name=name, now=now, storage=application.url
+        )
+        for one in studies
+    ]
+    if not queue_only:
+        for evaluation in names:
+            launched = launch_study(application, evaluation, settings)
+            if launched.stopped:
+                return launched.exit_code
+    return _print(application, names, chosen, queue_only)
+
+
+def _print(
+    application: Application, names: list[str], chosen: str | None, queue_only: bool
+) -> int:
+    """Print the table, and return the exit code: 1 if a seed failed."""
+    from skdtune.evaluation_results import evaluation_results
+    from skdtune.evaluation_table import evaluation_data, evaluation_table
+
+    found = [evaluation_results(name, storage=application.url) for name in names]
+    if queue_only and chosen is None:
+        for results in found:
+            left = len(results.missing) - len(results.failed)
+            train = f"train them: skdtune launch {results.name}"
+            say(application, f"{results.name}: {left} trainings wait; {train}")
+    else:
+        data: Any = [evaluation_data(results) for results in found]
+        print_table(evaluation_table(found), chosen, data[0] if len(data) == 1 else data)
+    return 1 if any(results.failed for results in found) else 0
