@@ -197,7 +197,14 @@ def bare_window(contender: Contender, model: str, device: str, steps: int) -> Ca
         for batch in batches.epoch(0):
             with autocast(trainer.dtype, torch.device(device)):
                 logits, features = network(batch.images_BCHW, stages)
-                step = Step(batch.labels_B, logits, features, 0)
+                step = Step(
+                    batch=batch,
+                    logits_BK=logits,
+                    stage_features=features,
+                    network=network,
+                    epoch=0,
+                    planned_epochs=1,
+                )
                 losses = [loss for term in terms for loss in term(step).values()]
             optimizer.zero_grad(set_to_none=True)
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]

@@ -172,7 +172,8 @@ class TrainBatches:
         if self._config.crop == "resized":
             height, width = self._images.images_NCHW.shape[2:]
             draws["boxes"] = draw_boxes(used, height, width, generator)
-        by_step = {name: drawn.unflatten(0, rows_SR.shape) for name, drawn in draws.items()}
+        shape = rows_SR.shape
+        by_step = {name: drawn.view(*shape, *drawn.shape[1:]) for name, drawn in draws.items()}
         return {
             name: drawn.to(self._images.device)
             for name, drawn in {"indices": rows_SR, **by_step}.items()

@@ -1,9 +1,9 @@
 """What every term of a method is, and what it gets to see.
 
-A method is a list of terms. The trainer knows none of them by name: it taps the stages they ask
-for, calls each with the :class:`Step`, adds up all the losses they return and saves their state
-dicts. To add a method, add a settings class, a file with one :class:`Term`, and one line in
-``registry.py``.
+A method is a list of terms. The trainer knows none of them by name: it draws batches by the plan
+that their settings ask for, taps the stages they read, calls each with the :class:`Step`, adds up
+all the losses they return and saves their state dicts. To add a method, add a settings class, a
+file with one :class:`Term`, and one line in ``registry.py``.
 
 Tensor shapes: B batch, C channels, H height, W width, K classes.
 """
@@ -15,15 +15,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from skdtune.models.taps import StageShape
+from skdtune.config import ModelConfig
+from skdtune.data.batches import Batch
+from skdtune.models.taps import StageShape, TappedBackbone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One training step as the terms see it."""
 
-    labels_B: Tensor
-    """Class indices of the batch, int64."""
+    batch: Batch
+    """The images of the step with labels and indices, and a second image for each where the
+    batch plan has one."""
 
     logits_BK: Tensor
     """Logits of the final classifier, in any floating-point type."""
@@ -31,13 +34,52 @@ class Step:
     stage_features: dict[int, Tensor]
     """Outputs ``[B, C_s, H_s, W_s]`` of the tapped stages, counted from 1."""
 
+    pooled_BC: Tensor | None = None
+    """Input of the final classifier, where a term reads it."""
+
+    network: TappedBackbone
+    """The network in training mode, for terms that classify other images too."""
+
     epoch: int
     """The epoch, counted from 0."""
+
+    planned_epochs: int
+    """Epochs that the training was planned for, whatever ends it earlier."""
+
+    label_weight: float = 1.0
+    """Factor of the label term's loss: what the other terms leave to it."""
+
+    @property
+    def labels_B(self) -> Tensor:
+        """Class indices of the batch, int64."""
+        return self.batch.labels_B
+
+    @property
+    def second_BCHW(self) -> Tensor:
+        """The second images of the batch.
+
+        Raises:
+            ValueError: if the batch plan has none.
+        """
+        if self.batch.second_BCHW is None:
+            raise ValueError("the batch plan has no second images")
+        return self.batch.second_BCHW
+
+    @property
+    def final_features_BC(self) -> Tensor:
+        """The input of the final classifier.
+
+        Raises:
+            ValueError: if no term said that it reads it.
+        """
+        if self.pooled_BC is None:
+            raise ValueError("no term has set reads_pooled")
+        return self.pooled_BC
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a term may need to know of the network when it is built."""
+    """What a term may need to know of network and data when it is built."""
 
     stage_shapes: tuple[StageShape, ...]
     """Shapes of all stages of the backbone, first to last."""
@@ -45,17 +87,32 @@ class BuildContext:
     num_classes: int
     """Number of classes K."""
 
+    num_train: int = 0
+    """Number of training images N."""
+
+    model: ModelConfig | None = None
+    """Settings of the network; a frozen teacher must have the same."""
+
 
 class Term(nn.Module):
     """One or more named losses, with whatever modules and memory they need.
 
     All that must survive a checkpoint lies in the state dict: parameters, buffers, and
     ``get_extra_state`` for the rest. A term draws no random numbers after it was built. The
-    modules of a term are trained with the backbone and thrown away after training.
+    modules of a term are trained with the backbone and thrown away after training. A term whose
+    weights are all zero leaves the training as it would be without it, bit by bit.
     """
 
     stages: tuple[int, ...] = ()
     """Stages whose outputs the term reads, counted from 1."""
+
+    reads_pooled: bool = False
+    """The term reads the input of the final classifier."""
+
+    @property
+    def label_weight(self) -> float:
+        """What the term leaves to the label term in the next step, as a factor of its loss."""
+        return 1.0
 
     def start_epoch(self, epoch: int) -> None:
         """Prepare for an epoch, counted from 0; called before its first step.

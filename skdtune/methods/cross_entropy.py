@@ -29,4 +29,5 @@ class CrossEntropy(Term):
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Compute ``cross_entropy``; see :func:`~skdtune.methods.functional.cross_entropy`."""
         with outside_autocast(step.logits_BK):
-            return {"cross_entropy": cross_entropy(step.logits_BK, step.labels_B)}
+            loss = cross_entropy(step.logits_BK, step.labels_B)
+        return {"cross_entropy": step.label_weight * loss}

@@ -42,4 +42,4 @@ class LabelSmoothing(Term):
         """
         with outside_autocast(step.logits_BK):
             loss = label_smoothing_loss(step.logits_BK, step.labels_B, self.smoothing)
-        return {"label_smoothing": loss}
+        return {"label_smoothing": step.label_weight * loss}

@@ -12,28 +12,58 @@ from typing import Any
 from torch import nn
 
 from skdtune.config import (
+    BakeConfig,
+    ByotConfig,
     CrossEntropyConfig,
+    CsKdConfig,
+    DdgsdConfig,
+    DlbConfig,
     DrgConfig,
     DsrConfig,
-    Frozen,
+    FrskdConfig,
     LabelSmoothingConfig,
     MethodConfig,
+    PsKdConfig,
+    TermConfig,
+    TfKdRegConfig,
+    TfKdSelfConfig,
+    ZipfConfig,
 )
+from skdtune.methods.bake import Bake
 from skdtune.methods.base import BuildContext, Term
+from skdtune.methods.byot import Byot
 from skdtune.methods.cross_entropy import CrossEntropy
+from skdtune.methods.cs_kd import CsKd
+from skdtune.methods.ddgsd import Ddgsd
+from skdtune.methods.dlb import Dlb
 from skdtune.methods.drg import Drg
 from skdtune.methods.dsr import Dsr
+from skdtune.methods.frskd import Frskd
 from skdtune.methods.label_smoothing import LabelSmoothing
+from skdtune.methods.ps_kd import PsKd
+from skdtune.methods.tf_kd_reg import TfKdReg
+from skdtune.methods.tf_kd_self import TfKdSelf
+from skdtune.methods.zipf import Zipf
 
 TermBuilder = Callable[[Any, BuildContext], Term]
 
 #: For every settings class of a term, what builds the term from such settings.
-METHODS: Mapping[type[Frozen], TermBuilder] = MappingProxyType(
+METHODS: Mapping[type[TermConfig], TermBuilder] = MappingProxyType(
     {
         CrossEntropyConfig: CrossEntropy,
         LabelSmoothingConfig: LabelSmoothing,
         DrgConfig: Drg,
         DsrConfig: Dsr,
+        PsKdConfig: PsKd,
+        ByotConfig: Byot,
+        CsKdConfig: CsKd,
+        DlbConfig: Dlb,
+        TfKdSelfConfig: TfKdSelf,
+        TfKdRegConfig: TfKdReg,
+        BakeConfig: Bake,
+        DdgsdConfig: Ddgsd,
+        FrskdConfig: Frskd,
+        ZipfConfig: Zipf,
     }
 )
 
@@ -53,12 +83,10 @@ def build_terms(config: MethodConfig, context: BuildContext) -> nn.ModuleDict:
     Raises:
         ValueError: if the network cannot carry a term, for example for want of a stage.
     """
-    chosen = {name: getattr(config, name) for name in MethodConfig.model_fields}
     return nn.ModuleDict(
         {
             name: METHODS[type(settings)](settings, context)
-            for name, settings in chosen.items()
-            if settings is not None
+            for name, settings in config.terms().items()
         }
     )
 

@@ -30,6 +30,20 @@ class StageShape:
     """Width W in positions."""
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a forward hands out."""
+
+    logits_BK: Tensor
+    """Logits ``[B, K]``."""
+
+    stage_features: dict[int, Tensor]
+    """For each tapped stage its output ``[B, C_s, H_s, W_s]``."""
+
+    pooled_BC: Tensor | None
+    """Input ``[B, C]`` of the final classifier, where it was asked for."""
+
+
 class TappedBackbone(nn.Module):
     """Any backbone together with the modules that are its stages.
 
@@ -37,13 +51,20 @@ class TappedBackbone(nn.Module):
     ``backbone.`` and name each tensor once.
     """
 
-    def __init__(self, backbone: nn.Module, stages: Iterable[nn.Module]) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        stages: Iterable[nn.Module],
+        classifier: nn.Linear | None = None,
+    ) -> None:
         """Wrap a backbone.
 
         Args:
             backbone: maps images ``[B, C, H, W]`` to logits ``[B, K]``.
             stages: modules inside ``backbone``, first to last, each of which returns one feature
                 map; stage 1 is the first.
+            classifier: the linear layer inside ``backbone`` that makes the logits; needed only
+                where it or its input is read.
 
         Raises:
             ValueError: if there is no stage, or one is not part of the backbone.
@@ -52,6 +73,7 @@ class TappedBackbone(nn.Module):
         self.backbone = backbone
         # A tuple hides the stages from nn.Module, which would otherwise list them twice.
         self._stages = tuple(stages)
+        self._classifier = (classifier,)
         inside = set(backbone.modules())
         missing = [number for number, stage in enumerate(self._stages, 1) if stage not in inside]
         if missing or not self._stages:
@@ -64,6 +86,18 @@ class TappedBackbone(nn.Module):
     def num_stages(self) -> int:
         """Number of stages that can be tapped."""
         return len(self._stages)
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The final classifier.
+
+        Raises:
+            ValueError: if it was not named.
+        """
+        (classifier,) = self._classifier
+        if classifier is None:
+            raise ValueError("the final classifier of the backbone was not named")
+        return classifier
 
     def forward(
         self, images_BCHW: Tensor, tapped: Collection[int] = ()
@@ -84,16 +118,28 @@ class TappedBackbone(nn.Module):
             ValueError: if a tapped stage does not exist.
             RuntimeError: if a tapped stage took no part in the forward.
         """
+        outputs = self.outputs(images_BCHW, tapped)
+        return outputs.logits_BK, outputs.stage_features
+
+    def outputs(
+        self, images_BCHW: Tensor, tapped: Collection[int] = (), *, pooled: bool = False
+    ) -> Outputs:
+        """Classify images, as :meth:`forward`, and hand out the classifier's input on demand."""
         features: dict[int, Tensor] = {}
+        inputs: dict[int, Tensor] = {}
         with ExitStack() as hooks:
             for number in sorted(set(tapped)):
                 hook = _recorder(features, number)
                 hooks.enter_context(self._stage(number).register_forward_hook(hook))
+            if pooled:
+                hooks.enter_context(
+                    self.classifier.register_forward_pre_hook(_input_recorder(inputs))
+                )
             logits_BK: Tensor = self.backbone(images_BCHW)
         unseen = set(tapped) - features.keys()
         if unseen:
             raise RuntimeError(f"stages {sorted(unseen)} took no part in the forward")
-        return logits_BK, features
+        return Outputs(logits_BK, features, inputs.get(0))
 
     def stage_shapes(self, image_shape: tuple[int, int, int]) -> tuple[StageShape, ...]:
         """Measure the output of every stage with one forward of a zero image.
@@ -131,6 +177,15 @@ def _recorder(
 ) -> Callable[[nn.Module, tuple[object, ...], Tensor], None]:
     def record(_stage: nn.Module, _inputs: tuple[object, ...], feature_BCHW: Tensor) -> None:
         features[number] = feature_BCHW
+
+    return record
+
+
+def _input_recorder(
+    inputs: dict[int, Tensor],
+) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def record(_classifier: nn.Module, received: tuple[Tensor, ...]) -> None:
+        inputs[0] = received[0]
 
     return record
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from skdtune.config import TrialConfig
 from skdtune.data.batches import Batch, DeviceImages, TrainBatches, val_batches
+from skdtune.data.plans import build_plan
 from skdtune.errors import CheckpointError, NonFiniteLossError
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.registry import build_terms, required_stages
@@ -70,10 +71,14 @@ class Trainer:
         self.dtype = autocast_dtype(config.model, device)
         self._val = val
         self._num_classes = num_classes
-        self._batches = TrainBatches(train, config.data, config.seed)
-        self.network, self.terms = build_modules(config, _image_shape(train), num_classes, device)
+        plan = build_plan(config.method, train.labels_N, config.data.batch_size)
+        self._batches = TrainBatches(train, config.data, config.seed, plan)
+        self.network, self.terms = build_modules(
+            config, _image_shape(train), num_classes, device, num_train=len(train)
+        )
         compile_network(self.network.backbone, compile_mode())
         self._stages = required_stages(self.terms)
+        self._reads_pooled = any(term.reads_pooled for term in self._terms())
         self._optimizer = build_optimizer(config.optimizer, self.network, self.terms)
         self._schedule = Schedule(config.optimizer, config.budget.epochs, len(self._batches))
 
@@ -180,6 +185,7 @@ class Trainer:
             losses=losses,
             lr=self._schedule.lr((epoch + 1) * len(self._batches) - 1),
             seconds=time.perf_counter() - start,
+            images=self._batches.images_per_epoch,
             **validation,
         )
 
@@ -203,14 +209,28 @@ class Trainer:
 
     def _train_step(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         with autocast(self.dtype, self.device):
-            logits_BK, features = self.network(batch.images_BCHW, self._stages)
-            step = Step(batch.labels_B, logits_BK, features, epoch)
+            step = self._forward(batch, epoch)
             losses = {name: loss for term in self._terms() for name, loss in term(step).items()}
         total = torch.stack(list(losses.values())).sum()
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return losses
+
+    def _forward(self, batch: Batch, epoch: int) -> Step:
+        """Classify a batch, and put together what the terms get to see."""
+        label_weight = math.prod(term.label_weight for term in self._terms())
+        outputs = self.network.outputs(batch.images_BCHW, self._stages, pooled=self._reads_pooled)
+        return Step(
+            batch=batch,
+            logits_BK=outputs.logits_BK,
+            stage_features=outputs.stage_features,
+            pooled_BC=outputs.pooled_BC,
+            network=self.network,
+            epoch=epoch,
+            planned_epochs=self.config.budget.epochs,
+            label_weight=label_weight,
+        )
 
     def _terms(self) -> Iterable[Term]:
         return (term for term in self.terms.values() if isinstance(term, Term))
@@ -221,6 +241,8 @@ def build_modules(
     image_shape: tuple[int, int, int],
     num_classes: int,
     device: torch.device,
+    *,
+    num_train: int = 0,
 ) -> tuple[TappedBackbone, nn.ModuleDict]:
     """Build the network and the terms of a trial from its seed, on a device.
 
@@ -231,14 +253,16 @@ def build_modules(
         image_shape: Channels, height and width of an image.
         num_classes: Number of classes.
         device: Where the modules go.
+        num_train: Number of training images, for terms that remember something of each.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = build_backbone(
             config.model, in_channels=image_shape[0], num_classes=num_classes
         )
-        network = TappedBackbone(backbone, backbone.stages)
-        context = BuildContext(network.stage_shapes(image_shape), num_classes)
+        network = TappedBackbone(backbone, backbone.stages, backbone.classifier)
+        shapes = network.stage_shapes(image_shape)
+        context = BuildContext(shapes, num_classes, num_train, config.model)
         terms = build_terms(config.method, context)
     for module in (network, terms):
         module.to(device).to(memory_format=torch.channels_last)

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from skdtune.config import CrossEntropyConfig, DrgConfig, DsrConfig, LabelSmoothingConfig
+from skdtune.config import (
+    CrossEntropyConfig,
+    DrgConfig,
+    DsrConfig,
+    LabelSmoothingConfig,
+    ModelConfig,
+)
+from skdtune.data.batches import Batch
 from skdtune.methods import drg as drg_module
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.cross_entropy import CrossEntropy
@@ -21,8 +29,11 @@ from skdtune.methods.functional import (
     ranked,
 )
 from skdtune.methods.label_smoothing import LabelSmoothing
-from skdtune.models.taps import StageShape
+from skdtune.models.resnet import build_backbone
+from skdtune.models.taps import StageShape, TappedBackbone
 
+BODY = build_backbone(ModelConfig(name="resnet8", width=4), in_channels=1, num_classes=5)
+NETWORK = TappedBackbone(BODY, BODY.stages, BODY.classifier)
 CONTEXT = BuildContext((StageShape(4, 8, 8), StageShape(6, 4, 4), StageShape(8, 2, 2)), 5)
 
 
@@ -36,7 +47,16 @@ def make_step(seed: int = 0, num_rows: int = 6, dtype: torch.dtype = torch.float
         number: random(num_rows, shape.channels, shape.height, shape.width)
         for number, shape in enumerate(CONTEXT.stage_shapes, 1)
     }
-    return Step(torch.arange(num_rows) % 5, random(num_rows, 5), features, epoch=0)
+    labels_B = torch.arange(num_rows) % 5
+    images_BCHW = torch.zeros(num_rows, 1, 8, 8)
+    return Step(
+        batch=Batch(images_BCHW, labels_B, torch.arange(num_rows)),
+        logits_BK=random(num_rows, 5),
+        stage_features=features,
+        network=NETWORK,
+        epoch=0,
+        planned_epochs=1,
+    )
 
 
 def all_terms() -> list[Term]:
@@ -52,6 +72,7 @@ def test_a_term_without_a_loss_is_not_one() -> None:
     term = Term()
     term.start_epoch(0)
     assert term.stages == ()
+    assert term.label_weight == 1
     with pytest.raises(NotImplementedError):
         term(make_step())
 
@@ -203,3 +224,20 @@ def test_autocast_changes_no_loss() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = term(make_step())
     assert all(torch.equal(plain[name], cast[name]) for name in plain)
+
+
+def test_a_step_hands_out_only_what_there_is() -> None:
+    step = make_step()
+    with pytest.raises(ValueError, match="no second images"):
+        _ = step.second_BCHW
+    with pytest.raises(ValueError, match="reads_pooled"):
+        _ = step.final_features_BC
+
+
+@pytest.mark.parametrize("label", [CrossEntropy, LabelSmoothing])
+def test_label_terms_take_the_weight_that_is_left_to_them(label: Any) -> None:
+    settings = {CrossEntropy: CrossEntropyConfig(), LabelSmoothing: LabelSmoothingConfig()}
+    term, step = label(settings[label], CONTEXT), make_step()
+    (whole,) = term(step).values()
+    (half,) = term(replace(step, label_weight=0.5)).values()
+    assert torch.equal(half, 0.5 * whole)
