@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from skdtune.tables import format_interval, format_p
+from skdtune.tables import format_count, format_interval, format_p
 
 Verdict = Literal["better", "worse", "not distinguishable"]
 
@@ -202,7 +202,7 @@ def sentence(name: str, baseline: str, comparison: PairedComparison, unit: str =
         unit: "points", or the unit of the values themselves.
     """
     scale, digits = (100.0, 2) if unit == "points" else (1.0, 4)
-    pairs = f"{comparison.n} seed{'' if comparison.n == 1 else 's'}"
+    pairs = format_count(comparison.n, "seed")
     if comparison.difference is None:
         return f"{name} cannot be compared with {baseline}: they have no seed in common."
     signed = f"{comparison.difference * scale:+z.{digits}f} {unit}"

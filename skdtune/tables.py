@@ -193,3 +193,8 @@ def format_p(p: float | None) -> str:
         return "<0.001"
     text = f"{p:.2f}" if p >= 0.1 else f"{p:.3f}"
     return "<0.05" if text == "0.050" and p < 0.05 else text
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return ``1 seed`` or ``5 seeds``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
