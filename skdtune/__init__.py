@@ -18,16 +18,28 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "create_study", "load_spec", "results", "run_worker"]
+__all__ = [
+    "__version__",
+    "create_evaluation",
+    "create_study",
+    "evaluated",
+    "load_spec",
+    "results",
+    "run_worker",
+]
 
 if TYPE_CHECKING:
+    from skdtune.evaluation_results import evaluated
     from skdtune.presets import load_spec
+    from skdtune.search.evaluation import create_evaluation
     from skdtune.search.study import create_study
     from skdtune.search.worker import run_worker
     from skdtune.study_results import results
 
 _HOMES = {
+    "create_evaluation": "skdtune.search.evaluation",
     "create_study": "skdtune.search.study",
+    "evaluated": "skdtune.evaluation_results",
     "load_spec": "skdtune.presets",
     "results": "skdtune.study_results",
     "run_worker": "skdtune.search.worker",

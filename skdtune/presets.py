@@ -5,6 +5,7 @@ YAML is data here: a safe loader, no tags, no doubled keys.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from skdtune.errors import SpecError
 from skdtune.spec import StudySpec, fill_stages, parse
 
 _PACKAGE = Path(__file__).parent
+#: The key of a file that lists presets to compare, instead of describing one study.
+_FAMILY_KEY = "compare"
 
 
 def presets_dir() -> Path:
@@ -63,6 +66,91 @@ def load_spec(
     """
     path = find(study)
     raw = {"name": path.stem, **resolve(path)}
+    if _FAMILY_KEY in raw:
+        raise SpecError(f"{study} is a family of studies: `load_family` reads it")
+    return _finish(raw, study, path, overrides, name, num_trials)
+
+
+def is_family(study: str) -> bool:
+    """Tell whether a preset or file defines several studies to compare.
+
+    Raises:
+        SpecError: If there is no such preset or file, or it cannot be read.
+    """
+    return _FAMILY_KEY in resolve(find(study))
+
+
+def load_family(
+    study: str,
+    *,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    num_trials: int | None = None,
+) -> list[StudySpec]:
+    """Read the studies of a comparison: one for each method, all with an equal budget.
+
+    Equal means the same number of trials and, in each, the same number of images: a method that
+    sees every image twice in an epoch has half of the epochs.
+
+    Args:
+        study: Name of a preset, or path of a YAML file, with a list ``compare`` of presets.
+        overrides: ``key=value`` pairs for all of them; none of a method, of which only one has it.
+        name: Name of the family; its studies are called ``<name>-<method>``.
+        num_trials: Trials of each study.
+
+    Raises:
+        SpecError: One line with file, key, what was received and what is allowed.
+    """
+    path = find(study)
+    raw = resolve(path)
+    members = _members(raw.pop(_FAMILY_KEY), path)
+    for key, _ in map(_split_override, overrides):
+        if key.startswith(("method.", "search.method.")):
+            raise SpecError(f"--set {key}: a family has several methods; create that study alone")
+    family, own = name or path.stem, ("name", "description")
+    common = {key: value for key, value in raw.items() if key not in own}
+    specs = []
+    for short, member in members.items():
+        merged = dotted.merge(resolve(_find_parent(member, path)), common)
+        merged |= {"name": f"{family}-{short}", "family": family}
+        spec = _finish(merged, member, path, overrides, None, num_trials)
+        specs.append(_with_equal_images(spec))
+    return specs
+
+
+def _with_equal_images(spec: StudySpec) -> StudySpec:
+    """Give a method that sees more images in an epoch so many epochs fewer."""
+    factor = spec.method.images_per_anchor
+    if factor == 1 or spec.budget.images or spec.budget.seconds:
+        return spec
+    epochs = max(1, round(spec.budget.epochs / factor))
+    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
+    return parse(StudySpec, raw, spec.name)
+
+
+def _members(compared: Any, path: Path) -> dict[str, str]:
+    """Return the presets that are compared, by the part of the name that tells them apart."""
+    if not isinstance(compared, list) or not all(isinstance(name, str) for name in compared):
+        raise SpecError(f"{path.name}: {_FAMILY_KEY}: expected a list of presets")
+    words = [Path(name).stem.split("-") for name in compared]
+    shared = 0
+    while all(len(w) > shared + 1 for w in words) and len({w[shared] for w in words}) == 1:
+        shared += 1
+    members = {"-".join(w[shared:]): name for w, name in zip(words, compared, strict=True)}
+    if len(members) < 2:
+        raise SpecError(f"{path.name}: {_FAMILY_KEY}: expected at least two different presets")
+    return members
+
+
+def _finish(
+    raw: dict[str, Any],
+    study: str,
+    path: Path,
+    overrides: Sequence[str],
+    name: str | None,
+    num_trials: int | None,
+) -> StudySpec:
+    """Lay the overrides on what a file says, and validate it."""
     # Another kind (pruner.name) replaces its whole section, so it goes before the kind's settings.
     for key, value in sorted(map(_split_override, overrides), key=_names_no_kind):
         _check_key(key)
@@ -71,7 +159,42 @@ def load_spec(
     raw |= {"num_trials": num_trials} if num_trials is not None else {}
     if isinstance(raw.get("search"), Mapping):
         raw["search"] = {k: v for k, v in raw["search"].items() if v is not None}
-    return parse(StudySpec, fill_stages(_absolute_root(raw)), _source(study, path, overrides))
+    raw = with_teacher(fill_stages(_absolute_root(raw)))
+    return parse(StudySpec, raw, _source(study, path, overrides))
+
+
+def with_teacher(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the path of TF-KD's teacher absolute, and note the checksum of the file if it is here.
+
+    Raises:
+        SpecError: If no teacher is named, or neither it nor its checksum is here.
+    """
+    method = raw.get("method")
+    settings = method.get("tf_kd_self") if isinstance(method, Mapping) else None
+    if not isinstance(settings, Mapping):
+        return dict(raw)
+    teacher = settings.get("teacher")
+    if not isinstance(teacher, str) or not teacher:
+        raise SpecError(
+            "method.tf_kd_self.teacher: needs a trained baseline of the same network; "
+            "`skdtune export BASELINE -o FOLDER` makes one for "
+            "--set method.tf_kd_self.teacher=FOLDER/model.safetensors"
+        )
+    path = Path(teacher).expanduser().absolute()
+    known = settings.get("teacher_sha256")
+    filled = {"teacher": str(path), "teacher_sha256": known or _checksum(path)}
+    return dotted.merge(raw, {"method": {"tf_kd_self": filled}})
+
+
+def _checksum(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError(
+            f"method.tf_kd_self.teacher: {path} cannot be read ({reason}); where the file lies on "
+            "the workers only, --set method.tf_kd_self.teacher_sha256=... too"
+        ) from None
 
 
 def find(study: str) -> Path:

@@ -18,7 +18,11 @@ from skdtune.cli.tables import chosen_format, format_options, print_table
     type=click.IntRange(1, 100),
     help="Best trials to evaluate.  [default: 1, or as many as before]",
 )
-@click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 1000),
+    help="Trainings of each.  [default: 5, or as many as before]",
+)
 @click.option("--name", help="Name of the evaluation.  [default: STUDY.test]")
 @click.option("--now", is_flag=True, help="Evaluate the best so far of an unfinished study.")
 @click.option("--queue-only", is_flag=True, help="Queue the trainings, start no worker.")
@@ -31,7 +35,7 @@ def evaluate(
     /,
     study: str,
     top: int | None,
-    seeds: int,
+    seeds: int | None,
     name: str | None,
     now: bool,
     queue_only: bool,

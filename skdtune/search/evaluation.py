@@ -33,7 +33,7 @@ def create_evaluation(
     study: str,
     *,
     top: int | None = None,
-    num_seeds: int = DEFAULT_SEEDS,
+    num_seeds: int | None = None,
     name: str | None = None,
     now: bool = False,
     storage: str | None = None,
@@ -43,7 +43,8 @@ def create_evaluation(
     Args:
         study: Name of the study that was searched.
         top: Best complete trials to evaluate; default 1, or as many as the evaluation has.
-        num_seeds: Trainings of each; an evaluation that has more keeps them.
+        num_seeds: Trainings of each; default 5, or as many as the evaluation has. One that has
+            more keeps them.
         name: Name of the evaluation; default ``<study>.test``.
         now: Evaluate a study some of whose trials are not finished.
         storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
@@ -60,7 +61,7 @@ def create_evaluation(
     with contextlib.closing(load_study(study, storage=storage)) as source:
         _require_evaluable(source, now)
         if name not in study_names(source.storage):
-            spec = evaluation_spec(source, name, top or 1, num_seeds)
+            spec = evaluation_spec(source, name, top or 1, num_seeds or DEFAULT_SEEDS)
             create_study(spec, storage=storage)
             return name
         with contextlib.closing(load_study(name, storage=storage)) as there:
@@ -89,7 +90,8 @@ def evaluation_spec(source: StoredStudy, name: str, top: int, num_seeds: int) ->
         trials=tuple(trial.number for trial in candidates),
         params=tuple(dict(trial.params) for trial in candidates),
     )
-    raw = source.spec.model_dump(mode="json", exclude={"sampler", "objective", "enqueue"})
+    unfit = {"sampler", "objective", "enqueue", "family"}
+    raw = source.spec.model_dump(mode="json", exclude=unfit)
     raw |= {
         "name": name,
         "description": f"Final evaluation of {source.spec.name} on the test images",
@@ -142,7 +144,9 @@ def _require_evaluable(source: StoredStudy, now: bool) -> None:
         )
 
 
-def _extend(source: StoredStudy, there: StoredStudy, top: int | None, num_seeds: int) -> None:
+def _extend(
+    source: StoredStudy, there: StoredStudy, top: int | None, num_seeds: int | None
+) -> None:
     """Queue the seeds that an evaluation lacks, if it is one of the same candidates."""
     name, evaluation = there.spec.name, there.spec.evaluation
     if evaluation is None or evaluation.source != source.spec.name:
@@ -161,7 +165,7 @@ def _extend(source: StoredStudy, there: StoredStudy, top: int | None, num_seeds:
             f"study {name!r} evaluates {_trials(evaluation.trials)} of {source.spec.name}, not "
             f"{_trials(wanted)}, as is asked for; choose another --name"
         )
-    num_trials = len(wanted) * num_seeds
+    num_trials = len(wanted) * (num_seeds or 0)
     if num_trials > sum(leases.counts(there.engine, there.study_id).values()):
         set_budget(there.engine, there.study_id, num_trials)
 

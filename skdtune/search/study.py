@@ -173,7 +173,8 @@ def expand_family(name: str, *, storage: str | None = None) -> list[str]:
         )
         with opened.engine.connect() as connection:
             specs = [json.loads(json.loads(text))["spec"] for text in connection.scalars(query)]
-        return [spec["name"] for spec in specs if spec.get("family") == name] or [name]
+        searches = [spec for spec in specs if not spec.get("evaluation")]
+        return [spec["name"] for spec in searches if spec.get("family") == name] or [name]
     finally:
         opened.engine.dispose()
 

@@ -160,4 +160,6 @@ def _calibration(probs_NK: Tensor, labels_N: Tensor, num_classes: int) -> tuple[
     ece = multiclass_calibration_error(
         probs_NK, labels_N, num_classes, n_bins=CALIBRATION_BINS, norm="l1"
     )
-    return float(top5), float(ece)
+    # It is a float32; the share itself is a whole number of images.
+    exact_top5 = round(float(top5) * len(labels_N)) / len(labels_N)
+    return exact_top5, float(ece)

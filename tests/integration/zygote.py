@@ -14,13 +14,20 @@ import time
 from typing import Any, NoReturn
 
 import sklearn.datasets
+import torchmetrics.functional.classification
 
 import skdtune.data.digits
 import skdtune.search.worker
 import skdtune.study_results
 from skdtune.__main__ import main
 
-IMPORTED = (sklearn.datasets, skdtune.data.digits, skdtune.search.worker, skdtune.study_results)
+IMPORTED = (
+    sklearn.datasets,
+    torchmetrics.functional.classification,
+    skdtune.data.digits,
+    skdtune.search.worker,
+    skdtune.study_results,
+)
 
 
 def start(request: dict[str, Any]) -> int:

@@ -369,3 +369,51 @@ def test_the_source_names_no_method(source: Path) -> None:
     }
     shared = {"skdtune.methods.base", "skdtune.methods.registry", "skdtune.methods.functional"}
     assert {name for name in imported if name.startswith("skdtune.methods")} <= shared
+
+
+def test_the_first_and_the_last_report_have_a_profile_and_the_last_one_scores(
+    make_trainer: MakeTrainer, make_recorder: MakeRecorder
+) -> None:
+    trainer, recorder = make_trainer(budget__epochs=3), make_recorder()
+    trainer.run(recorder)
+    first, middle, last = recorder.reports
+    assert (first.scores, middle.scores, middle.profile) == (None, None, None)
+    assert first.profile is not None
+    assert last.profile is not None
+    assert len(first.profile) == len(last.profile) == 10
+    assert last.profile == sorted(last.profile, reverse=True)
+    assert last.scores is not None
+    assert set(last.scores) == {"top5", "ece", "nll"}
+    assert last.scores["nll"] == last.val_loss
+    assert last.val_accuracy is not None
+    assert last.scores["top5"] >= last.val_accuracy
+
+
+def test_scores_change_nothing_in_the_curve(
+    make_trainer: MakeTrainer, make_recorder: MakeRecorder, digits: Any
+) -> None:
+    """The last epoch of one training is an epoch like any other, but for its scores."""
+    trainer, recorder = make_trainer(budget__epochs=2), make_recorder()
+    trainer.run(recorder)
+    found = trainer.evaluate(digits[1])
+    assert (found.accuracy, found.loss) == (
+        recorder.reports[-1].val_accuracy,
+        recorder.reports[-1].val_loss,
+    )
+
+
+def test_a_training_without_validation_reports_its_loss_and_learns_the_same(
+    make_trainer: MakeTrainer,
+    make_recorder: MakeRecorder,
+    make_config: Any,
+    digits: Any,
+) -> None:
+    judged, alone = make_recorder(), make_recorder()
+    make_trainer().run(judged)
+    Trainer(make_config(), digits[0], None, 10, torch.device("cpu")).run(alone)
+    for one, other in zip(judged.reports, alone.reports, strict=True):
+        assert (other.val_accuracy, other.val_loss) == (None, None)
+        assert (other.scores, other.profile) == (None, None)
+        assert other.losses == one.losses
+        assert other.value == pytest.approx(sum(one.losses.values()))
+        assert one.value == one.val_accuracy
