@@ -11,9 +11,6 @@
     showSendToCloud: false,
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   };
-  // Browsers keep sixteen WebGL contexts and silently drop older ones; a figure takes a few.
-  const maxWebglFigures = 4;
-  const webglFigures = [];
   const visible = new Set();
   let queue = [];
 
@@ -54,26 +51,11 @@
     };
   }
 
-  const hasWebgl = (() => {
-    const context = document.createElement("canvas").getContext("webgl");
-    if (context) {
-      context.getExtension("WEBGL_lose_context")?.loseContext();
-    }
-    return Boolean(context);
-  })();
-
   function draw(place) {
     if (place.dataset.state !== "waiting") {
       return;
     }
     const figure = JSON.parse(document.getElementById(`${place.id}-data`).textContent);
-    const isWebgl = figure.data.some((trace) => trace.type === "scattergl");
-    if (isWebgl && !hasWebgl) {
-      figure.data.forEach((trace) => { trace.type = "scatter"; });
-    } else if (isWebgl) {
-      makeRoom();
-      webglFigures.push(place);
-    }
     const layout = { ...figure.layout, template: template(), autosize: true };
     place.dataset.state = "drawing";
     const isSmall = Boolean(place.closest(".slices"));
@@ -85,18 +67,6 @@
         place.textContent = `This figure cannot be drawn: ${error}`;
       },
     );
-  }
-
-  function makeRoom() {
-    while (webglFigures.length >= maxWebglFigures) {
-      const index = webglFigures.findIndex((place) => !visible.has(place));
-      if (index < 0) {
-        return;
-      }
-      const [place] = webglFigures.splice(index, 1);
-      Plotly.purge(place);
-      place.dataset.state = "waiting";
-    }
   }
 
   // One figure per frame: the page answers while it fills.
