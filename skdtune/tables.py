@@ -40,6 +40,9 @@ _LATEX = {
     "\N{MULTIPLICATION SIGN}": r"$\times$",
 }
 
+_WIDE = 8
+"""A table with more columns than this is scaled to the width of the page in LaTeX."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
@@ -114,13 +117,35 @@ def _markdown_block(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Return the table as a ``table*`` with the rules of the package booktabs."""
-    spec = "".join("r" if column.align == "right" else "l" for column in table.columns)
-    lines = [
-        "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}",
+    """Return the table as a ``table*`` with the rules of the package booktabs.
+
+    The first line of the text names the packages it needs.
+    """
+    caption = [f"\\caption{{{escape_latex(table.title)}}}"] if table.title.strip() else []
+    tabular = _latex_tabular(table)
+    packages = r"\usepackage{booktabs}, \usepackage[T1]{fontenc}"
+    if len(table.columns) > _WIDE:
+        tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
+        packages += r", \usepackage{graphicx}"
+    notes = (
+        f"\\par\\smallskip{{\\footnotesize\\raggedright {escape_latex(note)}\\par}}"
+        for note in table.notes
+    )
+    lines = (
+        f"% needs {packages}",
         r"\begin{table*}",
         r"\centering",
-        *([f"\\caption{{{escape_latex(table.title)}}}"] if table.title.strip() else []),
+        *caption,
+        *tabular,
+        *notes,
+        r"\end{table*}",
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _latex_tabular(table: Table) -> list[str]:
+    spec = "".join("r" if column.align == "right" else "l" for column in table.columns)
+    return [
         f"\\begin{{tabular}}{{@{{}}{spec}@{{}}}}",
         r"\toprule",
         _latex_row(tuple(column.header for column in table.columns)),
@@ -128,10 +153,7 @@ def to_latex(table: Table) -> str:
         *(_latex_row(row) for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
-        *(f"\\par\\smallskip{{\\footnotesize {escape_latex(note)}}}" for note in table.notes),
-        r"\end{table*}",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _latex_row(cells: tuple[str, ...]) -> str:

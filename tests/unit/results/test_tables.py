@@ -202,10 +202,18 @@ def test_latex_as_it_is_read() -> None:
         r"ce & 75.00 \\",
         r"\bottomrule",
         r"\end{tabular}",
-        r"\par\smallskip{\footnotesize $\pm$ is the standard deviation.}",
-        r"\par\smallskip{\footnotesize Baseline: ce.}",
+        r"\par\smallskip{\footnotesize\raggedright $\pm$ is the standard deviation.\par}",
+        r"\par\smallskip{\footnotesize\raggedright Baseline: ce.\par}",
         r"\end{table*}",
     ]
+
+
+@pytest.mark.parametrize(("width", "scaled"), [(8, False), (9, True)])
+def test_latex_scales_a_wide_table_to_the_page(width: int, scaled: bool) -> None:
+    latex = to_latex(Table(title="t", columns=(Column(header="a"),) * width, rows=()))
+    assert (r"\resizebox{\textwidth}{!}{%" in latex) == scaled
+    assert ("graphicx" in latex.splitlines()[0]) == scaled
+    assert latex.count("{") == latex.count("}")
 
 
 # CSV
