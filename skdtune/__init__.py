@@ -23,14 +23,17 @@ __all__ = [
     "create_evaluation",
     "create_study",
     "evaluated",
+    "load_family",
     "load_spec",
+    "plan_budget",
     "results",
     "run_worker",
 ]
 
 if TYPE_CHECKING:
+    from skdtune.budget_planning import plan_budget
     from skdtune.evaluation_results import evaluated
-    from skdtune.presets import load_spec
+    from skdtune.presets import load_family, load_spec
     from skdtune.search.evaluation import create_evaluation
     from skdtune.search.study import create_study
     from skdtune.search.worker import run_worker
@@ -40,7 +43,9 @@ _HOMES = {
     "create_evaluation": "skdtune.search.evaluation",
     "create_study": "skdtune.search.study",
     "evaluated": "skdtune.evaluation_results",
+    "load_family": "skdtune.presets",
     "load_spec": "skdtune.presets",
+    "plan_budget": "skdtune.budget_planning",
     "results": "skdtune.study_results",
     "run_worker": "skdtune.search.worker",
 }

@@ -175,6 +175,11 @@ class BudgetConfig(Frozen):
     planned: bool = False
     """The epochs were derived from images or seconds."""
 
+    @property
+    def is_open(self) -> bool:
+        """The epochs still have to be derived from images or seconds."""
+        return not self.planned and (self.images is not None or self.seconds is not None)
+
     @model_validator(mode="after")
     def _one_measure(self) -> BudgetConfig:
         if self.images is not None and self.seconds is not None:

@@ -109,6 +109,9 @@ class StudySpec(Frozen):
     description: str = ""
     """One line for people."""
 
+    family: str = ""
+    """Name of the comparison that it was created for, together with the other methods' studies."""
+
     data: DataConfig
     """Base configuration: images."""
 

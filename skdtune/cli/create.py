@@ -57,23 +57,71 @@ def create_study(
     overrides: tuple[str, ...],
     dry_run: bool,
 ) -> None:
-    """Define a study from a preset or a YAML file and queue its trials."""
-    from skdtune.presets import load_spec
-
-    spec = load_spec(study, overrides=overrides, name=name, num_trials=trials)
+    """Define a study, or a family of them to compare, and queue the trials."""
+    specs = _load(study, overrides, name, trials)
+    if any(spec.budget.is_open for spec in specs):
+        specs = [_planned(application, spec) for spec in specs]
     if dry_run:
-        _print_plan(spec)
+        _print_plan(specs[0]) if len(specs) == 1 else _print_family(specs)
         return
-    from skdtune.search.study import create_study as create
+    from skdtune.search.study import create_studies
 
-    if create(spec, storage=application.url):
-        say(
-            application,
-            f"created {spec.name}: {spec.num_trials} trials of {spec.budget.epochs} epochs, "
-            f"spec {spec.digest}\ntrain them: skdtune launch {spec.name}",
-        )
-    else:
-        say(application, f"{spec.name} is there already with the same spec; nothing changed")
+    created = create_studies(specs, storage=application.url)
+    for spec in specs:
+        if spec.name in created:
+            say(
+                application,
+                f"created {spec.name}: {spec.num_trials} trials of {spec.budget.epochs} epochs, "
+                f"spec {spec.digest}",
+            )
+        else:
+            say(application, f"{spec.name} is there already with the same spec; nothing changed")
+    if created:
+        say(application, f"train them: skdtune launch {specs[0].family or specs[0].name}")
+
+
+def _load(
+    study: str, overrides: tuple[str, ...], name: str | None, trials: int | None
+) -> list[StudySpec]:
+    """Read the one study of a file, or all studies of a comparison."""
+    from skdtune.presets import is_family, load_family, load_spec
+
+    if is_family(study):
+        return load_family(study, overrides=overrides, name=name, num_trials=trials)
+    return [load_spec(study, overrides=overrides, name=name, num_trials=trials)]
+
+
+def _planned(application: Application, spec: StudySpec) -> StudySpec:
+    """Turn a budget in images or seconds into epochs, which takes a look at the data."""
+    from skdtune.budget_planning import plan_budget
+
+    planned = plan_budget(spec, at=application.home)
+    given = (
+        f"{spec.budget.images:,} images"
+        if spec.budget.images is not None
+        else f"{spec.budget.seconds:g} device seconds"
+    )
+    say(application, f"{spec.name}: {given} are {planned.budget.epochs} epochs")
+    return planned
+
+
+def _print_family(specs: list[StudySpec]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"Studies of {specs[0].family}", title_justify="left")
+    for column in ("study", "trials", "epochs", "images per epoch", "parameters", "spec"):
+        table.add_column(column, justify="left" if column in ("study", "spec") else "right")
+    for spec in specs:
+        factor = spec.method.images_per_anchor
+        cells = (spec.name, spec.num_trials, spec.budget.epochs, f"{factor}x", len(spec.search))
+        table.add_row(*map(str, cells), spec.digest)
+    out = console()
+    out.print(table)
+    out.print(
+        f"Cost: {sum(spec.num_trials for spec in specs)} trials, each of the same number of "
+        "images. `create-study` with the name of one method shows its search space. Nothing was "
+        "created."
+    )
 
 
 def _print_plan(spec: StudySpec) -> None:

@@ -73,22 +73,47 @@ def create_study(spec: StudySpec, *, storage: str | None = None) -> bool:
         StudyError: If a study of that name exists with another spec.
         StorageError: If the storage cannot be used.
     """
+    return bool(create_studies([spec], storage=storage))
+
+
+def create_studies(specs: Sequence[StudySpec], *, storage: str | None = None) -> list[str]:
+    """Create several studies in one transaction: all that are missing, or none.
+
+    Args:
+        specs: What they search.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Returns:
+        Names of the studies that were created; the others were there with the same spec.
+
+    Raises:
+        StudyError: If a study exists with another spec, or a budget is not planned yet.
+        StorageError: If the storage cannot be used.
+    """
+    for spec in specs:
+        if spec.budget.is_open:
+            raise StudyError(
+                f"{spec.name}: its budget is in images or seconds; plan_budget(spec) turns it "
+                "into epochs first"
+            )
     url = storage_url(storage)
     opened = init_storage(url)
     try:
         with setup_lock(url), opened.engine.begin() as connection:
-            study_id = connection.scalar(
-                sa.select(schema.studies.c.study_id).where(
-                    schema.studies.c.study_name == spec.name
-                )
-            )
-            if study_id is not None:
-                _refuse_other_spec(connection, study_id, spec)
-                return False
-            _insert_study(connection, spec)
-            return True
+            return [spec.name for spec in specs if _create(connection, spec)]
     finally:
         opened.engine.dispose()
+
+
+def _create(connection: sa.Connection, spec: StudySpec) -> bool:
+    """Create a study, or prove that it is there already with the same spec."""
+    found = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == spec.name)
+    study_id = connection.scalar(found)
+    if study_id is not None:
+        _refuse_other_spec(connection, study_id, spec)
+        return False
+    _insert_study(connection, spec)
+    return True
 
 
 def load_study(name: str, *, storage: str | None = None) -> StoredStudy:

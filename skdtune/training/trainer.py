@@ -82,6 +82,16 @@ class Trainer:
         self._optimizer = build_optimizer(config.optimizer, self.network, self.terms)
         self._schedule = Schedule(config.optimizer, config.budget.epochs, len(self._batches))
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return len(self._batches)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images that an epoch trains on, all views and companions counted."""
+        return self._batches.images_per_epoch
+
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on after a finished epoch: tensors and plain data.
 
@@ -159,6 +169,10 @@ class Trainer:
         batches = val_batches(images)
         return score(self.network.backbone, batches, self.dtype, self.device, self._num_classes)
 
+    def validate(self) -> Evaluation | None:
+        """Return accuracy and loss on the validation images, None without such images."""
+        return None if self._val is None else self.evaluate(self._val)
+
     def _validate(self, epoch: int) -> dict[str, Any]:
         """Return what the report of an epoch says of the validation images, if there are any."""
         if self._val is None:
@@ -185,7 +199,7 @@ class Trainer:
             losses=losses,
             lr=self._schedule.lr((epoch + 1) * len(self._batches) - 1),
             seconds=time.perf_counter() - start,
-            images=self._batches.images_per_epoch,
+            images=self.images_per_epoch,
             **validation,
         )
 
