@@ -159,8 +159,13 @@ def _finish(
     raw |= {"num_trials": num_trials} if num_trials is not None else {}
     if isinstance(raw.get("search"), Mapping):
         raw["search"] = {k: v for k, v in raw["search"].items() if v is not None}
+    source = _source(study, path, overrides)
+    if raw.get("evaluation") is not None:
+        raise SpecError(
+            f"{source}: evaluation: only `skdtune evaluate` writes it, which knows the winners"
+        )
     raw = with_teacher(fill_stages(_absolute_root(raw)))
-    return parse(StudySpec, raw, _source(study, path, overrides))
+    return parse(StudySpec, raw, source)
 
 
 def with_teacher(raw: Mapping[str, Any]) -> dict[str, Any]:
