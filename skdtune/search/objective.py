@@ -26,7 +26,7 @@ from skdtune.data.statistics import channel_statistics
 from skdtune.data.wall import require_open, test_split_open
 from skdtune.errors import CheckpointError
 from skdtune.report import Verdict
-from skdtune.search.reporter import Tested, TrialReporter
+from skdtune.search.reporter import FinalScores, TrialReporter
 from skdtune.search.study import StoredStudy, versions
 from skdtune.space import sample
 from skdtune.spec import StudySpec
@@ -48,7 +48,7 @@ class DataOnDevice:
 
 
 @dataclass(frozen=True)
-class TestOnDevice:
+class HeldOut:
     """The test images on one device."""
 
     images: DeviceImages
@@ -72,7 +72,7 @@ class DataStore:
         self._loaded: Callable[[DataConfig], DataOnDevice] = lru_cache(maxsize=2)(self._load)
         self._undivided: Callable[[DataConfig], DataOnDevice]
         self._undivided = lru_cache(maxsize=2)(self._load_undivided)
-        self._tested: Callable[[DataConfig], TestOnDevice] = lru_cache(maxsize=2)(self._load_test)
+        self._tested: Callable[[DataConfig], HeldOut] = lru_cache(maxsize=2)(self._load_test)
 
     def get(self, config: DataConfig) -> DataOnDevice:
         """Return the images of some settings; batches and augmentation do not matter to them."""
@@ -82,7 +82,7 @@ class DataStore:
         """Return the training and the validation images as one, to learn from all of them."""
         return self._undivided(_without_batching(config))
 
-    def test(self, config: DataConfig) -> TestOnDevice:
+    def test(self, config: DataConfig) -> HeldOut:
         """Return the test images, normalised as the undivided training images are.
 
         Raises:
@@ -119,12 +119,12 @@ class DataStore:
         train = DeviceImages(full, *channel_statistics(full), self.device)
         return DataOnDevice(train, None, full.num_classes, full.fingerprint, full.class_names)
 
-    def _load_test(self, config: DataConfig) -> TestOnDevice:
+    def _load_test(self, config: DataConfig) -> HeldOut:
         data = self._undivided(config)
         test = load_test_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
         mean_C, std_C = (x_C.cpu().numpy() for x_C in (data.train.mean_C, data.train.std_C))
         fingerprint = short_hash(data.fingerprint, test.fingerprint)
-        return TestOnDevice(DeviceImages(test, mean_C, std_C, self.device), fingerprint)
+        return HeldOut(DeviceImages(test, mean_C, std_C, self.device), fingerprint)
 
 
 def _without_batching(config: DataConfig) -> DataConfig:
@@ -193,11 +193,11 @@ def run_trial(
     return verdict
 
 
-def _test_once(trainer: Trainer, store: DataStore) -> Tested:
+def _test_once(trainer: Trainer, store: DataStore) -> FinalScores:
     """Score a finished training on the test images, which are looked at here and nowhere else."""
     with test_split_open():
         test = store.test(trainer.config.data)
-    return Tested(trainer.score(test.images), len(test.images), test.fingerprint)
+    return FinalScores(trainer.score(test.images), len(test.images), test.fingerprint)
 
 
 def _settled(reporter: TrialReporter, verdict: Verdict) -> Verdict:

@@ -44,7 +44,7 @@ Call = Callable[[Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True)
-class Tested:
+class FinalScores:
     """What the training of a final evaluation scores on the test images."""
 
     scores: Scores
@@ -84,7 +84,7 @@ class TrialReporter:
     pruned_because: str = ""
     kept: KeptNetwork | None = None
     peak_memory: PeakMemory | None = None
-    tested: Tested | None = None
+    tested: FinalScores | None = None
 
     def __post_init__(self) -> None:
         spec = self.stored.spec
@@ -344,7 +344,7 @@ def _describe_profile(epochs: list[EpochReport]) -> dict[str, Any]:
     return {PROFILE_ATTRIBUTE: told} if told else {}
 
 
-def _describe_test(tested: Tested) -> dict[str, Any]:
+def _describe_test(tested: FinalScores) -> dict[str, Any]:
     """Return what a final evaluation is made for as user attributes, in full precision."""
     scores = tested.scores
     return {

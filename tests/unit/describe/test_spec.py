@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -418,3 +419,71 @@ def with_changes(changed: dict[str, Any]) -> StudySpec:
     for path, value in changed.items():
         raw = put(raw, path, value)
     return parse(StudySpec, raw, "test")
+
+
+# Final evaluations
+
+
+def evaluation(**changes: Any) -> StudySpec:
+    content = load("digits-drg").model_dump(mode="json")
+    content |= {
+        "search": {},
+        "pruner": {"name": "none"},
+        "evaluation": {
+            "source": "digits-drg",
+            "lineage": "abc",
+            "digest": "def",
+            "trials": [7, 3],
+            "params": [{"optimizer.lr": 0.3}, {"method.drg.stages": "1+2"}],
+            **changes,
+        },
+    }
+    return spec_from_json(json.dumps({"format": 1, "spec": content}))
+
+
+def test_a_trial_of_an_evaluation_is_a_candidate_with_a_seed_that_all_studies_share() -> None:
+    spec = evaluation()
+    configs = [spec.trial_config({}, number) for number in range(4)]
+    assert [config.optimizer.lr for config in configs] == [0.3, spec.optimizer.lr] * 2
+    stages = [config.method.drg and config.method.drg.stages for config in configs]
+    assert stages == [(2,), (1, 2)] * 2
+    seeds = [derive_seed(0, "evaluation", index) for index in (0, 0, 1, 1)]
+    assert [config.seed for config in configs] == seeds
+    assert seeds[0] != seeds[2]
+
+
+def test_an_evaluation_survives_its_storage() -> None:
+    spec = evaluation()
+    again = spec_from_json(spec.to_json())
+    assert again == spec
+    assert again.digest == spec.digest != evaluation(digest="other").digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"params": []}, "evaluation.params: expected 2 sets, one for each candidate, received 0"),
+        ({"trials": [], "params": []}, "evaluation.trials: received"),
+        ({"trials": [-1, 2]}, "evaluation.trials.0: received -1"),
+    ],
+)
+def test_an_evaluation_that_names_no_candidates_is_refused(
+    changes: dict[str, Any], part: str
+) -> None:
+    with pytest.raises(SpecError) as refused:
+        evaluation(**changes)
+    assert part in str(refused.value)
+
+
+def test_an_evaluation_searches_nothing() -> None:
+    content = json.loads(evaluation().to_json())
+    content["spec"]["search"] = {"optimizer.lr": {"type": "float", "low": 0.01, "high": 0.5}}
+    with pytest.raises(SpecError, match="a final evaluation has no search space and no pruner"):
+        spec_from_json(json.dumps(content))
+
+
+def test_no_study_file_is_an_evaluation(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: digits-drg\nevaluation: {source: digits-drg}\n")
+    with pytest.raises(SpecError, match="evaluation: only `skdtune evaluate` writes it"):
+        load_spec(str(file))

@@ -21,12 +21,19 @@ from skdtune.search.heartbeat import Heartbeat
 from skdtune.search.history import TrialHistory
 from skdtune.search.leases import Claim, WorkerIdentity
 from skdtune.search.patience import Patience
-from skdtune.search.reporter import CURVES_ATTRIBUTE, TrialReporter, describe_epochs
+from skdtune.search.reporter import (
+    CURVES_ATTRIBUTE,
+    PROFILE_ATTRIBUTE,
+    FinalScores,
+    TrialReporter,
+    describe_epochs,
+)
 from skdtune.search.study import StoredStudy, create_study, load_study
 from skdtune.search.watchdog import Watchdog
 from skdtune.signals import StopRequest
 from skdtune.spec import StudySpec
 from skdtune.training.checkpoint import CheckpointOwner, TrialCheckpoints
+from skdtune.training.evaluation import Scores
 
 
 class Spy(BasePruner):
@@ -399,3 +406,60 @@ def test_a_judgement_that_the_storage_cut_off_is_made_later(
     marks = desk.stored.storage.get_trial(reporter.claimed.trial_id).system_attrs
     assert marks["completed_rung_0"] == 0.2
     assert marks["skdtune:judged_epochs"] == 2
+
+
+# Scores, cost, and final evaluations
+
+LAST = {"top5": 0.987654321, "ece": 0.0123456789, "nll": 1 / 3}
+
+
+def test_a_finished_trial_says_what_it_cost_and_scored() -> None:
+    epochs = [
+        dataclasses.replace(report(0), images=100, profile=[0.6, 0.4]),
+        dataclasses.replace(report(1), images=150),
+        dataclasses.replace(report(2), images=100, profile=[0.75, 0.25], scores=LAST),
+    ]
+    user, system = describe_epochs(epochs)
+    assert user["images"] == 350
+    assert user["train_seconds"] == 3.704
+    assert user["epoch_seconds"] == 1.235
+    assert (user["val_top5"], user["val_ece"], user["val_nll"]) == (0.98765, 0.012346, 0.33333)
+    assert system[PROFILE_ATTRIBUTE] == {"first": [0.6, 0.4], "last": [0.75, 0.25]}
+
+
+def test_a_trial_that_was_left_early_has_no_last_profile() -> None:
+    _, system = describe_epochs([dataclasses.replace(report(0), profile=[0.6, 0.4]), report(1)])
+    assert system[PROFILE_ATTRIBUTE] == {"first": [0.6, 0.4]}
+    user, system = describe_epochs([dataclasses.replace(report(0), profile=[0.6, 0.4])])
+    assert system[PROFILE_ATTRIBUTE] == {"first": [0.6, 0.4]}
+    assert not any(name.startswith("val_t") for name in user)
+    assert PROFILE_ATTRIBUTE not in describe_epochs([])[1]
+
+
+def test_scores_and_profiles_go_through_a_checkpoint(desk: Desk) -> None:
+    first = desk.claim()
+    reporter = desk.reporter(first)
+    told = dataclasses.replace(report(0), images=7, profile=[0.6, 0.4], scores=LAST)
+    reporter.epoch_finished(told)
+    leases.release(desk.stored.engine, first)
+    assert desk.reporter(desk.claim()).epochs == [told]
+
+
+def test_without_validation_the_training_loss_is_stored_and_the_test_is_the_value(
+    desk: Desk,
+) -> None:
+    reporter = desk.reporter(desk.claim())
+    for epoch in range(2):
+        unjudged = dataclasses.replace(report(epoch), val_accuracy=None, val_loss=None)
+        reporter.epoch_finished(unjudged)
+    assert desk.curve() == {0: 2 / 3, 1: 2 / 3}
+    scores = Scores(accuracy=0.123456789, loss=2.5, top5=0.5, ece=0.1, profile=[0.7, 0.3])
+    reporter.tested = FinalScores(scores, 450, "abc")
+    assert reporter.value() == 0.123456789
+    user, system = reporter.attributes()
+    assert user["test_accuracy"] == 0.123456789
+    assert (user["test_top5"], user["test_ece"], user["test_nll"]) == (0.5, 0.1, 2.5)
+    assert (user["num_test_images"], user["data_fingerprint"]) == (450, "abc")
+    assert system[PROFILE_ATTRIBUTE] == {"last": [0.7, 0.3]}
+    assert "val_loss" not in user
+    assert system[CURVES_ATTRIBUTE]["val_loss"] == []
