@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from skdtune.evaluation_results import evaluated, evaluation_results
+from skdtune.search import events
 from skdtune.search.evaluation import create_evaluation
 from skdtune.search.study import StoredStudy, load_study
 
@@ -87,6 +88,14 @@ class Evaluation:
     def trials(self) -> list[Any]:
         return self.stored.storage.get_all_trials(self.stored.study_id)
 
+    def kinds(self) -> list[str]:
+        """List the kinds of all that happened to its trials."""
+        stories = (
+            events.story(self.stored.engine, self.stored.study_id, trial._trial_id)
+            for trial in self.trials
+        )
+        return [event.kind for story in stories for event in story]
+
     def outcome(self) -> list[Any]:
         """What must not depend on how often a worker died."""
         return [
@@ -145,12 +154,13 @@ def test_an_evaluation_that_was_killed_is_bit_equal_to_one_that_was_not(
     for code in killers:
         victim = start_worker(there, code=code, env=shared(tmp_path))
         assert victim.wait() == -signal.SIGKILL
-        assert all(trial.state.name != "COMPLETE" for trial in there.trials)
     last = start_worker(there, env=shared(tmp_path))
     assert last.wait() == 0, last.err
+    kinds = there.kinds()
+    assert kinds.count("lost") == len(killers)
+    assert kinds.count("resumed") == 3, "all but the one that had not finished an epoch"
 
-    source = "tiny"
-    name = create_evaluation(source, top=2, num_seeds=2, name="again", storage=any_url)
+    name = create_evaluation("tiny", top=2, num_seeds=2, name="again", storage=any_url)
     with contextlib.closing(load_study(name, storage=any_url)) as stored:
         undisturbed = Evaluation(any_url, stored)
         assert start_worker(undisturbed).wait() == 0
