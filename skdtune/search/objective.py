@@ -28,6 +28,7 @@ from skdtune.errors import CheckpointError
 from skdtune.report import Verdict
 from skdtune.search.reporter import FinalScores, TrialReporter
 from skdtune.search.study import StoredStudy, versions
+from skdtune.search.teacher import require_honest_teacher
 from skdtune.space import sample
 from skdtune.spec import StudySpec
 from skdtune.training.device import describe_device, describe_kernels
@@ -97,7 +98,7 @@ class DataStore:
 
     def prepare(self, spec: StudySpec) -> None:
         """Load what a study needs, so that missing data are said before a trial is taken."""
-        self.of_study(spec)
+        require_honest_teacher(spec, self.of_study(spec).fingerprint)
         if spec.evaluation is not None:
             # Decoded and no more: a training whose test images are missing would be in vain.
             with test_split_open():
