@@ -95,3 +95,50 @@ def run_cli() -> RunCli:
         )
 
     return run
+
+
+FinishTrials = Callable[..., None]
+
+
+@pytest.fixture
+def finish_trials() -> FinishTrials:
+    """End the next trials of a study as a worker does, but for the training.
+
+    A number is the value of a complete trial, a mapping its user attributes, whose
+    ``test_accuracy`` is the value; None is a trial that failed.
+    """
+    # Optuna takes a while to import, and most tests have no use for it here.
+    from skdtune.search import leases, trial_record
+    from skdtune.search.algorithms import build_sampler
+    from skdtune.search.events import EventKind
+    from skdtune.search.history import TrialHistory
+    from skdtune.search.patience import Patience
+    from skdtune.search.study import load_study
+    from skdtune.space import sample
+
+    def finish(url: str, study: str, *ends: float | Mapping[str, object] | None) -> None:
+        stored = load_study(study, storage=url)
+        history = TrialHistory(stored, Patience())
+        for end in ends:
+            worker = leases.WorkerIdentity(device="cpu")
+            claimed = leases.claim(stored.engine, stored.study_id, worker)
+            assert claimed is not None, "no trial waits"
+            sampler = build_sampler(stored.spec.sampler, stored.spec.seed, claimed.number)
+            trial = history.begin(claimed, sampler)
+            sample(stored.spec.search, trial, stored.spec.fixed_values())
+            history.store_params()
+            user = dict(end) if isinstance(end, Mapping) else {}
+            if end is None:
+                user = {"failure_kind": "error", "failure_reason": "ValueError: a broken cable"}
+            trial_record.finish(
+                stored.engine,
+                claimed,
+                leases.TrialState.FAIL if end is None else leases.TrialState.COMPLETE,
+                EventKind.ERROR if end is None else EventKind.COMPLETE,
+                value=user.get("test_accuracy", end if isinstance(end, float) else None),
+                epochs=1,
+                user=user,
+            )
+        stored.close()
+
+    return finish

@@ -807,6 +807,78 @@ def test_a_launch_says_what_its_workers_lack(run_process: Call, tmp_path: Path) 
     assert content(url) == before
 
 
+# Final evaluations
+
+
+@pytest.fixture
+def searched(skdtune_home: Path, finish_trials: Callable[..., None]) -> str:
+    """Return the URL of a storage with a search of three trials, one of which waits."""
+    url = f"sqlite:///{skdtune_home / 'skdtune.db'}"
+    create_study(load_spec("digits-drg", num_trials=3), storage=url)
+    finish_trials(url, "digits-drg", 0.25, 0.75)
+    return url
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["evaluate", "digits-drgg"], ["no study 'digits-drgg'", "did you mean 'digits-drg'?"]),
+        (
+            ["evaluate", "digits-drg"],
+            ["not finished: 1 of its trials wait", "skdtune launch digits-drg", "--now"],
+        ),
+        (
+            ["evaluate", "digits-drg", "--now", "--top", "3"],
+            ["has 2 complete trials, and the best 3 are asked for"],
+        ),
+        (["evaluate", "digits-drg", "--now", "--name", "a b"], ["name", "received 'a b'"]),
+        (
+            ["evaluate", "digits-drg", "--now", "--name", "digits-drg"],
+            ["'digits-drg' exists and is no final evaluation of digits-drg", "another --name"],
+        ),
+        (["evaluate", "digits-drg", "--now", "--gpus", "77"], ["77"]),
+        (["evaluate", "digits-drg", "--json", "--csv"], ["received --json and --csv", "one of"]),
+        (["compare", "digits-drg"], ["has no final evaluation: skdtune evaluate digits-drg"]),
+        (["compare", "nothing"], ["there is no study 'nothing'"]),
+        (["compare", "digits-drg", "--latex", "--csv"], ["received --latex and --csv"]),
+    ],
+)
+def test_what_cannot_be_evaluated_or_compared(
+    refused: Refused, searched: str, arguments: list[str], parts: list[str]
+) -> None:
+    message = refused(*arguments, url=searched)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (
+            ["evaluate", "digits-drg", "--now", "--top", "2"],
+            ["evaluates trial 1 of digits-drg, not trials 1, 0", "choose another --name"],
+        ),
+        (
+            ["evaluate", "digits-drg.test"],
+            ["is itself the final evaluation of digits-drg: skdtune evaluate digits-drg"],
+        ),
+        (["best", "digits-drg.test"], ["none is picked: skdtune evaluate digits-drg"]),
+        (["best", "digits-drg", "--against", "digits-drg.test"], ["none is picked"]),
+        (
+            ["compare", "digits-drg"],
+            ["'digits-drg.test' has no complete training yet: skdtune launch digits-drg.test"],
+        ),
+    ],
+)
+def test_what_an_evaluation_is_not_for(
+    call: Call, refused: Refused, searched: str, arguments: list[str], parts: list[str]
+) -> None:
+    assert call("evaluate", "digits-drg", "--now", "--queue-only")[0] == 0
+    message = refused(*arguments, url=searched)
+    for part in parts:
+        assert part in message
+
+
 # The dashboard
 
 

@@ -36,6 +36,7 @@ from skdtune.errors import (
     StorageError,
     StudyError,
     StudyPausedError,
+    TestSplitClosedError,
 )
 from skdtune.presets import find, load_spec
 
@@ -45,6 +46,9 @@ Run = Callable[..., Result]
 
 #: What every command takes, before its name or after it.
 COMMON = {"--storage", "--home", "-v", "--verbose", "-q", "--quiet", "-h", "--help"}
+
+#: How a command that makes a table of results prints it.
+FORMATS = {"--json", "--markdown", "--latex", "--csv"}
 
 #: Every command with its arguments and its own options. A new one is a decision: write it here,
 #: into the documentation and into the changelog.
@@ -65,6 +69,22 @@ COMMANDS = {
     "pause": {"STUDY", "--reason"},
     "resume": {"STUDY"},
     "explain": {"STUDY", "TRIAL", "--json"},
+    "evaluate": {
+        "STUDY",
+        "--top",
+        "--seeds",
+        "--name",
+        "--now",
+        "--queue-only",
+        "--gpus",
+        "--workers",
+        "--workers-per-gpu",
+        "--checkpoints",
+        *FORMATS,
+    },
+    "compare": {"STUDIES", "--baseline", *FORMATS},
+    "report": {"STUDIES", "-o", "--output", "--no-dashboard"},
+    "export": {"STUDY", "--trial", "-o", "--output", "--no-program"},
     "status": {"[STUDY]", "--json", "--watch"},
     "best": {"STUDY", "--against", "--json", "--yaml"},
     "trials": {"STUDY", "--json", "--csv"},
@@ -160,7 +180,8 @@ def test_the_help_of_a_command_says_what_it_does(
     assert result.output.startswith(f"Usage: skdtune {path} ")
     assert str(command.help).splitlines()[0] in " ".join(result.output.split())
     for word in COMMANDS[path] | COMMON:
-        assert word.strip("[]") in result.output.replace("NAME|FILE", "STUDY")
+        shown = result.output.replace("NAME|FILE", "STUDY").replace("STUDY...", "STUDIES")
+        assert word.strip("[]") in shown
 
 
 def test_the_short_help_is_the_help(run: Run) -> None:
@@ -329,6 +350,7 @@ def test_wrong_use_and_wrong_input_are_2() -> None:
         (LeaseLostError, 1),
         (CheckpointError, 1),
         (StorageAwayError, 1),
+        (TestSplitClosedError, 1),
         (StudyPausedError, 4),
         (KeyboardInterrupt, 130),
         (click.Abort, 130),

@@ -1,0 +1,228 @@
+"""``skdtune evaluate`` and ``skdtune compare``: what they print, in which form, and when not."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from skdtune.__main__ import main
+from skdtune.cli.main import cli
+
+Run = Callable[..., Result]
+Finish = Callable[..., None]
+
+ACCURACIES = {
+    "digits-baseline": (0.90, 0.91, 0.92),
+    "digits-drg": (0.93, 0.95, 0.94),
+    "digits-dsr": (0.91, 0.90, 0.92),
+}
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Run the command line in this process; an exception is an exception."""
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner(catch_exceptions=False).invoke(cli, arguments, prog_name="skdtune")
+
+    yield invoke
+    # A command leaves its connections to the end of its process, which here is not now.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture
+def url(skdtune_home: Path) -> str:
+    return f"sqlite:///{skdtune_home / 'skdtune.db'}"
+
+
+def scores(accuracy: float, index: int) -> dict[str, Any]:
+    """What a training of an evaluation leaves behind."""
+    return {
+        "test_accuracy": accuracy,
+        "test_top5": 0.99,
+        "test_ece": 0.02 + index / 1000,
+        "test_nll": 0.3,
+        "num_test_images": 450,
+        "data_fingerprint": "abcdefabcdef",
+        "images": 1000,
+        "train_seconds": 40.0,
+        "peak_memory_mb": 300.0,
+        "seed": 11 + index,
+        "device": "cpu (test)",
+        "versions": {"skdtune": "0.1.0", "torch": "2.9"},
+    }
+
+
+@pytest.fixture
+def evaluate(run: Run, url: str, finish_trials: Finish) -> Callable[..., None]:
+    """Search a study of one trial and evaluate it, without any training."""
+
+    def make(study: str, *ends: Any, finished: bool = True) -> None:
+        assert run("create-study", study, "--trials", "1").exit_code == 0
+        finish_trials(url, study, 0.5)
+        number = len(ends) if finished else len(ends) + 1
+        queued = run("evaluate", study, "--queue-only", "--seeds", str(number))
+        assert queued.exit_code == 0
+        assert queued.stdout == (
+            f"{study}.test: {number} trainings wait; train them: skdtune launch {study}.test\n"
+        )
+        finish_trials(url, f"{study}.test", *ends)
+
+    return make
+
+
+@pytest.fixture
+def evaluated(evaluate: Callable[..., None]) -> None:
+    for study, accuracies in ACCURACIES.items():
+        evaluate(study, *(scores(value, index) for index, value in enumerate(accuracies)))
+
+
+def test_a_finished_evaluation_is_printed_and_nothing_is_trained(
+    run: Run, evaluated: None, skdtune_home: Path
+) -> None:
+    result = run("evaluate", "digits-drg")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "94.00 ± 1.00" in result.stdout
+    assert "91.52 to 96.48" in result.stdout
+    assert "seeds 11, 12, 13" in result.stdout
+    assert "data abcdefabcdef" in result.stdout
+    assert "torch 2.9" in result.stdout
+    assert "device cpu (test)" in result.stdout
+    assert "2.0 min" in result.stdout
+    assert not (skdtune_home / "logs").exists()
+
+
+def test_every_number_is_in_the_json(run: Run, evaluated: None) -> None:
+    found = json.loads(run("evaluate", "digits-drg", "--json").stdout)
+    (candidate,) = found["candidates"]
+    assert (found["study"], found["evaluation"]) == ("digits-drg", "digits-drg.test")
+    assert candidate["accuracy"]["mean"] == pytest.approx(0.94)
+    assert candidate["accuracy"]["sd"] == pytest.approx(0.01)
+    assert candidate["accuracy"]["n"] == 3
+    assert candidate["images"] == 3000
+    assert candidate["seconds"] == 120
+    assert [seed["seed"] for seed in candidate["seeds"]] == [11, 12, 13]
+    assert candidate["versions"] == {"skdtune": "0.1.0", "torch": "2.9"}
+    assert len(found["spec_hash"]) == len(found["source_spec_hash"]) == 16
+    assert found["finished"] is True
+    assert found["missing"] == []
+
+
+@pytest.mark.parametrize("command", [("evaluate", "digits-drg"), ("compare", *ACCURACIES)])
+def test_a_table_is_printed_for_papers_and_for_scripts(
+    run: Run, evaluated: None, command: tuple[str, ...]
+) -> None:
+    markdown = run(*command, "--markdown").stdout
+    assert markdown.startswith("**Test accuracy")
+    assert "| 94.00 ± 1.00 |" in " ".join(markdown.split())
+    latex = run(*command, "--latex").stdout
+    assert r"\toprule" in latex
+    assert r"94.00 $\pm$ 1.00" in latex
+    rows = list(csv.DictReader(io.StringIO(run(*command, "--csv").stdout)))
+    assert "94.00 ± 1.00" in {row["Accuracy (%)"] for row in rows}
+
+
+def test_studies_are_compared_with_the_one_of_plain_cross_entropy(
+    run: Run, evaluated: None
+) -> None:
+    found = json.loads(run("compare", "digits-drg", *ACCURACIES, "--json").stdout)
+    assert found["baseline"] == "digits-baseline"
+    rows = {row["study"]: row for row in found["rows"]}
+    assert set(rows) == set(ACCURACIES)
+    assert rows["digits-baseline"]["accuracy_vs_baseline"] is None
+    drg = rows["digits-drg"]["accuracy_vs_baseline"]
+    assert drg["difference"] == pytest.approx(0.03)
+    assert (drg["n"], rows["digits-drg"]["method"]) == (3, "drg")
+    assert "Test accuracy beside digits-baseline" in run("compare", *ACCURACIES).stdout
+
+
+def test_the_baseline_may_be_any_and_may_be_named_by_its_evaluation(
+    run: Run, evaluated: None
+) -> None:
+    for baseline in ("digits-drg", "digits-drg.test"):
+        result = run("compare", "digits-baseline", "--baseline", baseline, "--json")
+        found = json.loads(result.stdout)
+        assert found["baseline"] == "digits-drg"
+        assert len(found["rows"]) == 2
+
+
+def test_without_plain_cross_entropy_the_first_is_the_baseline(run: Run, evaluated: None) -> None:
+    names = ("digits-dsr", "digits-drg")
+    assert json.loads(run("compare", *names, "--json").stdout)["baseline"] == names[0]
+
+
+def test_a_failed_seed_is_said_and_is_exit_code_1(
+    run: Run, evaluate: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate("digits-drg", scores(0.9, 0), None, scores(0.8, 2))
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", "digits-drg"])
+    assert left.value.code == 1
+    shown = capsys.readouterr().out
+    assert "85.00 ± 7.07" in shown
+    assert "seed 1 of trial 0 FAILED and is in no mean: ValueError: a broken" in shown
+    (missing,) = json.loads(run("evaluate", "digits-drg", "--json").stdout)["missing"]
+    assert (missing["seed_index"], missing["state"]) == (1, "failed")
+
+
+def test_what_is_left_is_said(run: Run, evaluate: Callable[..., None]) -> None:
+    evaluate("digits-drg", scores(0.9, 0), finished=False)
+    found = json.loads(run("evaluate", "digits-drg", "--queue-only", "--json").stdout)
+    assert found["finished"] is False
+    (missing,) = found["missing"]
+    assert (missing["seed_index"], missing["state"], missing["reason"]) == (1, "waiting", "")
+    markdown = run("evaluate", "digits-drg", "--queue-only", "--markdown").stdout
+    assert "1 trainings are left: skdtune launch digits-drg.test" in markdown
+
+
+def test_an_evaluation_looks_like_one_everywhere(run: Run, evaluate: Callable[..., None]) -> None:
+    evaluate("digits-drg", scores(0.9, 0), scores(0.8, 1))
+    shown = run("status", "digits-drg.test").stdout
+    assert "skdtune evaluate digits-drg shows the result" in shown
+    assert "best" not in shown
+    trials = json.loads(run("trials", "digits-drg.test", "--json").stdout)
+    assert [trial["value_name"] for trial in trials] == ["test accuracy"] * 2
+    assert all("method.drg.weight" in trial["params"] for trial in trials)
+    rows = list(csv.DictReader(io.StringIO(run("trials", "digits-drg.test", "--csv").stdout)))
+    assert all(row["method.drg.weight"] for row in rows)
+    assert "test accuracy 0.9000" in run("explain", "digits-drg.test", "0").stdout
+    finished = run("launch", "digits-drg.test")
+    assert finished.stdout == "digits-drg.test is finished already: skdtune evaluate digits-drg\n"
+
+
+def test_a_family_is_evaluated_and_compared_by_its_name(
+    run: Run, url: str, finish_trials: Finish, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("digits-baseline", "digits-drg")
+    for name in names:
+        made = run("create-study", name, "--trials", "1", "--set", "family=relatives")
+        assert made.exit_code == 0
+        finish_trials(url, name, 0.5)
+    queued = run("evaluate", "relatives", "--queue-only", "--seeds", "2").stdout
+    assert [line.split(":")[0] for line in queued.splitlines()] == [f"{n}.test" for n in names]
+    for shift, name in enumerate(names):
+        finish_trials(url, f"{name}.test", *(scores((80 + shift + i) / 100, i) for i in (0, 1)))
+    listed = json.loads(run("evaluate", "relatives", "--json").stdout)
+    assert [found["study"] for found in listed] == list(names)
+    compared = json.loads(run("compare", "relatives", "--json").stdout)
+    assert [row["study"] for row in compared["rows"]] == list(names)
+    launched = run("launch", "relatives").stdout
+    assert launched.splitlines() == [
+        f"{name} is finished already: skdtune best {name}" for name in names
+    ]
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", "relatives", "--name", "one"])
+    assert left.value.code == 2
+    assert "relatives stands for 2 studies" in capsys.readouterr().err
