@@ -212,6 +212,17 @@ def test_without_kernels_it_computes_in_the_precision_of_its_weights() -> None:
     assert torch.equal(logits_BK, head(feature_BCHW.float()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_features_are_what_the_linear_layer_reads(dtype: torch.dtype) -> None:
+    head = AuxiliaryClassifier(RESNET18[1:], 1, 10).eval()
+    feature_BCHW = torch.rand(2, 128, 16, 16).to(dtype)
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype == torch.bfloat16):
+        pooled_BC, logits_BK = head.features_and_logits(feature_BCHW)
+        assert torch.equal(logits_BK, head(feature_BCHW))
+        assert torch.equal(logits_BK, head.classifier(pooled_BC).to(logits_BK.dtype))
+    assert pooled_BC.shape == (2, 512)
+
+
 def test_float64_stays_float64() -> None:
     head = AuxiliaryClassifier(RESNET18[2:], 1, 10).double()
     assert head(torch.rand(2, 256, 8, 8).bfloat16()).dtype == torch.float64
