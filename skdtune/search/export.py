@@ -8,7 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,6 @@ import safetensors.torch
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from skdtune.data.atomic_folder import filled_folder, only_builder
 from skdtune.data.augmentation import normalise
 from skdtune.errors import DataError, InputError, StudyError
 from skdtune.home import Home, artifacts_url, storage_url
@@ -85,7 +87,7 @@ def export_network(
     content = read_artifact(artifacts_url(at=at), kept.artifact_id)
     file = read_network_file(content, kept.sha256)
     agreement = check_outputs(file)
-    with only_builder(target, "an export"), filled_folder(target) as filling:
+    with _new_folder(target) as filling:
         _write_weights(filling / _STATE, file)
         if with_program:
             _write_program(filling / _PROGRAM, file)
@@ -93,8 +95,6 @@ def export_network(
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         (filling / _FACTS).write_text(text, encoding="utf-8")
         (filling / _CARD).write_text(model_card(facts), encoding="utf-8")
-        # Whoever put something there meanwhile keeps it.
-        _require_free(target)
     files = tuple(sorted(path.name for path in target.iterdir()))
     return Exported(folder=target, trial=trial.number, files=files, agreement=agreement)
 
@@ -141,6 +141,23 @@ def _require_free(target: Path) -> None:
         raise InputError(f"{target} cannot be used: {error.strerror}") from None
     if not is_free:
         raise InputError(f"{target} is there already; choose another folder with -o")
+
+
+@contextlib.contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Fill a folder that takes its name when all is in it."""
+    filling = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        filling.mkdir(parents=True)
+        yield filling
+        # Over an empty folder, and over nothing else: what came there meanwhile stays.
+        os.rename(filling, target)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target}: {error.strerror or error}; choose another folder with -o"
+        ) from error
+    finally:
+        shutil.rmtree(filling, ignore_errors=True)
 
 
 def _write_weights(path: Path, file: NetworkFile) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -207,6 +208,26 @@ def test_artifact_of_a_study_is_served(
     listed = study_of(dashboard)["artifacts"]
     assert [(a["artifact_id"], a["filename"]) for a in listed] == [(artifact_id, "curve.bin")]
     assert dashboard.ask(f"/artifacts/1/{artifact_id}").body == content
+
+
+def test_network_of_the_best_trial_is_listed_and_downloaded(
+    dashboard: Dashboard, finished_home: Path
+) -> None:
+    from skdtune.study_results import results
+
+    best = results("tiny", storage=f"sqlite:///{finished_home / 'skdtune.db'}").best
+    assert best is not None
+    # All trials, as the page of the study asks for them.
+    trials = dashboard.ask("/api/studies/1?after=0").json()["trials"]
+    (trial,) = [trial for trial in trials if trial["number"] == best.number]
+    (artifact,) = trial["artifacts"]
+    assert artifact["filename"] == f"tiny-trial-{best.number:05d}.safetensors"
+
+    answer = dashboard.ask(f"/artifacts/1/{trial['trial_id']}/{artifact['artifact_id']}")
+
+    assert answer.status == 200
+    attributes = {a["key"]: a["value"] for a in trial["user_attrs"]}
+    assert hashlib.sha256(answer.body).hexdigest() == attributes["network_sha256"]
 
 
 def test_study_created_meanwhile_appears(

@@ -7,7 +7,15 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from skdtune.home import HOME_VARIABLE, STORAGE_VARIABLE, Home, home, storage_url
+from skdtune.home import (
+    ARTIFACTS_VARIABLE,
+    HOME_VARIABLE,
+    STORAGE_VARIABLE,
+    Home,
+    artifacts_url,
+    home,
+    storage_url,
+)
 
 
 def test_the_argument_goes_before_the_environment(skdtune_home: Path, tmp_path: Path) -> None:
@@ -60,6 +68,16 @@ def test_the_storage_is_the_argument_then_the_variable_then_the_file(
     monkeypatch.setenv(STORAGE_VARIABLE, "postgresql://variable/db")
     assert storage_url(at=Home(tmp_path)) == "postgresql://variable/db"
     assert storage_url("postgresql://argument/db") == "postgresql://argument/db"
+
+
+def test_artifacts_lie_where_the_argument_says_then_the_variable_then_in_the_home(
+    monkeypatch: pytest.MonkeyPatch, skdtune_home: Path, tmp_path: Path
+) -> None:
+    assert artifacts_url() == str(skdtune_home / "artifacts")
+    assert artifacts_url(at=Home(tmp_path)) == str(tmp_path / "artifacts")
+    monkeypatch.setenv(ARTIFACTS_VARIABLE, "s3://variable/artifacts")
+    assert artifacts_url(at=Home(tmp_path)) == "s3://variable/artifacts"
+    assert artifacts_url("/argument") == "/argument"
 
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "what?", "50%20", "a#b", "ünï"])
