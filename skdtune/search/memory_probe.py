@@ -28,7 +28,7 @@ _CONTEXT = 600 * 2**20
 # What a larger value of costs more memory.
 _SIZES = (
     *("data.batch_size", "data.image_size", "model.width", "model.name", "model.precision"),
-    "method.drg.stages",
+    *("method.drg.stages", "method.byot.stages", "method.frskd.width", "method.frskd.depth"),
 )
 
 
