@@ -343,9 +343,11 @@ def _cells(comparison: Comparison, row: ComparisonRow) -> tuple[str, ...]:
         format_mean_sd(row.top5),
         format_mean_sd(row.ece) + _mark(row.ece_vs_baseline),
         format_mean_sd(row.nll, scale=1.0, digits=3) + _mark(row.nll_vs_baseline),
-        _times(row.images_ratio),
-        _times(row.seconds_ratio),
-        _times(row.peak_memory_ratio),
+        f"{row.images:,.0f}",
+        f"{row.seconds:,.0f} s{_times(row.seconds_ratio)}",
+        MISSING
+        if row.peak_memory_mb is None
+        else f"{row.peak_memory_mb:,.0f} MB{_times(row.peak_memory_ratio)}",
     )
 
 
@@ -371,7 +373,7 @@ def _mark(found: PairedComparison | None) -> str:
 
 
 def _times(ratio: float | None) -> str:
-    return MISSING if ratio is None else f"{ratio:.2f}x"
+    return "" if ratio is None else f" ({ratio:.2f}x)"
 
 
 def comparison_data(comparison: Comparison) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skdtune.cli.application import Application, common_options, pass_application
+from skdtune.cli.application import Application, common_options, console, pass_application
 from skdtune.cli.tables import chosen_format, format_options, print_table
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ def compare(
         baseline=against.study if against else baseline or _default_baseline(found),
     )
     print_table(comparison_table(comparison), chosen, comparison_data(comparison))
+    if chosen is None:
+        for row in comparison.rows:
+            console().print(row.sentence, soft_wrap=True)
 
 
 def _expand(application: Application, names: list[str]) -> list[str]:

@@ -153,7 +153,8 @@ def test_what_was_not_measured_has_no_ratio() -> None:
     row = row_of(comparison, "drg")
     assert (row.images_ratio, row.seconds_ratio, row.peak_memory_ratio) == (None, None, None)
     cells = table_rows(comparison)["drg"]
-    assert (cells["Images"], cells["Time"], cells["Memory"]) == ("-", "-", "-")
+    assert (cells["Images"], cells["Time"], cells["Memory"]) == ("1,000", "10 s", "200 MB")
+    assert table_rows(comparison)["ce"]["Memory"] == "-"
 
 
 # Which one is the baseline
@@ -277,9 +278,9 @@ def test_the_table_as_papers_print_it() -> None:
         "Top-5 (%)": "90.00 ± 0.38",
         "ECE (%)": "3.00 ± 0.04",
         "NLL": "1.300 ± 0.004",
-        "Images": "1.00x",
-        "Time": "1.00x",
-        "Memory": "1.00x",
+        "Images": "1,000",
+        "Time": "10 s (1.00x)",
+        "Memory": "200 MB (1.00x)",
     }
     assert rows["drg"]["Difference"] == "+2.03"
     assert rows["drg"]["p (Holm)"] == "<0.001"
