@@ -33,12 +33,15 @@ def report(
 ) -> None:
     """Write one HTML page about one or several studies: results, curves, parameters, settings.
 
-    The page needs no network and no server: open it, keep it, send it.
+    A STUDY may also be the family of several, or a final evaluation. The page needs no network
+    and no server: open it, keep it, send it.
     """
     from skdtune.report_page.data import read_studies
     from skdtune.report_page.page import render, write
+    from skdtune.search.study import expand_family
 
-    records = read_studies(studies, storage=application.url)
+    names = [name for study in studies for name in expand_family(study, storage=application.url)]
+    records = read_studies(names, storage=application.url)
     write(output, render(records))
     say(application, f"{output}  {output.stat().st_size / 1e6:.1f} MB")
     if not no_dashboard:

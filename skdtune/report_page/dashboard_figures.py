@@ -33,12 +33,22 @@ def dashboard_figures(study: StudyRecord) -> dict[str, Figure]:
 
 
 def _titled(figure: Figure, title: str) -> Figure:
-    """Say what it is: on the dashboard a figure has no section around it."""
-    layout = figure["layout"]
-    margin = layout["margin"] | {"t": 56}
+    """Give a figure what a page gives around it: a title, and colours for white and for black."""
     # Its own size fits a page, the dashboard has another one.
-    layout = {key: value for key, value in layout.items() if key != "height"}
-    return {**figure, "layout": layout | {"title": {"text": title}, "margin": margin}}
+    layout = {key: value for key, value in figure["layout"].items() if key != "height"}
+    layout |= {
+        "title": {"text": title, "x": 0.02},
+        "margin": layout["margin"] | {"t": 56},
+        "font": {"color": "#7d8590"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#7d8590", "activecolor": "#2f7fc1"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        # Without it plotly's default would be stored along, longer than the figure.
+        "template": {},
+    }
+    for axis in ("xaxis", "yaxis"):
+        layout[axis] = layout[axis] | {"gridcolor": "rgba(128,128,128,0.25)", "zeroline": False}
+    return {**figure, "layout": layout}
 
 
 def save_dashboard_figures(stored: StoredStudy, study: StudyRecord) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skdtune.report_page.importance import importance_of
 from skdtune.report_page.records import Profile, StudyRecord, TrialRecord
-from skdtune.search.study import METRIC_NAME, StoredStudy, load_study
+from skdtune.search.study import StoredStudy, load_study, metric_name, step_name
 from skdtune.study_results import StudyResults, TrialResult, read_results
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ FACTS = {
     "versions": "versions",
     "data_fingerprint": "data fingerprint",
     "num_val_images": "validation images",
+    "num_test_images": "test images",
     "spec_hash": "spec",
 }
 
@@ -58,15 +59,15 @@ def read_study(stored: StoredStudy) -> StudyRecord:
     results = read_results(stored)
     frozen = {trial.number: trial for trial in stored.study.get_trials(deepcopy=False)}
     trials = tuple(_record(result, frozen[result.number]) for result in results.trials)
-    is_evaluation = getattr(stored.spec, "evaluation", None) is not None
-    value_name = next(iter(stored.study.metric_names or ()), METRIC_NAME)
+    is_evaluation = stored.spec.evaluation is not None
+    best = None if is_evaluation else results.best
     importance, note = ({}, "") if is_evaluation else importance_of(stored.study, stored.spec)
     return StudyRecord(
         spec=stored.spec,
         trials=trials,
-        best=next((t for t in trials if results.best and t.number == results.best.number), None),
-        value_name=value_name,
-        curve_name="mean training loss" if is_evaluation else value_name,
+        best=next((t for t in trials if best is not None and t.number == best.number), None),
+        value_name=metric_name(stored.spec),
+        curve_name=step_name(stored.spec),
         num_images=results.num_val_images,
         standard_errors=_standard_errors(results),
         importance=importance,

@@ -27,13 +27,15 @@ RANKED = (("lower half", "#a9bfd6"), ("upper half", "#5c97cf"), ("best tenth", "
 
 def rounded(value: float | None) -> float | None:
     """Round to five digits; None for what is no finite number."""
-    if value is None or not math.isfinite(value):
-        return None
-    return float(f"{value:.5g}")
+    short = None if value is None else float(f"{value:.5g}")
+    # The largest numbers are rounded to infinity.
+    return short if short is not None and math.isfinite(short) else None
 
 
 def title_of(study: StudyRecord, trial: TrialRecord) -> str:
     """Name one of the trials that are shown apart."""
+    if study.is_evaluation:
+        return f"trial {trial.number}, first seed"
     if trial == study.best and trial == study.published:
         return "trial 0, published and best"
     return f"trial {trial.number}, best" if trial == study.best else "trial 0, published"

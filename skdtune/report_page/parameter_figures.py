@@ -21,7 +21,7 @@ from skdtune.report_page.figure_parts import (
 )
 from skdtune.report_page.markup import label
 from skdtune.report_page.records import StudyRecord, TrialRecord
-from skdtune.space import Choice, Scalar, StageSubsets
+from skdtune.space import AnyParam, Choice, Scalar, StageSubsets
 
 
 def importance(study: StudyRecord) -> Figure | None:
@@ -64,10 +64,9 @@ def slice_of(study: StudyRecord, path: str) -> Figure | None:
     layout = layout_of(short(path), "", height=230)
     layout["margin"] = {"l": 52, "r": 12, "t": 8, "b": 40}
     layout["yaxis"] |= {"tickformat": tickformat(study.value_name), **_value_range(found)}
-    if options is not None:
-        layout["xaxis"] |= _category_axis(options)
-    elif is_log:
-        layout["xaxis"] |= _log_axis([x for _, x in found])
+    layout["xaxis"] |= (
+        _category_axis(options) if options is not None else _range_axis(param, found)
+    )
     return {"data": _points(study, found, path), "layout": layout | {"showlegend": False}}
 
 
@@ -77,6 +76,19 @@ def stage_choice(study: StudyRecord, path: str) -> Figure | None:
     if not isinstance(param, StageSubsets):
         return None
     return strips(study, param.options(), lambda trial: trial.params.get(path), short(path), path)
+
+
+def candidates(study: StudyRecord) -> Figure | None:
+    """Draw the seeds of each candidate of a final evaluation beside each other."""
+    evaluation = study.spec.evaluation
+    if evaluation is None:
+        return None
+    return strips(
+        study,
+        evaluation.trials,
+        lambda trial: evaluation.trials[evaluation.place(trial.number)[0]],
+        f"trial of {evaluation.source}",
+    )
 
 
 def strips(
@@ -197,18 +209,30 @@ def _placed(options: Sequence[Scalar]) -> Callable[[Any, int], float | None]:
 def _value_range(found: Sequence[tuple[TrialRecord, float]]) -> dict[str, Any]:
     """Show the complete trials well; far below them lie those that were pruned early."""
     values = [t.value for t, _ in found if t.state == "complete" and t.value is not None]
-    low, high = (min(values), max(values)) if values else (0.0, 0.0)
-    span = high - low
-    return {"range": [rounded(low - 0.5 * span), rounded(high + 0.12 * span)]} if span > 0 else {}
+    if not values:
+        return {}
+    span = max(values) - min(values) or 0.05
+    return {"range": [rounded(min(values) - 0.5 * span), rounded(max(values) + 0.12 * span)]}
 
 
-def _log_axis(values: Sequence[float]) -> dict[str, Any]:
-    """Label a few round numbers of every decade, the fewer the more decades there are."""
-    low, high = math.log10(min(values)), math.log10(max(values))
+def _range_axis(param: AnyParam, found: Sequence[tuple[TrialRecord, float]]) -> dict[str, Any]:
+    """Show the whole range that was searched, so that a point at its end looks like one."""
+    xs = [x for _, x in found] + [float(end) for end in param.examples()]
+    if not getattr(param, "log", False):
+        margin = 0.04 * (max(xs) - min(xs))
+        return {"range": [min(xs) - margin, max(xs) + margin]}
+    low, high = math.log10(min(xs)), math.log10(max(xs))
+    margin = 0.04 * (high - low)
+    # A few round numbers of every decade, the fewer the more decades there are.
     digits = (1, 2, 5) if high - low <= 1.4 else (1, 3) if high - low <= 2.2 else (1,)
     decades = range(math.floor(low), math.ceil(high) + 1)
     ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+    return {
+        "type": "log",
+        "range": [low - margin, high + margin],
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g}" for tick in ticks],
+    }
 
 
 def _category_axis(options: Sequence[Scalar]) -> dict[str, Any]:

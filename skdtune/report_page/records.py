@@ -72,7 +72,7 @@ class StudyRecord:
     spec: StudySpec
     trials: tuple[TrialRecord, ...]
     best: TrialRecord | None = None
-    """Best complete trial; the lower number wins a tie."""
+    """Best complete trial of a search; the lower number wins a tie."""
 
     value_name: str = "validation accuracy"
     """What the objective is."""
@@ -106,7 +106,7 @@ class StudyRecord:
     @property
     def is_evaluation(self) -> bool:
         """The study trains chosen settings again instead of searching for one."""
-        return getattr(self.spec, "evaluation", None) is not None
+        return self.spec.evaluation is not None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -116,7 +116,13 @@ class StudyRecord:
 
     @property
     def shown(self) -> tuple[TrialRecord, ...]:
-        """The trials worth a name: the best one, and trial 0 where it is another one."""
+        """The trials worth a name: the best one, and trial 0 where it is another one.
+
+        Of a final evaluation it is trial 0, the best candidate's first seed: the best of several
+        seeds is no result.
+        """
+        if self.is_evaluation:
+            return tuple(trial for trial in self.trials if trial.number == 0)
         published = self.published
         both = (self.best, None if published == self.best else published)
         return tuple(trial for trial in both if trial is not None)

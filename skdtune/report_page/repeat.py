@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -11,21 +13,42 @@ import yaml
 from skdtune import dotted
 from skdtune.errors import SpecError
 from skdtune.presets import list_presets, load_spec
-from skdtune.spec import StudySpec
+from skdtune.spec import EvaluationConfig, StudySpec
 
 #: With more changes than that, a file is easier to read than a command line.
 _MAX_CHANGES = 8
 
 
-def commands(spec: StudySpec) -> list[str]:
-    """Return the commands that create the study again and train it.
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """How to make a study again."""
 
-    Where a preset with a few ``--set`` gives a spec of the same hash, they start from the preset,
-    else from the study file of ``study_file``.
+    commands: tuple[str, ...]
+    needs_file: bool
+    """They start from the study file of ``study_file``, because no preset comes close."""
+
+
+def repetition(spec: StudySpec) -> Repetition:
+    """Find the commands that create a study again and train it.
+
+    Where a preset with a few ``--set`` gives a spec of the same hash, they start from the preset.
     """
-    create = _from_preset(spec) or ["create-study", f"{spec.name}.yaml"]
-    lines = [create, ["launch", spec.name], ["best", spec.name]]
-    return [f"skdtune {shlex.join(line)}" for line in lines]
+    if spec.evaluation is not None:
+        return Repetition(commands=_evaluation(spec, spec.evaluation), needs_file=False)
+    create = _from_preset(spec)
+    first = create or ["create-study", f"{spec.name}.yaml"]
+    lines = (first, ["launch", spec.name], ["best", spec.name])
+    return Repetition(commands=_written_lines(lines), needs_file=create is None)
+
+
+def _evaluation(spec: StudySpec, evaluation: EvaluationConfig) -> tuple[str, ...]:
+    top = len(evaluation.trials)
+    line = ["evaluate", evaluation.source, "--top", str(top)]
+    return _written_lines([[*line, "--seeds", str(spec.num_trials // top), "--name", spec.name]])
+
+
+def _written_lines(lines: Iterable[list[str]]) -> tuple[str, ...]:
+    return tuple(f"skdtune {shlex.join(line)}" for line in lines)
 
 
 def study_file(spec: StudySpec) -> str:
@@ -34,26 +57,29 @@ def study_file(spec: StudySpec) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def needs_file(spec: StudySpec) -> bool:
-    """Tell whether the commands start from the study file."""
-    return _from_preset(spec) is None
-
-
 def _from_preset(spec: StudySpec) -> list[str] | None:
     """Find the preset that needs the fewest changes; the hash proves that it is the same study."""
-    # Some data are nowhere before somebody says where.
-    root = [f"data.root={_written(spec.data.root)}"] if spec.data.root is not None else []
+    given = _given(spec)
     candidates = []
-    for preset in list_presets():
-        named = _load(preset.name, spec, root)
+    # Presets are named after their data.
+    presets = [p for p in list_presets() if p.name.startswith(f"{spec.data.name}-")]
+    for preset in presets:
+        named = _load(preset.name, spec, given)
         changes = None if named is None else _changes(named, spec)
         if changes is not None and len(changes) <= _MAX_CHANGES:
-            candidates.append((len(changes), preset.name, root + changes))
+            candidates.append((len(changes), preset.name, given + changes))
     for _, preset_name, changes in sorted(candidates):
         made = _load(preset_name, spec, changes)
         if made is not None and made.digest == spec.digest:
             return _arguments(preset_name, spec, changes)
     return None
+
+
+def _given(spec: StudySpec) -> list[str]:
+    """Return what no preset can know: where the data lie, and where a trained teacher."""
+    flat = dotted.flatten(spec.model_dump(mode="json"))
+    paths = ("data.root", "method.tf_kd_self.teacher")
+    return [f"{path}={_written(flat[path])}" for path in paths if flat.get(path) is not None]
 
 
 def _load(preset: str, spec: StudySpec, changes: list[str]) -> StudySpec | None:

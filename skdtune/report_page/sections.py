@@ -14,7 +14,7 @@ from skdtune.report_page.figure_parts import short
 from skdtune.report_page.figure_sheet import FigureSheet
 from skdtune.report_page.markup import escaped, paragraph, table
 from skdtune.report_page.records import StudyRecord, TrialRecord
-from skdtune.report_page.repeat import commands, needs_file, study_file
+from skdtune.report_page.repeat import repetition, study_file
 from skdtune.report_page.words import (
     MISSING,
     candidates,
@@ -110,14 +110,18 @@ def _cost(study: StudyRecord) -> tuple[str, str, str]:
 
 
 def _evaluation(study: StudyRecord) -> str:
-    read = f"{study.name}: mean and standard deviation of the {study.value_name} over seeds."
+    source = study.spec.evaluation.source if study.spec.evaluation is not None else ""
+    read = (
+        f"{study.name}: trials of {source} trained again on all training images; mean and "
+        f"standard deviation of the {study.value_name} over seeds."
+    )
     rows = [
-        (f"candidate {index}", str(len(values)), mean_and_sd(values))
-        for index, values in candidates(study)
+        (f"trial {number}", str(len(values)), mean_and_sd(values))
+        for number, values in candidates(study)
     ]
     cost = dict(zip(_COST_HEADERS, _cost(study), strict=True))
     spent = ", ".join(f"{name}: {value}" for name, value in cost.items())
-    headers = ("candidate", "seeds", study.value_name)
+    headers = ("candidate", "complete seeds", study.value_name)
     return paragraph(read, "read") + table(headers, rows, right=(1, 2)) + paragraph(spent, "small")
 
 
@@ -176,7 +180,8 @@ def learning_curves(study: StudyRecord, sheet: FigureSheet) -> str:
     """Show what every trial reported epoch by epoch."""
     read = (
         f"{study.curve_name.capitalize()} after each epoch; grey and dashed where the pruner "
-        "stopped a trial, darker blue where it ended higher. The legend hides groups."
+        f"stopped a trial, darker blue where the {study.value_name} came out higher. The legend "
+        "hides groups."
     )
     figure = figures.learning_curves(study)
     body = (
@@ -234,6 +239,20 @@ def stage_choices(study: StudyRecord, sheet: FigureSheet) -> str:
         for path in paths
     ]
     return _part("Layer choice", paragraph(read, "read"), *drawn)
+
+
+def evaluated_candidates(study: StudyRecord, sheet: FigureSheet) -> str:
+    """Show the seeds of each candidate of a final evaluation."""
+    read = (
+        "One point per seed; candidates are named by their trial in the study that was searched."
+    )
+    figure = parameter_figures.candidates(study)
+    body = (
+        _nothing(_NO_COMPLETE)
+        if figure is None
+        else sheet.place(figure, f"Seeds of the candidates of {study.name}")
+    )
+    return _part("Candidates", paragraph(read, "read"), body)
 
 
 def search_space(study: StudyRecord) -> str:
@@ -305,26 +324,29 @@ def _cut(reason: str | None) -> str:
 
 def repeat(study: StudyRecord) -> str:
     """Show the commands that make the study again, and its spec."""
-    file = f"{study.name}.yaml"
+    made = repetition(study.spec)
     read = (
-        f"The same spec again, hash {study.spec.digest}; "
-        + (f"save the study file below as {file} first, and " if needs_file(study.spec) else "")
-        + "name another --storage, or the study is there already."
+        f"The same spec again, hash {study.spec.digest}; name another --storage, or it is there "
+        "already."
     )
-    lines = "\n".join(escaped(line) for line in commands(study.spec))
-    spec = escaped(study_file(study.spec))
-    return _part(
-        "Repeat it",
-        paragraph(read, "read"),
-        f"<pre>{lines}</pre>",
-        f"<details><summary>Study file</summary><pre>{spec}</pre></details>",
-    )
+    if study.is_evaluation:
+        read = "From the study that was searched, in a storage without this evaluation."
+    elif made.needs_file:
+        read += f" Save the study file below as {study.name}.yaml first."
+    lines = "\n".join(escaped(line) for line in made.commands)
+    parts = [paragraph(read, "read"), f"<pre>{lines}</pre>"]
+    if not study.is_evaluation:
+        spec = escaped(study_file(study.spec))
+        parts.append(f"<details><summary>Study file</summary><pre>{spec}</pre></details>")
+    return _part("Repeat it", *parts)
 
 
 def study(record: StudyRecord, index: int, sheet: FigureSheet) -> str:
     """Show everything of one study."""
     parts = [learning_curves(record, sheet)]
-    if not record.is_evaluation:
+    if record.is_evaluation:
+        parts.append(evaluated_candidates(record, sheet))
+    else:
         parts += [
             importance(record, sheet),
             stage_choices(record, sheet),

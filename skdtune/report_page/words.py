@@ -50,15 +50,17 @@ def total(values: Sequence[float | None]) -> float | None:
 
 
 def candidates(study: StudyRecord) -> list[tuple[int, list[float]]]:
-    """List the settings of a final evaluation, each with the results of its seeds.
+    """List the candidates of a final evaluation, by their number in the study that was searched.
 
-    Trial n trains candidate n modulo the number of candidates.
+    Each comes with the results of its seeds, those that there are.
     """
-    chosen = getattr(getattr(study.spec, "evaluation", None), "candidates", ())
-    found: dict[int, list[float]] = {index: [] for index in range(len(chosen))}
+    evaluation = study.spec.evaluation
+    if evaluation is None:
+        return []
+    found: dict[int, list[float]] = {number: [] for number in evaluation.trials}
     for trial in study.trials:
-        if found and trial.state == "complete" and trial.value is not None:
-            found[trial.number % len(found)].append(trial.value)
+        if trial.state == "complete" and trial.value is not None:
+            found[evaluation.trials[evaluation.place(trial.number)[0]]].append(trial.value)
     return list(found.items())
 
 
