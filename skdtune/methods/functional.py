@@ -365,8 +365,8 @@ def bake_targets(
     Returns:
         Targets Q ``[B, K]``, rows that sum to 1, without gradient.
     """
-    # Autocast would take the similarities in half precision, whatever goes in.
-    with torch.no_grad(), torch.autocast(logits_BK.device.type, enabled=False):
+    with torch.no_grad():
+        # Autocast would halve the precision of float32, not of float64.
         unit_BC = F.normalize(features_BC.double(), dim=-1, eps=1e-12)
         # Not minus infinity: the softmax of a single image would be NaN.
         similarity_BB = (unit_BC @ unit_BC.T).fill_diagonal_(-1e9)
