@@ -150,7 +150,8 @@ def _points(
     study: StudyRecord, found: Sequence[tuple[TrialRecord, float]], path: str
 ) -> list[Trace]:
     """Draw trials as points: pruned ones hollow, the best and the published setting apart."""
-    apart = {trial.number for trial in study.shown}
+    shown = () if study.is_evaluation else study.shown
+    apart = {trial.number for trial in shown}
     groups = [
         ("pruned", [p for p in found if p[0].state == "pruned"], MUTED, "circle-open", 6),
         (
@@ -161,7 +162,7 @@ def _points(
             6,
         ),
     ]
-    for trial in reversed(study.shown):
+    for trial in reversed(shown):
         symbol = "star" if trial == study.best else "diamond"
         own = [point for point in found if point[0].number == trial.number]
         groups.append((title_of(study, trial), own, color_of(study, trial), symbol, 13))

@@ -178,11 +178,9 @@ def ranked_outputs(studies: Sequence[StudyRecord], sheet: FigureSheet) -> str:
 
 def learning_curves(study: StudyRecord, sheet: FigureSheet) -> str:
     """Show what every trial reported epoch by epoch."""
-    read = (
-        f"{study.curve_name.capitalize()} after each epoch; grey and dashed where the pruner "
-        f"stopped a trial, darker blue where the {study.value_name} came out higher. The legend "
-        "hides groups."
-    )
+    read = f"{study.curve_name.capitalize()} after each epoch; "
+    read += "" if study.is_evaluation else "grey and dashed where the pruner stopped a trial, "
+    read += f"darker blue where the {study.value_name} came out higher. The legend hides groups."
     figure = figures.learning_curves(study)
     body = (
         _nothing("No trial has finished an epoch yet.")

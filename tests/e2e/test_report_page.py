@@ -500,7 +500,7 @@ def test_theme_follows_the_system_until_the_button_says_otherwise(
 
 @pytest.mark.browser
 def test_four_hundred_trials_are_a_few_traces_that_name_each_trial(
-    browser: Browser, page_of: Callable[..., Path]
+    browser: Browser, page_of: Callable[..., Path], storage: str
 ) -> None:
     browser.open(page_of("big").as_uri())
     assert set(draw_all(browser)) == {"drawn"}
@@ -516,19 +516,25 @@ def test_four_hundred_trials_are_a_few_traces_that_name_each_trial(
     assert len(names) <= 8
     assert len(set(numbers) - {None}) == 400
     assert points > 30_000
-    # The pointer on the hundredth epoch of the best trial, which is drawn last.
     browser.run("curves.scrollIntoView({behavior: 'instant', block: 'center'})")
-    left, top, number = browser.run(
+    # The pointer on the best trial, with many other curves close by.
+    left, top = browser.run(
         "(({left, top}, {xaxis, yaxis}, best) => ["
         "left + xaxis._offset + xaxis.d2p(best.x[99]),"
-        "top + yaxis._offset + yaxis.d2p(best.y[99]), best.customdata[99]])"
+        "top + yaxis._offset + yaxis.d2p(best.y[99])])"
         "(curves.getBoundingClientRect(), curves._fullLayout, curves.data.at(-1))"
     )
-    for step in (8, 4, 0):
-        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left - step, y=top)
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=top)
     browser.until("curves.querySelector('.hoverlayer .hovertext')")
     hovered = browser.run("curves.querySelector('.hoverlayer').textContent")
-    assert hovered.startswith(f"trial {number}epoch ")
+    found = re.fullmatch(r"trial (\d+)epoch (\d+): ([\d.]+)", hovered)
+    assert found is not None
+    number, epoch, value = int(found[1]), int(found[2]), float(found[3])
+    stored = load_study("big", storage=storage)
+    curve = stored.study.get_trials(deepcopy=False)[number].intermediate_values
+    stored.close()
+    assert abs(epoch - 100) <= 1
+    assert value == pytest.approx(curve[epoch - 1], rel=1e-4)
     assert browser.complaints() == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -406,3 +407,33 @@ def test_another_search_space_comes_as_a_file() -> None:
     assert repetition(spec).commands[0] == "skdtune create-study own.yaml"
     assert repetition(spec).needs_file
     assert spec == parse(StudySpec, _read(study_file(spec)), "file")
+
+
+# The page
+
+
+def test_a_comparison_is_a_table_with_its_notes_and_sentences() -> None:
+    from skdtune.tables import Column, Table
+
+    comparison = Table(
+        title="Test <accuracy>",
+        columns=(Column(header="method"), Column(header="accuracy", align="right")),
+        rows=(("drg & dsr", "91.2 ± 0.1"),),
+        notes=("A <note>.",),
+    )
+    page = render([SINGLE], comparison=comparison, sentences=["drg is better."])
+    section = page[page.index('<section id="comparison">') :].partition("</section>")[0]
+    assert "<caption>Test &lt;accuracy&gt;</caption>" in section
+    assert '<td class="words">drg &amp; dsr</td><td class="number">91.2 ± 0.1</td>' in section
+    assert "A &lt;note&gt;." in section
+    assert "drg is better." in section
+    assert 'href="#comparison"' in page
+    assert 'id="comparison"' not in render([SINGLE])
+
+
+def test_every_link_of_the_page_leads_somewhere() -> None:
+    page = render([MIXED, EMPTY])
+    head = page.partition("<main>")[0]
+    anchors = re.findall(r'href="#([^"]+)"', head)
+    assert len(anchors) >= 5
+    assert all(f'id="{anchor}"' in page for anchor in anchors)
