@@ -103,10 +103,11 @@ def load_family(
     """
     path = find(study)
     raw = resolve(path)
+    if _FAMILY_KEY not in raw:
+        raise SpecError(f"{study} is one study, no family of them: `load_spec` reads it")
     members = _members(raw.pop(_FAMILY_KEY), path)
     for key, _ in map(_split_override, overrides):
-        if key.startswith(("method.", "search.method.")):
-            raise SpecError(f"--set {key}: a family has several methods; create that study alone")
+        _require_common(key)
     family, own = name or path.stem, ("name", "description")
     common = {key: value for key, value in raw.items() if key not in own}
     specs = []
@@ -116,6 +117,14 @@ def load_family(
         spec = _finish(merged, member, path, overrides, None, num_trials)
         specs.append(_with_equal_images(spec))
     return specs
+
+
+def _require_common(key: str) -> None:
+    """Refuse a setting that the studies of a family cannot share."""
+    if f"{key}.".startswith(("method.", "search.method.")):
+        raise SpecError(f"--set {key}: a family has several methods; create that study alone")
+    if key in ("name", "family"):
+        raise SpecError(f"--set {key}: the studies of a family are named after it, by --name")
 
 
 def _with_equal_images(spec: StudySpec) -> StudySpec:
@@ -164,12 +173,16 @@ def _finish(
         raise SpecError(
             f"{source}: evaluation: only `skdtune evaluate` writes it, which knows the winners"
         )
-    raw = with_teacher(fill_stages(_absolute_root(raw)))
+    raw = with_teacher(fill_stages(_absolute_root(raw)), source)
     return parse(StudySpec, raw, source)
 
 
-def with_teacher(raw: Mapping[str, Any]) -> dict[str, Any]:
+def with_teacher(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Make the path of TF-KD's teacher absolute, and note the checksum of the file if it is here.
+
+    Args:
+        raw: A study as plain data.
+        source: What an error names as the place.
 
     Raises:
         SpecError: If no teacher is named, or neither it nor its checksum is here.
@@ -181,24 +194,24 @@ def with_teacher(raw: Mapping[str, Any]) -> dict[str, Any]:
     teacher = settings.get("teacher")
     if not isinstance(teacher, str) or not teacher:
         raise SpecError(
-            "method.tf_kd_self.teacher: needs a trained baseline of the same network; "
+            f"{source}: method.tf_kd_self.teacher: needs a trained baseline of the same network; "
             "`skdtune export BASELINE -o FOLDER` makes one for "
             "--set method.tf_kd_self.teacher=FOLDER/model.safetensors"
         )
-    path = Path(teacher).expanduser().absolute()
+    path = _expanded(teacher).absolute()
     known = settings.get("teacher_sha256")
-    filled = {"teacher": str(path), "teacher_sha256": known or _checksum(path)}
+    filled = {"teacher": str(path), "teacher_sha256": known or _checksum(path, source)}
     return dotted.merge(raw, {"method": {"tf_kd_self": filled}})
 
 
-def _checksum(path: Path) -> str:
+def _checksum(path: Path, source: str) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError(
-            f"method.tf_kd_self.teacher: {path} cannot be read ({reason}); where the file lies on "
-            "the workers only, --set method.tf_kd_self.teacher_sha256=... too"
+            f"{source}: method.tf_kd_self.teacher: {path} cannot be read ({reason}); where the "
+            "file lies on the workers only, --set method.tf_kd_self.teacher_sha256=... too"
         ) from None
 
 
@@ -209,7 +222,7 @@ def find(study: str) -> Path:
         SpecError: If there is none; names the nearest preset.
     """
     if study.endswith((".yaml", ".yml")) or "/" in study:
-        path = Path(study).expanduser()
+        path = _expanded(study)
         if not _is_file(path):
             raise SpecError(f"no study file at {study}")
         return path
@@ -313,9 +326,17 @@ def _absolute_root(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Make ``data.root`` absolute: a worker does not run where the study was created."""
     data = raw.get("data")
     if isinstance(data, Mapping) and isinstance(data.get("root"), str):
-        root = str(Path(data["root"]).expanduser().absolute())
+        root = str(_expanded(data["root"]).absolute())
         return {**raw, "data": {**data, "root": root}}
     return dict(raw)
+
+
+def _expanded(text: str) -> Path:
+    """Replace a leading ``~``; that of nobody known is left alone, as by a shell."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 def _source(study: str, path: Path, overrides: Sequence[str]) -> str:

@@ -197,7 +197,7 @@ def read_network_file(source: str | Path | bytes, sha256: str | None = None) -> 
 def _read(path: Path) -> bytes:
     try:
         return path.expanduser().read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"the network {path} cannot be read: {reason}") from None
 
