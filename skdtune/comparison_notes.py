@@ -87,8 +87,8 @@ def explanations(comparison: Comparison) -> list[str]:
         f"{format_count(tests, 'test')}; d_z: mean over standard deviation of the differences.",
         f"* differs from the baseline in ECE or NLL (lower is better), Holm within each metric, "
         f"p < {comparison.alpha}.",
-        "Images (every view counted), device time and peak memory are those of one training, and in "
-        "brackets multiples of the baseline's; times compare only on one kind of machine.",
+        "Images (every view counted), device time and peak memory are those of one training, in "
+        "brackets as multiples of the baseline's; times compare only on one kind of machine.",
     ]
     if len(comparison.others) > 1:
         said.append("Differences between two methods that are not the baseline are untested.")

@@ -10,6 +10,7 @@ import click
 from skdtune.cli.application import Application, common_options, pass_application, say
 
 if TYPE_CHECKING:
+    from skdtune.comparison import Comparison
     from skdtune.report_page.records import StudyRecord
 
 
@@ -42,10 +43,41 @@ def report(
 
     names = [name for study in studies for name in expand_family(study, storage=application.url)]
     records = read_studies(names, storage=application.url)
-    write(output, render(records))
+    comparison = _compared(application, records)
+    if comparison is None:
+        write(output, render(records))
+    else:
+        from skdtune.comparison import comparison_table
+
+        sentences = [row.sentence for row in comparison.rows]
+        write(
+            output, render(records, comparison=comparison_table(comparison), sentences=sentences)
+        )
     say(application, f"{output}  {output.stat().st_size / 1e6:.1f} MB")
     if not no_dashboard:
         _add_to_dashboard(application, records)
+
+
+def _compared(application: Application, records: tuple[StudyRecord, ...]) -> Comparison | None:
+    """Compare the studies of the page that were evaluated; None if there are not two of them."""
+    from skdtune.errors import StudyError
+    from skdtune.evaluation_comparison import compare_evaluations, winner
+
+    evaluated = []
+    for record in records:
+        try:
+            winner(record.name, storage=application.url)
+        except StudyError:
+            # A page about a study that is not evaluated yet is a page without that row.
+            continue
+        evaluated.append(record.name)
+    if len(evaluated) < 2:
+        return None
+    try:
+        return compare_evaluations(evaluated, storage=application.url)
+    except StudyError as error:
+        click.echo(f"the page has no comparison: {error}", err=True)
+        return None
 
 
 def _add_to_dashboard(application: Application, records: tuple[StudyRecord, ...]) -> None:
