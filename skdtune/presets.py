@@ -68,7 +68,7 @@ def load_spec(
     raw = {"name": path.stem, **resolve(path)}
     if _FAMILY_KEY in raw:
         raise SpecError(f"{study} is a family of studies: `load_family` reads it")
-    return _finish(raw, study, path, overrides, name, num_trials)
+    return _finish(raw, _source(study, path, overrides), overrides, name, num_trials)
 
 
 def is_family(study: str) -> bool:
@@ -114,7 +114,8 @@ def load_family(
     for short, member in members.items():
         merged = dotted.merge(resolve(_find_parent(member, path)), common)
         merged |= {"name": f"{family}-{short}", "family": family}
-        spec = _finish(merged, member, path, overrides, None, num_trials)
+        source = f"{member} in {_source(study, path, overrides)}"
+        spec = _finish(merged, source, overrides, None, num_trials)
         specs.append(_with_equal_images(spec))
     return specs
 
@@ -153,8 +154,7 @@ def _members(compared: Any, path: Path) -> dict[str, str]:
 
 def _finish(
     raw: dict[str, Any],
-    study: str,
-    path: Path,
+    source: str,
     overrides: Sequence[str],
     name: str | None,
     num_trials: int | None,
@@ -168,7 +168,6 @@ def _finish(
     raw |= {"num_trials": num_trials} if num_trials is not None else {}
     if isinstance(raw.get("search"), Mapping):
         raw["search"] = {k: v for k, v in raw["search"].items() if v is not None}
-    source = _source(study, path, overrides)
     if raw.get("evaluation") is not None:
         raise SpecError(
             f"{source}: evaluation: only `skdtune evaluate` writes it, which knows the winners"
