@@ -121,18 +121,22 @@ def test_every_subset_below_the_last_stage_can_teach(name: str) -> None:
     usable = range(1, NUM_STAGES[name])
     for size in range(1, len(usable) + 1):
         for stages in combinations(usable, size):
-            check_stages(stages, model)
+            check_stages("drg", stages, model)
 
 
-@given(st.sampled_from(sorted(NUM_STAGES)), st.lists(st.integers(-1, 6), max_size=4).map(tuple))
-def test_no_other_stages_can_teach(name: str, stages: tuple[int, ...]) -> None:
+@given(
+    st.sampled_from(["drg", "byot"]),
+    st.sampled_from(sorted(NUM_STAGES)),
+    st.lists(st.integers(-1, 6), max_size=4).map(tuple),
+)
+def test_no_other_stages_can_teach(method: str, name: str, stages: tuple[int, ...]) -> None:
     model = ModelConfig.model_validate({"name": name})
     usable = set(range(1, NUM_STAGES[name]))
     if stages and set(stages) <= usable and list(stages) == sorted(set(stages)):
-        check_stages(stages, model)
+        check_stages(method, stages, model)
         return
-    with pytest.raises(ValueError, match=rf"^method\.drg\.stages: {name} has") as raised:
-        check_stages(stages, model)
+    with pytest.raises(ValueError, match=rf"^method\.{method}\.stages: {name} has") as raised:
+        check_stages(method, stages, model)
     assert f"stages {', '.join(map(str, sorted(usable)))}" in str(raised.value)
     assert f"received {list(stages)}" in str(raised.value)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skdtune.dotted import flatten, put
 from skdtune.errors import SpecError
-from skdtune.presets import list_presets, load_spec
+from skdtune.presets import is_family, list_presets, load_spec
 from skdtune.space import (
     AnyParam,
     Choice,
@@ -26,13 +26,21 @@ from skdtune.space import (
 )
 from skdtune.spec import StudySpec, parse
 
-PRESETS = [preset.name for preset in list_presets()]
+PRESETS = [preset.name for preset in list_presets() if not is_family(preset.name)]
 
 
 @lru_cache
 def load(preset: str) -> StudySpec:
-    root = ["data.root=/images"] if preset.startswith("imagefolder") else []
-    return load_spec(preset, overrides=root)
+    return load_spec(preset, overrides=needed(preset))
+
+
+def needed(preset: str) -> list[str]:
+    """Return settings for what a preset cannot bring along: a folder of images, a teacher."""
+    settings = ["data.root=/images"] if preset.startswith("imagefolder") else []
+    if preset.endswith("tfkd-self"):
+        teacher = "method.tf_kd_self.teacher"
+        settings += [f"{teacher}=/teacher.safetensors", f"{teacher}_sha256={'a' * 64}"]
+    return settings
 
 
 class Drawn:
