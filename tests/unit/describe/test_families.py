@@ -17,21 +17,6 @@ METHODS = [
     *("baseline", "ls", "drg", "dsr", "drg-dsr", "byot", "cs-kd", "ps-kd", "dlb", "tfkd-reg"),
     *("bake", "ddgsd", "frskd", "zipf"),
 ]
-    "baseline",
-    "ls",
-    "drg",
-    "dsr",
-    "drg-dsr",
-    "byot",
-    "cs-kd",
-    "ps-kd",
-    "dlb",
-    "tfkd-reg",
-    "bake",
-    "ddgsd",
-    "frskd",
-    "zipf",
-]
 
 
 def write(path: Path, content: dict[str, Any]) -> str:
