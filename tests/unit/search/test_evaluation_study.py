@@ -203,8 +203,6 @@ def test_a_search_keeps_its_hash(make_spec: Callable[..., StudySpec]) -> None:
 def test_a_name_stands_for_itself_or_for_its_family(
     ready_url: str, make_spec: Callable[..., StudySpec], evaluate: Evaluate
 ) -> None:
-    if "family" not in StudySpec.model_fields:
-        pytest.skip("studies have no family yet")
     for name in ("one", "two", "alone"):
         family = "" if name == "alone" else "relatives"
         create_study(make_spec(f"family={family!r}", name=name, num_trials=1), storage=ready_url)

@@ -12,14 +12,17 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from skdtune.errors import StudyError
+from skdtune.presets import load_family
 from skdtune.search import leases, pausing, schema, study
 from skdtune.search.events import story
 from skdtune.search.storage import init_storage
 from skdtune.search.study import (
     METRIC_NAME,
     StoredStudy,
+    create_studies,
     create_study,
     describe_difference,
+    expand_family,
     find_lineage,
     load_study,
     study_names,
@@ -248,6 +251,80 @@ def test_a_note_of_ordinary_pieces_is_read_whole_too(make_study: MakeStudy) -> N
 def test_the_pruner_is_the_specs(make_study: MakeStudy) -> None:
     stored = make_study("pruner={name: asha, min_epochs: 2}")
     assert type(stored.study.pruner).__name__ == "AshaPruner"
+
+
+# Several at once
+
+
+def family(*overrides: str, name: str = "relatives", trials: int = 2) -> list[StudySpec]:
+    return load_family("digits-compare", overrides=overrides, name=name, num_trials=trials)
+
+
+def test_several_studies_are_created_at_once(ready_url: str) -> None:
+    specs = family()
+    assert create_studies(specs, storage=ready_url) == [spec.name for spec in specs]
+    assert rows(ready_url)["trials"] == 2 * len(specs)
+    assert expand_family("relatives", storage=ready_url) == [spec.name for spec in specs]
+    for spec in (specs[0], specs[-1]):
+        with contextlib.closing(load_study(spec.name, storage=ready_url)) as stored:
+            assert stored.spec == spec
+            assert stored.spec.family == "relatives"
+
+
+def test_creating_them_again_adds_those_that_are_missing(ready_url: str) -> None:
+    specs = family()
+    assert create_studies(specs[1:3], storage=ready_url) == [specs[1].name, specs[2].name]
+    missing = [spec.name for spec in (specs[0], *specs[3:])]
+    assert create_studies(specs, storage=ready_url) == missing
+    before = rows(ready_url)
+    assert create_studies(specs, storage=ready_url) == []
+    assert rows(ready_url) == before
+
+
+@pytest.mark.parametrize("place", [1, -1])
+def test_if_one_of_them_is_there_with_another_spec_none_is_created(
+    ready_url: str, place: int
+) -> None:
+    specs = family()
+    taken = family("seed=1")[place]
+    assert create_study(taken, storage=ready_url)
+    before = rows(ready_url)
+    with pytest.raises(StudyError) as raised:
+        create_studies(specs, storage=ready_url)
+    assert f"study '{taken.name}' exists with another spec (seed: 1 there, 0 here)" in str(
+        raised.value
+    )
+    assert rows(ready_url) == before
+    assert expand_family("relatives", storage=ready_url) == [taken.name]
+
+
+def test_two_of_one_name_are_refused_together(ready_url: str, make_spec: MakeSpec) -> None:
+    before = rows(ready_url)
+    with pytest.raises(StudyError, match="study 'tiny' exists with another spec"):
+        create_studies([make_spec(), make_spec("seed=1")], storage=ready_url)
+    assert rows(ready_url) == before
+
+
+@pytest.mark.parametrize("measure", ["images=100000", "seconds=10"])
+def test_a_budget_that_is_not_planned_yet_is_refused(
+    ready_url: str, make_spec: MakeSpec, measure: str
+) -> None:
+    before = rows(ready_url)
+    for specs in (
+        [make_spec(f"budget.{measure}")],
+        [make_spec(name="first"), make_spec(f"budget.{measure}")],
+    ):
+        with pytest.raises(StudyError) as raised:
+            create_studies(specs, storage=ready_url)
+        assert str(raised.value) == (
+            "tiny: its budget is in images or seconds; plan_budget(spec) turns it into epochs "
+            "first"
+        )
+    assert rows(ready_url) == before
+    assert create_study(
+        make_spec(f"budget={{epochs: 4, {measure.replace('=', ': ')}, planned: true}}"),
+        storage=ready_url,
+    )
 
 
 # Created anew

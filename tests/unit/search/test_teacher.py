@@ -36,7 +36,7 @@ def write_teacher(tmp_path: Path) -> WriteTeacher:
     def write(model: ModelConfig = STUDENT, num_classes: int = 10, **changes: Any) -> Path:
         torch.manual_seed(0)
         network = build_backbone(model, in_channels=1, num_classes=num_classes)
-        described = {
+        described: dict[str, Any] = {
             "model": model.name,
             "width": model.width,
             "in_channels": 1,
