@@ -50,10 +50,29 @@ def plan_budget(spec: StudySpec, *, at: Home | None = None) -> StudySpec:
     return parse(StudySpec, dotted.put(raw, "budget.planned", True), spec.name)
 
 
+def planned_before(spec: StudySpec, stored: StudySpec | None) -> StudySpec | None:
+    """Return what a study was planned as, if it differs in nothing but that.
+
+    Args:
+        spec: A study whose budget is open.
+        stored: The study of that name, if there is one.
+    """
+    if stored is None or not stored.budget.planned:
+        return None
+    epochs = stored.budget.epochs
+    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
+    try:
+        planned = parse(StudySpec, dotted.put(raw, "budget.planned", True), spec.name)
+    except SpecError:
+        return None
+    return planned if planned == stored else None
+
+
 def _look(spec: StudySpec, at: Home, *, is_timed: bool) -> dict[str, Any]:
     """Ask another process what an epoch of the published setting takes."""
     asked = json.dumps({"spec": json.loads(spec.to_json()), "is_timed": is_timed})
-    command = [sys.executable, "-m", "skdtune.search.epoch_cost"]
+    # Without -P a file in the current folder could stand in for a library.
+    command = [sys.executable, "-P", "-m", "skdtune.search.epoch_cost"]
     environment = {"data": str(at.data), "cache": str(at.cache)}
     looked = subprocess.run(
         [*command, json.dumps(environment)],

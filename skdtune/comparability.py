@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -28,6 +29,10 @@ def differences(ordered: Mapping[str, EvaluatedStudy], baseline: str) -> tuple[s
         _unequal_versions(ordered),
         _unequal_budgets(ordered, "images per training", _images_per_training),
         _unequal_budgets(ordered, "images of the search", lambda study: study.search_images),
+        *_unequal_settings(ordered),
+        _unequal(ordered, "devices", lambda study: " and ".join(study.devices) or "not known"),
+        *_unfinished(ordered),
+        *_taught(ordered),
         _unequal_seeds(ordered, baseline),
         _unpaired_seeds(ordered, baseline),
     ]
@@ -40,7 +45,41 @@ def _unequal(
     values = {name: value_of(study) for name, study in studies.items()}
     if len(set(values.values())) == 1:
         return None
-    return f"{what.capitalize()} differ: {_grouped(values)}."
+    return f"{what[:1].upper()}{what[1:]} differ: {_grouped(values)}."
+
+
+def _unequal_settings(studies: Mapping[str, EvaluatedStudy]) -> list[str | None]:
+    paths = sorted({path for study in studies.values() for path in study.settings})
+    return [_unequal(studies, path, functools.partial(_setting, path)) for path in paths]
+
+
+def _setting(path: str, study: EvaluatedStudy) -> str:
+    return study.settings.get(path, "searched")
+
+
+def _unfinished(studies: Mapping[str, EvaluatedStudy]) -> list[str]:
+    """Say which trainings are in no mean: leaving them out may flatter a method."""
+    notes = []
+    for name, study in studies.items():
+        total = len(study.seeds) + study.num_failed + study.num_left
+        trainings = format_count(total, "training")
+        if study.num_failed:
+            notes.append(f"{name}: {study.num_failed} of {trainings} failed and is in no mean.")
+        if study.num_left:
+            notes.append(
+                f"{name}: {study.num_left} of {trainings} is not finished; wait for all before "
+                "reading a verdict."
+            )
+    return notes
+
+
+def _taught(studies: Mapping[str, EvaluatedStudy]) -> list[str]:
+    return [
+        f"{name} has a teacher that was trained before: its training and search are not in these "
+        "costs."
+        for name, study in studies.items()
+        if study.has_teacher
+    ]
 
 
 def _unequal_versions(studies: Mapping[str, EvaluatedStudy]) -> str | None:

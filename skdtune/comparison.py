@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from skdtune.comparability import differences
@@ -87,6 +87,20 @@ class EvaluatedStudy:
     """Of the study spec."""
 
     versions: Mapping[str, str]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What is the same in all trials of the study and no part of the method, by dotted path."""
+
+    devices: tuple[str, ...] = ()
+    """Where the trainings ran, with their precision."""
+
+    num_failed: int = 0
+    """Trainings that ended without a score, by a loss that became non-finite or otherwise."""
+
+    num_left: int = 0
+    """Trainings that are not finished yet."""
+
+    has_teacher: bool = False
+    """A network that was trained before took part; its own training is in no number here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +209,8 @@ def _find_baseline(by_label: Mapping[str, EvaluatedStudy], baseline: str) -> str
     if baseline in by_label:
         return baseline
     # A study with several settings, or a method.
-    for field in ("study", "method"):
-        found = [name for name, study in by_label.items() if getattr(study, field) == baseline]
+    for kind in ("study", "method"):
+        found = [name for name, study in by_label.items() if getattr(study, kind) == baseline]
         if len(found) == 1:
             return found[0]
         if found:
@@ -390,9 +404,14 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
 
 def _study_data(study: EvaluatedStudy) -> dict[str, Any]:
     plain = {
-        field.name: getattr(study, field.name)
-        for field in dataclasses.fields(study)
-        if field.name not in ("seeds", "versions")
+        each.name: getattr(study, each.name)
+        for each in dataclasses.fields(study)
+        if each.name not in ("seeds", "versions", "settings", "devices")
     }
     seeds = [dataclasses.asdict(seed) for seed in study.seeds]
-    return plain | {"versions": dict(study.versions), "seeds": seeds}
+    mappings: dict[str, Any] = {
+        "versions": dict(study.versions),
+        "settings": dict(study.settings),
+        "devices": list(study.devices),
+    }
+    return plain | mappings | {"seeds": seeds}

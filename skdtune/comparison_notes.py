@@ -90,6 +90,10 @@ def explanations(comparison: Comparison) -> list[str]:
         "Images (every view counted), device time and peak memory are those of one training, in "
         "brackets as multiples of the baseline's; times compare only on one kind of machine.",
     ]
+    said.append(
+        "Each method stands there with the one setting that its search found; how much another "
+        "search would change it is not in the intervals."
+    )
     if len(comparison.others) > 1:
         said.append("Differences between two methods that are not the baseline are untested.")
     return said

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from skdtune import dotted
 from skdtune.comparison import EvaluatedSeed, EvaluatedStudy
-from skdtune.config import MethodConfig
+from skdtune.config import MethodConfig, ModelConfig
 from skdtune.errors import StudyError
 from skdtune.search.evaluation import evaluation_name
 from skdtune.search.study import StoredStudy, find_lineage, load_study, study_names
@@ -131,8 +132,17 @@ def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> Evalua
         spec=stored.spec,
         evaluation=evaluation,
         candidates=tuple(
-            _candidate(stored.spec, evaluation, index, seeds[index], prints[index], trials, cost)
-            for index in range(len(evaluation.trials))
+            _candidate(
+                stored.spec,
+                evaluation,
+                index,
+                seeds[index],
+                prints[index],
+                [seed for seed in missing if seed.candidate_trial == number],
+                trials,
+                cost,
+            )
+            for index, number in enumerate(evaluation.trials)
         ),
         missing=tuple(missing),
         devices=_distinct(trials, "device"),
@@ -147,7 +157,8 @@ def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> Evalua
 def method_name(method: MethodConfig) -> str:
     """Name a method by its terms: ``drg+dsr``, or the label term where that is all."""
     others = [name for name in method.terms() if name != "label"]
-    return "+".join(others) or method.label.name
+    label = [method.label.name] if method.label.name != PLAIN_METHOD or not others else []
+    return "+".join([*label, *others])
 
 
 def _candidate(
@@ -156,6 +167,7 @@ def _candidate(
     index: int,
     seeds: list[EvaluatedSeed],
     prints: set[str],
+    missing: list[MissingSeed],
     trials: list[FrozenTrial],
     cost: Mapping[str, Any],
 ) -> EvaluatedStudy:
@@ -169,12 +181,33 @@ def _candidate(
         seeds=tuple(seeds),
         # More than one if the data changed meanwhile: then it agrees with no other study.
         data_fingerprint="+".join(sorted(prints)),
-        network=config.model.name,
+        network=_network(config.model, of_candidate),
+        settings=_settings(spec, evaluation),
+        devices=_distinct(of_candidate, "device"),
+        num_failed=sum(seed.failed for seed in missing),
+        num_left=sum(not seed.failed for seed in missing),
+        has_teacher=config.method.tf_kd_self is not None,
         epochs=config.budget.epochs,
         digest=spec.digest,
         versions=_joined(versions),
         **cost,
     )
+
+
+def _network(model: ModelConfig, trials: list[FrozenTrial]) -> str:
+    """Name a network with all that makes another one of it."""
+    width = "" if model.width is None else f" of width {model.width}"
+    precision = " and ".join(_distinct(trials, "precision")) or model.precision
+    return f"{model.name}{width}, {precision}"
+
+
+def _settings(spec: StudySpec, evaluation: EvaluationConfig) -> dict[str, str]:
+    """List what the study fixed beside the method: data, recipe, and what it is scored on."""
+    searched = {path for params in evaluation.params for path in params}
+    sections = {"data", "optimizer"}
+    flat = dotted.flatten(spec.base_config().model_dump(mode="json", include=sections))
+    apart = {"data.root", "data.download"} | searched
+    return {path: str(value) for path, value in flat.items() if path not in apart}
 
 
 def _joined(versions: list[dict[str, str]]) -> dict[str, str]:

@@ -133,7 +133,14 @@ def _with_equal_images(spec: StudySpec) -> StudySpec:
     factor = spec.method.images_per_anchor
     if factor == 1 or spec.budget.images or spec.budget.seconds:
         return spec
-    epochs = max(1, round(spec.budget.epochs / factor))
+    epochs, rest = divmod(spec.budget.epochs, factor)
+    if rest:
+        down = spec.budget.epochs - rest
+        raise SpecError(
+            f"budget.epochs: {spec.name} classifies {factor} images for every one of a plain "
+            f"epoch, so equal budgets need a multiple of {factor}, received "
+            f"{spec.budget.epochs}; take {f'{down} or ' if down else ''}{down + factor}"
+        )
     raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
     return parse(StudySpec, raw, spec.name)
 
@@ -199,7 +206,14 @@ def with_teacher(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
         )
     path = _expanded(teacher).absolute()
     known = settings.get("teacher_sha256")
-    filled = {"teacher": str(path), "teacher_sha256": known or _checksum(path, source)}
+    # Where the file is at hand its checksum is what it is, whatever somebody wrote down.
+    found = known if known and not _is_file(path) else _checksum(path, source)
+    if known and known != found:
+        raise SpecError(
+            f"{source}: method.tf_kd_self.teacher_sha256: that of {path} is {found}, received "
+            f"{known}"
+        )
+    filled = {"teacher": str(path), "teacher_sha256": found}
     return dotted.merge(raw, {"method": {"tf_kd_self": filled}})
 
 

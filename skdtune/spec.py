@@ -36,6 +36,8 @@ NOT_SEARCHABLE = frozenset(
         f"data.{field}"
         for field in ("name", "root", "download", "val_fraction", "split_seed", "max_per_class")
     }
+    # What a worker proves of a teacher before it takes a trial must hold for all of them.
+    | {f"method.tf_kd_self.{field}" for field in ("teacher", "teacher_sha256")}
 )
 
 Settings = TypeVar("Settings", bound=Frozen)
@@ -321,8 +323,7 @@ class StudySpec(Frozen):
     @property
     def digest(self) -> str:
         """Hash of the canonical form (keys sorted): 16 hexadecimal digits of its SHA-256."""
-        canonical = json.dumps(self._content(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return _digest(self._content())
 
     def _content(self) -> dict[str, Any]:
         # A search says nothing of it: its hash is what it was before there were evaluations.
@@ -375,6 +376,26 @@ def derive_seed(seed: int, *words: object) -> int:
     """Derive an independent 31-bit seed from a seed and what it is for."""
     text = ":".join(map(str, (seed, *words)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def stored_digest(text: str) -> str:
+    """Return the hash of a spec as it was stored, whatever settings there are today.
+
+    A setting that came later, with a default that changes nothing, must not make a study look as
+    if somebody had tampered with it.
+
+    Raises:
+        SpecError: If the text is no JSON.
+    """
+    try:
+        return _digest(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        raise SpecError("the stored text is not a study spec") from None
+
+
+def _digest(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def spec_from_json(text: str) -> StudySpec:

@@ -28,9 +28,10 @@ def budget(application: Application, study: str, num_trials: int) -> None:
     """
     from skdtune.search.budget import set_budget
 
-    with _opened(application, study) as stored:
-        before = set_budget(stored.engine, stored.study_id, num_trials)
-        say(application, f"{study} has {num_trials} trials, {before} before")
+    for name in _names(application, study):
+        with _opened(application, name) as stored:
+            before = set_budget(stored.engine, stored.study_id, num_trials)
+            say(application, f"{name} has {num_trials} trials, {before} before")
 
 
 @click.command()
@@ -42,9 +43,10 @@ def pause(application: Application, study: str, reason: str) -> None:
     """Let nobody take trials of STUDY; those in hand are finished."""
     from skdtune.search import pausing
 
-    with _opened(application, study) as stored:
-        pausing.pause(stored.engine, stored.study_id, reason)
-        say(application, f"{study} is paused; `skdtune resume {study}` lets it go on")
+    for name in _names(application, study):
+        with _opened(application, name) as stored:
+            pausing.pause(stored.engine, stored.study_id, reason)
+            say(application, f"{name} is paused; `skdtune resume {name}` lets it go on")
 
 
 @click.command()
@@ -55,10 +57,18 @@ def resume(application: Application, study: str) -> None:
     """Let workers take trials of STUDY again, after it was paused."""
     from skdtune.search import pausing
 
-    with _opened(application, study) as stored:
-        was_paused = pausing.resume(stored.engine, stored.study_id)
-        text = f"{study} goes on; start workers with `skdtune launch {study}`"
-        say(application, text if was_paused else f"{study} was not paused")
+    for name in _names(application, study):
+        with _opened(application, name) as stored:
+            was_paused = pausing.resume(stored.engine, stored.study_id)
+            text = f"{name} goes on; start workers with `skdtune launch {name}`"
+            say(application, text if was_paused else f"{name} was not paused")
+
+
+def _names(application: Application, study: str) -> list[str]:
+    """Return the study of that name, or all studies of the family of that name."""
+    from skdtune.search.study import expand_family
+
+    return expand_family(study, storage=application.url)
 
 
 @contextlib.contextmanager

@@ -46,7 +46,12 @@ def studies(as_json: bool) -> None:
     metavar="KEY=VALUE",
     help="Change a setting by its dotted key, for example optimizer.lr=0.05; repeatable.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the study, its rungs and its cost; no more.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print the study, its rungs and its cost; create nothing. (A budget in images or "
+    "seconds is planned all the same, which takes the data.)",
+)
 @common_options
 @pass_application
 def create_study(
@@ -93,9 +98,11 @@ def _load(
 
 def _planned(application: Application, spec: StudySpec) -> StudySpec:
     """Turn a budget in images or seconds into epochs, which takes a look at the data."""
-    from skdtune.budget_planning import plan_budget
+    from skdtune.budget_planning import plan_budget, planned_before
 
-    planned = plan_budget(spec, at=application.home)
+    # A measurement is never twice the same: what a study has stays.
+    there = planned_before(spec, _stored_spec(application, spec.name))
+    planned = there or plan_budget(spec, at=application.home)
     given = (
         f"{spec.budget.images:,} images"
         if spec.budget.images is not None
@@ -103,6 +110,20 @@ def _planned(application: Application, spec: StudySpec) -> StudySpec:
     )
     say(application, f"{spec.name}: {given} are {planned.budget.epochs} epochs")
     return planned
+
+
+def _stored_spec(application: Application, name: str) -> StudySpec | None:
+    """Return the spec of a study that is there already; None if it is not, or cannot be read."""
+    from contextlib import closing
+
+    from skdtune.errors import InputError
+    from skdtune.search.study import load_study
+
+    try:
+        with closing(load_study(name, storage=application.url)) as stored:
+            return stored.spec
+    except InputError:
+        return None
 
 
 def _print_family(specs: list[StudySpec]) -> None:
@@ -118,10 +139,18 @@ def _print_family(specs: list[StudySpec]) -> None:
     out = console()
     out.print(table)
     out.print(
-        f"Cost: {sum(spec.num_trials for spec in specs)} trials, each of the same number of "
-        "images. `create-study` with the name of one method shows its search space. Nothing was "
+        f"Cost: {sum(spec.num_trials for spec in specs)} trials, each of {_equal_cost(specs)}. "
+        "`create-study` with the name of one method shows its search space. Nothing was "
         "created."
     )
+
+
+def _equal_cost(specs: list[StudySpec]) -> str:
+    if specs[0].budget.seconds is not None:
+        return f"about {specs[0].budget.seconds:g} device seconds, as measured here"
+    plain = sorted({spec.budget.epochs * spec.method.images_per_anchor for spec in specs})
+    shown = f"{plain[0]}" if len(plain) == 1 else f"{plain[0]} to {plain[-1]}"
+    return f"as many images as {shown} plain epochs have"
 
 
 def _print_plan(spec: StudySpec) -> None:

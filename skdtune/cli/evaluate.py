@@ -53,7 +53,7 @@ def evaluate(
     """
     from skdtune.cli.run import Launch, launch_study
     from skdtune.errors import InputError
-    from skdtune.search.evaluation import create_evaluation
+    from skdtune.search.evaluation import create_evaluation, require_evaluable
     from skdtune.search.study import expand_family
 
     chosen = chosen_format(formats)
@@ -63,6 +63,8 @@ def evaluate(
     settings = Launch(gpus, workers, workers_per_gpu, checkpoints)
     if not queue_only:
         settings.require_possible()
+    for one in studies:
+        require_evaluable(one, now=now, storage=application.url)
     names = [
         create_evaluation(
             one, top=top, num_seeds=seeds, name=name, now=now, storage=application.url

@@ -35,7 +35,8 @@ def status(application: Application, study: str | None, as_json: bool, watch: bo
     found = _read_progress(application, study)
     if as_json:
         data = [progress.to_dict() for progress in found]
-        echo_json(data[0] if study else data)
+        # A family is a list, as all studies are.
+        echo_json(data[0] if study and len(data) == 1 else data)
         return
     from skdtune.cli.live import progress_view
 
@@ -49,11 +50,11 @@ def _read_progress(application: Application, study: str | None) -> list[Progress
     from contextlib import closing
 
     from skdtune.search.storage import open_storage
-    from skdtune.search.study import load_study, study_names
+    from skdtune.search.study import expand_family, load_study, study_names
     from skdtune.study_results import read_progress
 
     if study:
-        names = [study]
+        names = expand_family(study, storage=application.url)
     else:
         opened = open_storage(application.url)
         names = study_names(opened)

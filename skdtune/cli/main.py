@@ -25,14 +25,18 @@ from skdtune.cli.storage import storage
 @click.version_option(__version__, prog_name="skdtune", message="%(prog)s %(version)s")
 @common_options
 def cli() -> None:
-    r"""Hyperparameter search for self-knowledge distillation.
+    """Hyperparameter search for self-knowledge distillation.
 
     \b
     skdtune create-study digits-drg-dsr    define a study from a preset
     skdtune launch digits-drg-dsr          train its trials on all GPUs, or on the CPU
     skdtune best digits-drg-dsr            the best trial beside the published setting
+    skdtune evaluate digits-drg-dsr        the honest number: retrained, tested once per seed
     skdtune dashboard                      look at everything in the browser
-    """
+
+    To compare methods: create-study digits-compare, then launch, evaluate, compare and report
+    with that name.
+    """  # noqa: D301 (Click reads the backspace)
 
 
 _COMMANDS = (

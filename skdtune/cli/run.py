@@ -106,7 +106,7 @@ def _start_again(stop: StopRequest, max_trials: int | None) -> NoReturn:
             os._exit(0)
         # The last one counts.
         arguments = [*arguments, "--max-trials", str(max_trials)]
-    os.execv(sys.executable, [sys.executable, "-m", "skdtune", *arguments])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "skdtune", *arguments])
 
 
 def workers_options(command: Command) -> Command:
@@ -264,7 +264,7 @@ def _require_memory(study: str, slots: list[Slot], environment: dict[str, str]) 
         on_it = [slot for slot in slots if slot.label == label]
         if len(on_it) < 2:
             continue
-        command = [sys.executable, "-m", "skdtune", "-q", "worker", study, "--probe"]
+        command = [sys.executable, "-P", "-m", "skdtune", "-q", "worker", study, "--probe"]
         probed = subprocess.run(
             [*command, "--device", on_it[0].device],
             env={**os.environ, **environment, **on_it[0].environment},
@@ -287,7 +287,7 @@ def _prepare(study: str, environment: dict[str, str]) -> None:
     import subprocess
     import sys
 
-    command = [sys.executable, "-m", "skdtune", "-q", "worker", study, "--prepare"]
+    command = [sys.executable, "-P", "-m", "skdtune", "-q", "worker", study, "--prepare"]
     prepared = subprocess.run(command, env={**os.environ, **environment}, check=False)
     if prepared.returncode != 0:
         # It has said why.

@@ -227,7 +227,7 @@ class LocalSupervisor:
 
     def _spawn(self, worker: WorkerProcess) -> None:
         environment = {**os.environ, **self.environment, **worker.slot.environment}
-        command = [sys.executable, "-m", "skdtune", "worker", self.study]
+        command = [sys.executable, "-P", "-m", "skdtune", "worker", self.study]
         command += ["--device", worker.slot.device]
         with worker.log.open("ab") as log:
             worker.process = subprocess.Popen(

@@ -27,6 +27,7 @@ from skdtune.errors import DataError
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import tf_kd_self_loss
 from skdtune.models.network_file import read_network_file
+from skdtune.models.resnet import BACKBONES
 
 
 class TfKdSelf(Term):
@@ -89,11 +90,14 @@ class TfKdSelf(Term):
 def _read_teacher(settings: TfKdSelfConfig, context: BuildContext) -> nn.Module:
     found = read_network_file(settings.teacher, settings.teacher_sha256)
     wanted, info = context.model, found.info
-    if wanted is not None and (info.model, info.num_classes) != (wanted.name, context.num_classes):
-        raise DataError(
-            f"the teacher {settings.teacher} is a {info.model} for {info.num_classes} classes, "
-            f"the network to train a {wanted.name} for {context.num_classes}; "
-            "export a baseline of the same kind"
-        )
+    if wanted is not None:
+        width = wanted.width or BACKBONES[wanted.name].width
+        there = (info.model, info.width, info.num_classes)
+        if there != (wanted.name, width, context.num_classes):
+            raise DataError(
+                f"the teacher {settings.teacher} is a {info.model} of width {info.width} for "
+                f"{info.num_classes} classes, the network to train a {wanted.name} of width "
+                f"{width} for {context.num_classes}; export a baseline of the same kind"
+            )
     teacher = found.build().requires_grad_(False).eval()
     return teacher.to(memory_format=torch.channels_last)

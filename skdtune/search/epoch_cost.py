@@ -27,6 +27,7 @@ from skdtune.training.trainer import Trainer
 _WARM_UP_STEPS = 3
 _MEASURED_S = 3.0
 _FEWEST_STEPS = 5
+_MOST_EPOCHS = 1000
 
 
 def epoch_cost(config: TrialConfig, store: DataStore, *, is_timed: bool) -> dict[str, float]:
@@ -110,7 +111,11 @@ def main() -> int:
             # As `launch` runs its workers.
             torch.set_num_threads(1)
         store = DataStore(Path(folders["data"]), Path(folders["cache"]), device)
-        cost = epoch_cost(spec.trial_config({}, 0), store, is_timed=asked["is_timed"])
+        config = spec.trial_config({}, 0)
+        # What is planned so far is no limit to what is measured.
+        budget = config.budget.model_copy(update={"epochs": _MOST_EPOCHS})
+        config = config.model_copy(update={"budget": budget})
+        cost = epoch_cost(config, store, is_timed=asked["is_timed"])
     except InputError as error:
         print(error, file=sys.stderr)
         return InputError.exit_code

@@ -69,6 +69,23 @@ def create_evaluation(
     return name
 
 
+def require_evaluable(study: str, *, now: bool = False, storage: str | None = None) -> None:
+    """Refuse a study that cannot be evaluated, before anything is changed.
+
+    Args:
+        study: Name of the study that was searched.
+        now: Some of its trials may be unfinished.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Raises:
+        StudyError: If it is not finished, has no complete trial, or is an evaluation itself.
+        StorageError: If the storage cannot be used.
+    """
+    with contextlib.closing(load_study(study, storage=storage)) as source:
+        _require_evaluable(source, now)
+        best_trials(source, 1)
+
+
 def evaluation_spec(source: StoredStudy, name: str, top: int, num_seeds: int) -> StudySpec:
     """Write the spec of an evaluation: the base of the study, and its best trials.
 

@@ -86,11 +86,11 @@ def hungriest_config(spec: StudySpec) -> TrialConfig:
 
 def _sizes(config: TrialConfig) -> list[float]:
     flat = dotted.flatten(config.model_dump(mode="json"))
-    stages = flat.get("method.drg.stages") or ()
-    sized = [path for path in _SIZES if path != "method.drg.stages"]
+    stages = [len(flat.get(path) or ()) for path in _SIZES if path.endswith(".stages")]
+    sized = [path for path in _SIZES if not path.endswith(".stages")]
     # The network first: it decides more than a batch does.
     ordered = sorted(sized, key=lambda path: path != "model.name")
-    return [*(_size_of_choice(flat.get(path)) for path in ordered), len(stages)]
+    return [*(_size_of_choice(flat.get(path)) for path in ordered), *stages]
 
 
 def _size_of_choice(option: Any) -> float:

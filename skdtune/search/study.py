@@ -21,7 +21,7 @@ from skdtune.home import storage_url
 from skdtune.search import schema
 from skdtune.search.algorithms import build_pruner
 from skdtune.search.storage import init_storage, open_storage, setup_lock
-from skdtune.spec import EvaluationConfig, StudySpec, spec_from_json
+from skdtune.spec import EvaluationConfig, StudySpec, spec_from_json, stored_digest
 
 SPEC_ATTRIBUTE = "skdtune:spec"
 DIGEST_ATTRIBUTE = "skdtune:spec_hash"
@@ -140,7 +140,7 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
     if text is None:
         raise StudyError(f"study {name!r} was not created by skdtune: it holds no spec")
     spec = spec_from_json(text)
-    if spec.digest != study.user_attrs.get(DIGEST_ATTRIBUTE):
+    if stored_digest(text) != study.user_attrs.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
     study.pruner = build_pruner(spec.effective_pruner, spec.budget.epochs)
     return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
@@ -190,22 +190,38 @@ def expand_family(name: str, *, storage: str | None = None) -> list[str]:
         names = study_names(opened)
         if name in names:
             return [name]
-        table = schema.study_user_attributes
-        query = (
-            sa.select(table.c.value_json)
-            .where(table.c.key == SPEC_ATTRIBUTE)
-            .order_by(table.c.study_id)
-        )
-        with opened.engine.connect() as connection:
-            specs = [json.loads(json.loads(text))["spec"] for text in connection.scalars(query)]
-        searches = [spec for spec in specs if not spec.get("evaluation")]
-        return [spec["name"] for spec in searches if spec.get("family") == name] or [name]
+        return _members_of(opened, name) or [name]
     finally:
         opened.engine.dispose()
 
 
+def _members_of(opened: RDBStorage, family: str) -> list[str]:
+    """List the studies of a family, oldest first; rows that nobody can read are none."""
+    table = schema.study_user_attributes
+    query = (
+        sa.select(schema.studies.c.study_name, table.c.value_json)
+        .join(table, table.c.study_id == schema.studies.c.study_id)
+        .where(table.c.key == SPEC_ATTRIBUTE)
+        .order_by(table.c.study_id)
+    )
+    members = []
+    with opened.engine.connect() as connection:
+        for name, text in connection.execute(query).all():
+            try:
+                spec = json.loads(json.loads(text))["spec"]
+                is_member = spec["family"] == family and not spec.get("evaluation")
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue
+            if is_member:
+                members.append(name)
+    return members
+
+
 def _unknown_study(storage: RDBStorage, name: str) -> str:
     names = study_names(storage)
+    members = _members_of(storage, name)
+    if members:
+        return f"{name!r} is a family of studies; name one of them: {', '.join(members)}"
     near = dotted.nearest(name, names)
     hint = f"did you mean {near!r}?" if near else "`skdtune status` lists the studies"
     return f"there is no study {name!r} in this storage; {hint}"

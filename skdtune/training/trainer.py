@@ -216,7 +216,7 @@ class Trainer:
             set_lr(self._optimizer, self._schedule.lr(step))
             _accumulate(sums, self._train_step(batch, epoch))
             step += 1
-        # The only synchronisation of the epoch.
+        # The only synchronisation of the epoch that is the trainer's own.
         means = {name: value.item() / len(self._batches) for name, value in sums.items()}
         _require_finite(means, epoch)
         return means
