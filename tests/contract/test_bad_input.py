@@ -304,6 +304,85 @@ def test_a_wrong_set(refused: Refused, override: str, parts: tuple[str, ...]) ->
     assert all(part in message for part in parts), message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        # Terms that cannot share their batches.
+        (
+            ("digits-dlb", "--set", "method.cs_kd={}"),
+            ("method: these cannot share their batches: cs_kd needs class_pairs, dlb needs",),
+        ),
+        (
+            ("digits-bake", "--set", "method.bake.num_companions=4"),
+            ("method.bake.num_companions: one more than it must divide data.batch_size (64)",),
+        ),
+        (
+            ("digits-byot", "--set", "method.byot.stages=[3]"),
+            ("method.byot.stages: resnet8 has 3 stages", "received [3]"),
+        ),
+        # Budgets.
+        (
+            ("digits-drg", "--set", "budget.images=9", "--set", "budget.seconds=9"),
+            ("budget: give epochs, or images, or seconds; received two of them",),
+        ),
+        # Families.
+        (
+            ("digits-compare", "--set", "method.drg.weight=0.3"),
+            ("--set method.drg.weight: a family has several methods",),
+        ),
+        (("digits-compare", "--set", "name=x"), ("--set name: the studies of a family",)),
+        (("digits-compare", "--name", "my family"), ("name: received 'my family-baseline'",)),
+        # A teacher.
+        (
+            ("digits-tfkd-self",),
+            (
+                "digits-tfkd-self.yaml: method.tf_kd_self.teacher: needs a trained",
+                "skdtune export",
+            ),
+        ),
+        (
+            ("digits-tfkd-self", "--set", "method.tf_kd_self.teacher=/not/there"),
+            ("method.tf_kd_self.teacher: /not/there cannot be read (No such file",),
+        ),
+    ],
+    ids=lambda value: " ".join(value[:1] + value[2:]) if value[0].startswith("digits") else "",
+)
+def test_a_method_a_budget_or_a_family_that_cannot_be(
+    refused: Refused, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    message = refused("create-study", *arguments)
+    assert all(part in message for part in parts), message
+
+
+def test_a_budget_that_cannot_be_planned_for_want_of_data(
+    refused: Refused, tmp_path: Path
+) -> None:
+    root = f"data.root={tmp_path / 'missing'}"
+    message = refused(
+        "create-study", "imagefolder-drg", "--set", root, "--set", "budget.images=1000000"
+    )
+    assert message.startswith("the budget of imagefolder-drg cannot be planned here: ")
+    assert str(tmp_path / "missing") in message
+
+
+def test_a_budget_that_pays_for_no_epoch(call: Call, skdtune_home: Path) -> None:
+    message = one_line(call("create-study", "digits-drg", "--set", "budget.images=100"))
+    assert message == "budget.images: 100 do not pay for one epoch of digits-drg, which takes 960"
+    # The decoded images are there, which change nothing.
+    assert {path.name for path in skdtune_home.iterdir()} <= {"cache", "data"}
+
+
+def test_a_family_of_which_one_study_is_there_already(
+    refused: Refused, call: Call, skdtune_home: Path
+) -> None:
+    url = f"sqlite:///{skdtune_home / 'skdtune.db'}"
+    name = "digits-compare-zipf"
+    assert call("create-study", "digits-zipf", "--name", name, "--trials", "2")[0] == 0
+    message = refused("create-study", "digits-compare", "--trials", "2", url=url)
+    assert message.startswith(f"study '{name}' exists with another spec (")
+    assert "family" in message
+
+
 def test_a_folder_of_images_that_is_not_named(refused: Refused) -> None:
     message = refused("create-study", "imagefolder-dsr")
     assert "data.root" in message

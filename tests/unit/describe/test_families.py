@@ -78,11 +78,19 @@ def test_another_number_of_epochs_keeps_the_images_equal(epochs: int) -> None:
     assert {spec.budget.epochs * spec.method.images_per_anchor for spec in specs} == {epochs}
 
 
-def test_a_number_of_epochs_that_cannot_be_divided_is_rounded_to_the_nearest() -> None:
-    specs = load_family("digits-compare", overrides=["budget.epochs=15"])
-    for spec in specs:
-        factor = spec.method.images_per_anchor
-        assert abs(spec.budget.epochs * factor - 15) <= factor / 2
+@pytest.mark.parametrize(
+    ("epochs", "method", "factor", "remedy"),
+    [(15, "cs-kd", 2, "14 or 16"), (14, "bake", 4, "12 or 16"), (1, "cs-kd", 2, "2")],
+)
+def test_a_number_of_epochs_that_cannot_be_divided_is_refused(
+    epochs: int, method: str, factor: int, remedy: str
+) -> None:
+    message = refusal("digits-compare", overrides=[f"budget.epochs={epochs}"])
+    assert message == (
+        f"budget.epochs: digits-compare-{method} classifies {factor} images for every one of a "
+        f"plain epoch, so equal budgets need a multiple of {factor}, received {epochs}; "
+        f"take {remedy}"
+    )
 
 
 @pytest.mark.parametrize("measure", ["images=50000", "seconds=3.5"])
@@ -280,15 +288,20 @@ def test_the_checksum_is_part_of_the_study(teacher_file: Path) -> None:
     assert load_spec("digits-tfkd-self", overrides=[override]).digest != before.digest
 
 
-def test_a_checksum_that_was_given_is_kept_whether_the_file_is_here_or_not(
+def test_a_checksum_that_was_given_stands_for_a_file_that_is_not_here(
     teacher_file: Path, tmp_path: Path
 ) -> None:
-    for named in (tmp_path / "elsewhere.safetensors", teacher_file):
-        overrides = [
-            f"method.tf_kd_self.teacher={named}",
-            f"method.tf_kd_self.teacher_sha256={'ab' * 32}",
-        ]
-        assert teacher_of(*overrides) == (str(named), "ab" * 32)
+    given = "method.tf_kd_self.teacher_sha256="
+    elsewhere = tmp_path / "elsewhere.safetensors"
+    for named, checksum in ((elsewhere, "ab" * 32), (teacher_file, CHECKSUM)):
+        found = teacher_of(f"method.tf_kd_self.teacher={named}", given + checksum)
+        assert found == (str(named), checksum)
+    with pytest.raises(SpecError) as raised:
+        teacher_of(f"method.tf_kd_self.teacher={teacher_file}", given + "ab" * 32)
+    assert str(raised.value).endswith(
+        f"method.tf_kd_self.teacher_sha256: that of {teacher_file} is {CHECKSUM}, "
+        f"received {'ab' * 32}"
+    )
 
 
 @pytest.mark.parametrize("teacher", ["null", "''", "5", "[x]"])

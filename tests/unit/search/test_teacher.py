@@ -189,6 +189,7 @@ def build(path: Path, context: BuildContext = CONTEXT, **settings: Any) -> TfKdS
     [
         (ModelConfig(name="resnet20", width=8), 10),
         (ModelConfig(name="resnet18", width=8), 10),
+        (ModelConfig(name="resnet8", width=16), 10),
         (STUDENT, 5),
     ],
 )
@@ -199,8 +200,8 @@ def test_a_teacher_of_another_kind_is_refused(
     with pytest.raises(DataError) as raised:
         build(path)
     assert str(raised.value) == (
-        f"the teacher {path} is a {model.name} for {num_classes} classes, the network to train a "
-        "resnet8 for 10; export a baseline of the same kind"
+        f"the teacher {path} is a {model.name} of width {model.width} for {num_classes} classes, "
+        "the network to train a resnet8 of width 8 for 10; export a baseline of the same kind"
     )
 
 
