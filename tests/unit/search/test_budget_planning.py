@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from skdtune import budget_planning
-from skdtune.budget_planning import plan_budget
+from skdtune.budget_planning import plan_budget, planned_before
 from skdtune.errors import InputError, SpecError
 from skdtune.home import Home
 from skdtune.presets import load_family, load_spec
@@ -169,3 +169,30 @@ def test_the_studies_of_a_family_get_what_the_same_images_pay_for(tmp_path: Path
     found = {method: budget.epochs for method, budget in planned_epochs.items()}
     twice = dict.fromkeys(("dlb", "cs-kd", "ddgsd"), 6)
     assert found == dict.fromkeys(found, 12) | twice | {"bake": 2}
+
+
+# What was planned before
+
+
+def test_a_study_that_is_there_keeps_its_plan() -> None:
+    overrides = ["budget.seconds=10"]
+    spec = load_spec("digits-drg", overrides=overrides)
+    stored = load_spec(
+        "digits-drg", overrides=["budget={epochs: 7, seconds: 10.0, planned: true}"]
+    )
+    assert planned_before(spec, stored) == stored
+    assert planned_before(spec, None) is None
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        ["budget.epochs=7"],
+        ["budget={epochs: 7, seconds: 11.0, planned: true}"],
+        ["budget={epochs: 7, images: 10, planned: true}"],
+        ["budget={epochs: 7, seconds: 10.0, planned: true}", "seed=1"],
+    ],
+)
+def test_a_study_that_differs_in_more_is_planned_anew(there: list[str]) -> None:
+    spec = load_spec("digits-drg", overrides=["budget.seconds=10"])
+    assert planned_before(spec, load_spec("digits-drg", overrides=there)) is None

@@ -28,6 +28,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "drg": {"method__drg": {"stages": [1, 2]}},
     "dsr": {"method__dsr": {}},
     "drg-dsr": {"method__drg": {}, "method__dsr": {}},
+    # These go into an epoch with what they remember of the one before.
+    "ps-kd": {"method__label": {"name": "ps_kd"}},
+    "dlb": {"method__dlb": {}},
 }
 
 TRAININGS: dict[str, dict[str, Any]] = {
