@@ -49,6 +49,7 @@ def status(application: Application, study: str | None, as_json: bool, watch: bo
 def _read_progress(application: Application, study: str | None) -> list[Progress]:
     from contextlib import closing
 
+    from skdtune.errors import SpecError, StudyError
     from skdtune.search.storage import open_storage
     from skdtune.search.study import expand_family, load_study, study_names
     from skdtune.study_results import read_progress
@@ -61,8 +62,14 @@ def _read_progress(application: Application, study: str | None) -> list[Progress
         opened.engine.dispose()
     found = []
     for name in names:
-        with closing(load_study(name, storage=application.url)) as stored:
-            found.append(read_progress(stored))
+        try:
+            with closing(load_study(name, storage=application.url)) as stored:
+                found.append(read_progress(stored))
+        except (SpecError, StudyError) as error:
+            # One that cannot be read must not hide the others.
+            if study:
+                raise
+            click.echo(f"skdtune: {error}", err=True)
     return found
 
 
