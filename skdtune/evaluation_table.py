@@ -10,7 +10,14 @@ from typing import Any
 from skdtune.comparison import EvaluatedStudy
 from skdtune.evaluation_results import EvaluationResults, MissingSeed
 from skdtune.statistics import Summary, summarise
-from skdtune.tables import MISSING, Column, Table, format_interval, format_mean_sd
+from skdtune.tables import (
+    MISSING,
+    Column,
+    Table,
+    format_duration,
+    format_interval,
+    format_mean_sd,
+)
 
 _METRICS = ("accuracy", "top5", "ece", "nll")
 _HEADERS = (
@@ -66,7 +73,7 @@ def _cells(study: EvaluatedStudy) -> tuple[str, ...]:
         _mean_sd(summaries["ece"]),
         _mean_sd(summaries["nll"], scale=1.0, digits=3),
         f"{sum(seed.images for seed in study.seeds):,}",
-        _duration(sum(seed.seconds for seed in study.seeds)),
+        format_duration(sum(seed.seconds for seed in study.seeds)),
     )
 
 
@@ -83,12 +90,6 @@ def _summary(values: Sequence[float]) -> Summary | None:
 
 def _mean_sd(summary: Summary | None, scale: float = 100.0, digits: int = 2) -> str:
     return MISSING if summary is None else format_mean_sd(summary, scale, digits)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.2f} h"
 
 
 def _notes(found: EvaluationResults) -> list[str]:

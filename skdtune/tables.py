@@ -220,3 +220,16 @@ def format_p(p: float | None) -> str:
 def format_count(number: int, noun: str) -> str:
     """Return ``1 seed`` or ``5 seeds``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in two units: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h; below a second 0.25 s."""
+    whole = round(seconds)
+    for size, unit, small, small_unit in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // small} {small_unit}"
+    return f"{whole} s" if seconds >= 1 or whole == seconds else f"{seconds:.2g} s"

@@ -16,6 +16,7 @@ from rich.text import Text
 from skdtune.cli.application import printable, terminal
 from skdtune.search.storage import DATABASE_ERRORS
 from skdtune.study_results import Progress, WorkerStatus, read_progress
+from skdtune.tables import format_duration
 
 if TYPE_CHECKING:
     from skdtune.engines.local import LocalSupervisor
@@ -96,7 +97,7 @@ class LiveView:
         return "; workers are starting" if idle and progress.counts["waiting"] else ""
 
     def _render(self, progress: Progress) -> Group:
-        passed = format_seconds(time.monotonic() - self._started)
+        passed = format_duration(time.monotonic() - self._started)
         restarts = sum(worker.restarts for worker in self._supervisor.workers)
         footer = f"{passed} passed, {len(self._supervisor.workers)} workers"
         footer += f", {restarts} restarts" if restarts else ""
@@ -140,7 +141,7 @@ def _worker_row(worker: WorkerStatus, epochs: int) -> tuple[str, ...]:
         worker.device,
         f"{worker.trial}{attempt}",
         f"{worker.epochs}/{epochs}",
-        format_seconds(worker.seconds),
+        format_duration(worker.seconds),
         f"{worker.silent_s:.0f} s ago",
     )
 
@@ -156,22 +157,9 @@ def progress_line(progress: Progress) -> str:
     if progress.evaluates is not None:
         # The best of several seeds is no result, and must not look like one.
         best = f"{progress.result_command} shows the result"
-    left = "" if progress.eta_s is None else f"; about {format_seconds(progress.eta_s)} left"
+    left = "" if progress.eta_s is None else f"; about {format_duration(progress.eta_s)} left"
     if progress.finished:
         left = "; finished"
     elif progress.paused is not None:
         left = "; paused"
     return f"{progress.num_finished}/{progress.num_trials} trials: {counts}; {best}{left}"
-
-
-def format_seconds(seconds: float) -> str:
-    """Write a duration for people: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
-    whole = round(seconds)
-    for size, unit, small_size, small_unit in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // small_size} {small_unit}"
-    return f"{whole} s"

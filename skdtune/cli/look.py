@@ -286,7 +286,7 @@ def _print_trials(found: StudyResults) -> None:
 
 
 def _trial_row(trial: TrialResult) -> tuple[str, ...]:
-    from skdtune.cli.live import format_seconds
+    from skdtune.tables import format_duration
 
     params = ", ".join(
         f"{path.removeprefix('method.')}={value:.4g}"
@@ -300,7 +300,7 @@ def _trial_row(trial: TrialResult) -> tuple[str, ...]:
         state,
         f"{trial.value:.4f}" if trial.value is not None else "-",
         str(trial.epochs),
-        format_seconds(trial.seconds) if trial.seconds is not None else "-",
+        format_duration(trial.seconds) if trial.seconds is not None else "-",
         trial.failure_reason or params,
     )
 

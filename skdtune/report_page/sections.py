@@ -18,7 +18,6 @@ from skdtune.report_page.repeat import repetition, study_file
 from skdtune.report_page.words import (
     MISSING,
     candidates,
-    duration,
     mean_and_sd,
     quantity,
     setting,
@@ -27,6 +26,7 @@ from skdtune.report_page.words import (
     verdict,
 )
 from skdtune.space import Condition, StageSubsets
+from skdtune.tables import format_duration
 
 if TYPE_CHECKING:
     from skdtune.tables import Table
@@ -105,7 +105,7 @@ def _cost(study: StudyRecord) -> tuple[str, str, str]:
     return (
         f"{sum(trial.epochs for trial in begun):,}",
         MISSING if images is None else least + quantity(images),
-        MISSING if seconds is None else duration(seconds),
+        MISSING if seconds is None else format_duration(seconds),
     )
 
 

@@ -1,4 +1,4 @@
-"""Numbers, durations and verdicts of a report in words."""
+"""Numbers and verdicts of a report in words."""
 
 from __future__ import annotations
 
@@ -28,19 +28,6 @@ def quantity(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}" if number < 1e12 else f"{number:.3g}"
     return f"{number:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time in two units: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
-    whole = round(seconds)
-    for size, unit, small, small_unit in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // small} {small_unit}"
-    return f"{whole} s" if seconds >= 1 or whole == seconds else f"{seconds:.2g} s"
 
 
 def total(values: Sequence[float | None]) -> float | None:

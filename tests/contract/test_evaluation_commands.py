@@ -100,7 +100,7 @@ def test_a_finished_evaluation_is_printed_and_nothing_is_trained(
     assert "data abcdefabcdef" in result.stdout
     assert "torch 2.9" in result.stdout
     assert "device cpu (test)" in result.stdout
-    assert "2.0 min" in result.stdout
+    assert "2 min 0 s" in result.stdout
     assert not (skdtune_home / "logs").exists()
 
 

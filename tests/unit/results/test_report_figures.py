@@ -25,8 +25,9 @@ from skdtune.report_page.markup import escaped, table
 from skdtune.report_page.page import render
 from skdtune.report_page.records import Profile, StudyRecord, TrialRecord
 from skdtune.report_page.repeat import repetition, study_file
-from skdtune.report_page.words import duration, quantity, verdict
+from skdtune.report_page.words import quantity, verdict
 from skdtune.spec import StudySpec, parse
+from skdtune.tables import format_duration
 
 STAGES = "method.drg.stages"
 PROFILE = Profile(first=(0.5, 0.3, 0.2), last=(0.98, 0.02, 0.0))
@@ -352,7 +353,7 @@ def test_description_of_a_figure_is_escaped() -> None:
     [(0, "0 s"), (0.25, "0.25 s"), (59, "59 s"), (200, "3 min 20 s"), (90_000, "1 d 1 h")],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
