@@ -26,6 +26,7 @@ from skdtune.config import Frozen
 from skdtune.errors import DataError
 from skdtune.models.resnet import BACKBONES, Backbone
 
+_METADATA_KEY = "skdtune"
 #: Name of the format in the metadata; a reader refuses another one instead of guessing.
 NETWORK_FORMAT = "skdtune network 1"
 
@@ -153,9 +154,10 @@ def write_network(
         name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    description = json.dumps(info.model_dump(mode="json"), ensure_ascii=False)
-    metadata = {"format": NETWORK_FORMAT, "description": description}
-    return safetensors.torch.save(plain, metadata)
+    description = {"format": NETWORK_FORMAT, "description": info.model_dump(mode="json")}
+    text = json.dumps(description, ensure_ascii=False, sort_keys=True)
+    # One entry: several are written in any order, and a file's checksum would be any of several.
+    return safetensors.torch.save(plain, {_METADATA_KEY: text})
 
 
 def read_network_file(source: str | Path | bytes, sha256: str | None = None) -> NetworkFile:
@@ -209,7 +211,8 @@ def _read_info(content: bytes, where: str) -> NetworkInfo:
         raise DataError(f"{where}: it is no safetensors file, or was cut off")
     try:
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        stored_format, description = metadata["format"], metadata["description"]
+        described = json.loads(metadata[_METADATA_KEY])
+        stored_format, description = described["format"], described["description"]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DataError(f"{where}: it is no network that skdtune wrote") from None
     if stored_format != NETWORK_FORMAT:
@@ -217,7 +220,7 @@ def _read_info(content: bytes, where: str) -> NetworkInfo:
             f"{where}: its format is {stored_format!r}, this version reads {NETWORK_FORMAT!r}"
         )
     try:
-        return NetworkInfo.model_validate_json(description)
+        return NetworkInfo.model_validate_json(json.dumps(description))
     except (ValidationError, TypeError) as error:
         raise DataError(f"{where}: its description is wrong: {_in_one_line(error)}") from None
 

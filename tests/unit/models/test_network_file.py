@@ -125,9 +125,8 @@ def foreign(metadata: dict[str, str] | None, **tensors: torch.Tensor) -> bytes:
     return safetensors.torch.save(tensors or {"a": torch.zeros(2)}, metadata)
 
 
-def described(info: dict[str, Any]) -> bytes:
-    metadata = {"format": "skdtune network 1", "description": json.dumps(info)}
-    return foreign(metadata)
+def described(info: Any, form: str = "skdtune network 1") -> bytes:
+    return foreign({"skdtune": json.dumps({"format": form, "description": info})})
 
 
 PLAIN = make_info().model_dump(mode="json")
@@ -143,10 +142,11 @@ PLAIN = make_info().model_dump(mode="json")
         (foreign(None), "no network that skdtune wrote"),
         (foreign({"format": "pt"}), "no network that skdtune wrote"),
         (
-            foreign({"format": "skdtune network 2", "description": "{}"}),
+            described({}, "skdtune network 2"),
             "its format is 'skdtune network 2', this version reads 'skdtune network 1'",
         ),
-        (foreign({"format": "skdtune network 1", "description": "["}), "description is wrong"),
+        (foreign({"skdtune": "["}), "no network that skdtune wrote"),
+        (described("["), "description is wrong"),
         (described({**PLAIN, "model": "vgg"}), "it holds a 'vgg'; known are resnet101"),
         (described({**PLAIN, "width": 2**70}), "its sizes are wrong"),
         (described({**PLAIN, "more": 1}), "description is wrong"),
@@ -201,3 +201,9 @@ def test_a_damaged_file_is_refused_or_read_but_nothing_else(
     with contextlib.suppress(DataError):
         read_network_file(content).build()
         assert not cut
+
+
+def test_the_same_network_is_the_same_file() -> None:
+    info = make_info()
+    state = make_network(info).state_dict()
+    assert len({write_network(info, state) for _ in range(20)}) == 1
