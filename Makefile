@@ -14,7 +14,7 @@ quickstart: $(VENV)/.train  ## Install into .venv and run a first search (no dow
 setup: $(VENV)/.dev      ## Install what development and tests need.
 
 test: $(VENV)/.dev       ## Run all tests.
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev       ## Check style, types and the direction of imports.
 	$(BIN)/ruff check .

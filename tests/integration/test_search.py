@@ -77,7 +77,7 @@ def test_a_worker_writes_nothing_outside_of_its_home(
     assert worker.wait() == 0
     assert not list((worker.folder / "cwd").iterdir())
     home = worker.folder / "home"
-    assert sorted(path.name for path in home.iterdir()) == ["cache", "checkpoints"]
+    assert sorted(path.name for path in home.iterdir()) == ["artifacts", "cache", "checkpoints"]
     assert not list((home / "checkpoints").iterdir()), "checkpoints end with their trial"
 
 
