@@ -41,8 +41,13 @@ def best_so_far(studies: Sequence[StudyRecord], by: Literal["trials", "epochs"])
                     "x": list(xs),
                     "y": [rounded(y) for y in ys],
                     "customdata": list(numbers),
-                    "line": {"shape": "hv", "color": PALETTE[index % len(PALETTE)]},
-                    "marker": {"size": 5},
+                    "line": {
+                        "shape": "hv",
+                        "color": PALETTE[index % len(PALETTE)],
+                        # Of two studies with one colour the later one is dashed.
+                        "dash": "dash" if index // len(PALETTE) % 2 else "solid",
+                    },
+                    "marker": {"size": 5, "symbol": _symbol(index)},
                     "hovertemplate": f"%{{fullData.name}}<br>%{{x}} {by}: %{{y:.2%}}, "
                     "trial %{customdata}<extra></extra>",
                 }
@@ -171,7 +176,7 @@ def _ends(trials: Sequence[TrialRecord]) -> Trace:
 def ranked_outputs(studies: Sequence[StudyRecord]) -> Figure | None:
     """Draw the mean ranked output of each study's best trial and trial 0, after first and last."""
     traces = [
-        _profile_trace(study, trial, moment, PALETTE[index % len(PALETTE)])
+        _profile_trace(study, trial, moment, index)
         for index, study in enumerate(studies)
         for trial in study.shown
         if trial.profile is not None
@@ -185,7 +190,12 @@ def ranked_outputs(studies: Sequence[StudyRecord]) -> Figure | None:
     return {"data": traces, "layout": layout | {"showlegend": True}}
 
 
-def _profile_trace(study: StudyRecord, trial: TrialRecord, moment: str, color: str) -> Trace:
+def _symbol(index: int) -> str:
+    """Tell studies of one colour apart."""
+    return ("circle", "square", "diamond", "cross")[index // len(PALETTE) % 4]
+
+
+def _profile_trace(study: StudyRecord, trial: TrialRecord, moment: str, index: int) -> Trace:
     assert trial.profile is not None
     shares = getattr(trial.profile, moment)
     is_best = trial == study.best
@@ -198,10 +208,10 @@ def _profile_trace(study: StudyRecord, trial: TrialRecord, moment: str, color: s
         "y": [rounded(share) if share > 0 else None for share in shares],
         "opacity": 1.0 if is_best else 0.6,
         "line": {
-            "color": color,
+            "color": PALETTE[index % len(PALETTE)],
             "width": 2.5 if is_best else 1.5,
             "dash": "dot" if moment == "first" else "solid",
         },
-        "marker": {"size": 5, "symbol": "circle" if is_best else "diamond-open"},
+        "marker": {"size": 5, "symbol": _symbol(index) + ("" if is_best else "-open")},
         "hovertemplate": "%{fullData.name}<br>rank %{x}: %{y:.4g}<extra></extra>",
     }

@@ -121,6 +121,17 @@ def test_best_so_far_follows_the_order_in_which_trials_ended() -> None:
     assert figures.best_points(study, "trials") == [(1, 0.9, 1), (2, 0.9, 1)]
 
 
+def test_many_studies_can_be_told_apart() -> None:
+    figure = figures.best_so_far(
+        [a_study(a_trial(0), name=f"study{index}") for index in range(16)], "trials"
+    )
+    assert figure is not None
+    looks = {
+        (t["line"]["color"], t["line"]["dash"], t["marker"]["symbol"]) for t in figure["data"]
+    }
+    assert len(looks) == 16
+
+
 @given(st.lists(st.tuples(st.sampled_from(["complete", "pruned"]), st.floats(0, 1)), max_size=30))
 def test_best_so_far_never_falls_and_ends_at_the_best(made: list[tuple[str, float]]) -> None:
     trials = [a_trial(n, state, (value,)) for n, (state, value) in enumerate(made)]
