@@ -46,8 +46,7 @@ def plan_budget(spec: StudySpec, *, at: Home | None = None) -> StudySpec:
             f"budget.{unit}: {given:g} do not pay for one epoch of {spec.name}, which takes "
             f"{each:g}"
         )
-    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
-    return parse(StudySpec, dotted.put(raw, "budget.planned", True), spec.name)
+    return _with_epochs(spec, epochs)
 
 
 def planned_before(spec: StudySpec, stored: StudySpec | None) -> StudySpec | None:
@@ -59,13 +58,16 @@ def planned_before(spec: StudySpec, stored: StudySpec | None) -> StudySpec | Non
     """
     if stored is None or not stored.budget.planned:
         return None
-    epochs = stored.budget.epochs
-    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
     try:
-        planned = parse(StudySpec, dotted.put(raw, "budget.planned", True), spec.name)
+        planned = _with_epochs(spec, stored.budget.epochs)
     except SpecError:
         return None
     return planned if planned == stored else None
+
+
+def _with_epochs(spec: StudySpec, epochs: int) -> StudySpec:
+    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
+    return parse(StudySpec, dotted.put(raw, "budget.planned", True), spec.name)
 
 
 def _look(spec: StudySpec, at: Home, *, is_timed: bool) -> dict[str, Any]:

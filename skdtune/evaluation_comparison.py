@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from skdtune.comparison import Comparison, EvaluatedStudy, compare_studies
 from skdtune.errors import StudyError
@@ -30,6 +30,21 @@ def compare_evaluations(
         name for study in named for name in expand_family(study, storage=storage)
     )
     found = {name: winner(name, storage=storage) for name in names}
+    return compare_winners(found, baseline=baseline)
+
+
+def compare_winners(
+    found: Mapping[str, EvaluatedStudy], *, baseline: str | None = None
+) -> Comparison:
+    """Compare evaluations that were read already; see `compare_evaluations`.
+
+    Args:
+        found: The winner of each study, by the name that it was asked for.
+        baseline: One of these names, a study or a method.
+
+    Raises:
+        StudyError: If they cannot be compared.
+    """
     against = found.get(baseline) if baseline else None
     return compare_studies(
         list({study.study: study for study in found.values()}.values()),

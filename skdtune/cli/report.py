@@ -61,20 +61,19 @@ def report(
 def _compared(application: Application, records: tuple[StudyRecord, ...]) -> Comparison | None:
     """Compare the studies of the page that were evaluated; None if there are not two of them."""
     from skdtune.errors import StudyError
-    from skdtune.evaluation_comparison import compare_evaluations, winner
+    from skdtune.evaluation_comparison import compare_winners, winner
 
-    evaluated = []
+    found = {}
     for record in records:
         try:
-            winner(record.name, storage=application.url)
+            found[record.name] = winner(record.name, storage=application.url)
         except StudyError:
             # A page about a study that is not evaluated yet is a page without that row.
             continue
-        evaluated.append(record.name)
-    if len(evaluated) < 2:
+    if len(found) < 2:
         return None
     try:
-        return compare_evaluations(evaluated, storage=application.url)
+        return compare_winners(found)
     except StudyError as error:
         click.echo(f"the page has no comparison: {error}", err=True)
         return None
