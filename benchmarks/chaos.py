@@ -34,15 +34,16 @@ from typing import Any
 import sqlalchemy as sa
 import torch
 
-import skdtune.search.worker  # what is imported here, forked workers need not import
+import skdtune.worker.worker  # what is imported here, forked workers need not import
 from skdtune.__main__ import main as skdtune_main
+from skdtune.data.store import DataStore
+from skdtune.describe.epoch_report import EpochReport, Verdict
+from skdtune.describe.presets import load_spec
 from skdtune.home import Home
-from skdtune.presets import load_spec
-from skdtune.report import EpochReport, Verdict
-from skdtune.search import events, leases, schema
-from skdtune.search.objective import DataStore, build_trainer
-from skdtune.search.patience import is_outage
-from skdtune.search.study import StoredStudy, create_study, load_study
+from skdtune.queue import events, leases, schema
+from skdtune.queue.patience import is_outage
+from skdtune.queue.stored_study import StoredStudy, create_study, load_study
+from skdtune.worker.objective import build_trainer
 
 LEASE_S = 4.0
 STUDY = "chaos"
@@ -323,7 +324,7 @@ def train_again(job: tuple[str, str, int, dict[str, Any]]) -> list[float]:
     if _store is None:
         at = Home(Path(home))
         _store = DataStore(at.data, at.cache, torch.device("cpu"))
-    from skdtune.spec import spec_from_json
+    from skdtune.describe.spec import spec_from_json
 
     config = spec_from_json(spec_json).trial_config(params, number)
     reporter = Silent()
@@ -474,5 +475,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    assert skdtune.search.worker
+    assert skdtune.worker.worker
     sys.exit(main())

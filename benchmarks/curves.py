@@ -26,9 +26,9 @@ from typing import Any
 
 import filelock
 
-from skdtune.config import BudgetConfig, TrialConfig
-from skdtune.presets import load_spec
-from skdtune.spec import StudySpec
+from skdtune.describe.config import BudgetConfig, TrialConfig
+from skdtune.describe.presets import load_spec
+from skdtune.describe.spec import StudySpec
 
 TABLE = Path(__file__).parent / "data" / "curves.csv"
 EPOCHS = (27, 9, 3)
@@ -54,7 +54,7 @@ def random_params(spec: StudySpec, number: int) -> list[dict[str, Any]]:
     """Sample so many configurations, the published one first."""
     import optuna
 
-    from skdtune.space import sample
+    from skdtune.describe.space import sample
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -106,7 +106,7 @@ def work(images: str, table: Path, number: int, part: int, parts: int) -> None:
 def load_images(spec: StudySpec) -> tuple[Any, Any, Any]:
     """Return the images to train and to validate on, and those of the test, which only score."""
     from skdtune.data.batches import DeviceImages
-    from skdtune.data.registry import load_search_data, load_test_images
+    from skdtune.data.catalogue import load_search_data, load_test_images
     from skdtune.data.wall import test_split_open
     from skdtune.home import home
 
@@ -124,7 +124,7 @@ def train_once(config: TrialConfig, train: Any, val: Any, held_out: Any) -> dict
     """Train one configuration and return its curve; after a NaN the curve simply ends."""
     from skdtune.data.batches import val_batches
     from skdtune.errors import NonFiniteLossError
-    from skdtune.training.evaluation import evaluate
+    from skdtune.training.scoring import evaluate
     from skdtune.training.trainer import Trainer
 
     reporter = Recorder()
@@ -155,7 +155,7 @@ class Recorder:
         self._values: list[float] = []
 
     def epoch_finished(self, report: Any) -> Any:
-        from skdtune.report import Verdict
+        from skdtune.describe.epoch_report import Verdict
 
         self._values.append(report.val_accuracy)
         return Verdict.CONTINUE

@@ -47,8 +47,8 @@ def gaps_seconds(name: str, storage: str, trials: int) -> dict[str, list[float]]
     """Run trials in this process, and note when the trainer runs and when it does not."""
     import torch
 
-    from skdtune.search.worker import run_worker
     from skdtune.training.trainer import Trainer
+    from skdtune.worker.worker import run_worker
 
     torch.set_num_threads(1)
     runs: list[tuple[float, float]] = []
@@ -77,8 +77,8 @@ def gaps_seconds(name: str, storage: str, trials: int) -> dict[str, list[float]]
 
 
 def measure(trials: int, starts: int, storage: str) -> dict[str, Any]:
-    from skdtune.presets import load_spec
-    from skdtune.search.study import create_study
+    from skdtune.describe.presets import load_spec
+    from skdtune.queue.stored_study import create_study
 
     name = f"idle-{os.getpid()}"
     number = trials + starts + 1

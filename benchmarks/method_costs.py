@@ -58,7 +58,7 @@ def serve(connection: Connection, method: str, model: str, device: str, folder: 
     """Build a training, then run one window for every message; answer with seconds and images."""
     import torch
 
-    from skdtune.report import EpochReport, NullReporter, Verdict
+    from skdtune.describe.epoch_report import EpochReport, NullReporter, Verdict
 
     class OneEpoch(NullReporter):
         def epoch_finished(self, report: EpochReport) -> Verdict:
@@ -83,8 +83,8 @@ def build(method: str, model: str, device: str, folder: Path) -> tuple[Any, int]
     import numpy as np
     import torch
 
-    from skdtune.config import DataConfig, MethodConfig, ModelConfig, TrialConfig
     from skdtune.data.batches import DeviceImages
+    from skdtune.describe.config import DataConfig, MethodConfig, ModelConfig, TrialConfig
     from skdtune.training.trainer import Trainer
 
     settings = dict(METHODS[method])
@@ -108,9 +108,9 @@ def build(method: str, model: str, device: str, folder: Path) -> tuple[Any, int]
 
 def write_teacher(model: str, folder: Path) -> dict[str, str]:
     """Write an untrained network, which costs what a trained one does."""
-    from skdtune.config import ModelConfig
+    from skdtune.describe.config import ModelConfig
+    from skdtune.models.families.resnet import BACKBONES, build_backbone
     from skdtune.models.network_file import NetworkInfo, write_network
-    from skdtune.models.resnet import BACKBONES, build_backbone
 
     config = ModelConfig(name=model)  # type: ignore[arg-type]
     info = NetworkInfo(

@@ -29,8 +29,8 @@ def train(images: str, model: str, seed: int, precision: str, epochs: int) -> di
     """Train one seed in one precision on one thread."""
     import torch
 
-    from skdtune import dotted
-    from skdtune.config import TrialConfig
+    from skdtune.describe import dotted
+    from skdtune.describe.config import TrialConfig
 
     torch.set_num_threads(1)
     spec = recorded_spec(images)

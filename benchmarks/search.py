@@ -44,10 +44,17 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from skdtune.rungs import AshaConfig, HyperbandConfig, MedianConfig, NoPruner, judged_epochs
-from skdtune.search.algorithms import build_pruner, build_sampler
-from skdtune.space import FloatRange, IntRange, sample
-from skdtune.spec import SamplerConfig, StudySpec, derive_seed
+from skdtune.describe.rungs import (
+    AshaConfig,
+    HyperbandConfig,
+    MedianConfig,
+    NoPruner,
+    judged_epochs,
+)
+from skdtune.describe.space import FloatRange, IntRange, sample
+from skdtune.describe.spec import SamplerConfig, StudySpec, derive_seed
+from skdtune.search.pruners import build_pruner
+from skdtune.search.samplers import build_sampler
 
 TABLE = Path(__file__).parent / "data" / "curves.csv"
 NEAR = 0.005
@@ -100,7 +107,7 @@ def load_table(path: Path) -> Table:
 
 @lru_cache(maxsize=1)
 def space_spec() -> StudySpec:
-    from skdtune.presets import load_spec
+    from skdtune.describe.presets import load_spec
 
     return load_spec("imagefolder-drg-dsr", overrides=["data.root=/", "model.name=resnet8"])
 

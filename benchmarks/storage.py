@@ -52,15 +52,16 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
-from skdtune.presets import load_spec
-from skdtune.search import leases, schema, trial_record
-from skdtune.search.algorithms import build_sampler
-from skdtune.search.events import EventKind
-from skdtune.search.history import TrialHistory
-from skdtune.search.patience import Patience
-from skdtune.search.study import create_study, load_study
-from skdtune.space import FloatRange, SearchSpace, sample
-from skdtune.spec import SamplerConfig
+from skdtune.describe.presets import load_spec
+from skdtune.describe.space import FloatRange, SearchSpace, sample
+from skdtune.describe.spec import SamplerConfig
+from skdtune.queue import leases, schema
+from skdtune.queue import trial_writes as trial_record
+from skdtune.queue.events import EventKind
+from skdtune.queue.history import TrialHistory
+from skdtune.queue.patience import Patience
+from skdtune.queue.stored_study import create_study, load_study
+from skdtune.search.samplers import build_sampler
 
 STUDY = "benchmark"
 SPACE: SearchSpace = {
@@ -386,7 +387,7 @@ def _child(work: Work, url: str, num: int, gate: Gate, outcomes: Any) -> None:
 def together(work: Work, url: str, num: int, processes: int) -> list[Outcome]:
     """Do the same work in several processes that begin at one moment."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["alembic.script", "psycopg", "skdtune.search.history"])
+    context.set_forkserver_preload(["alembic.script", "psycopg", "skdtune.queue.history"])
     gate, outcomes = Gate(context.Barrier(processes), context.Lock()), context.Queue()
     children = [
         context.Process(target=_child, args=(work, url, num, gate, outcomes))

@@ -126,7 +126,7 @@ def peak_mb(device: str) -> float:
 
 
 def trial_config(model: str, method: str) -> Any:
-    from skdtune.config import DataConfig, MethodConfig, ModelConfig, TrialConfig
+    from skdtune.describe.config import DataConfig, MethodConfig, ModelConfig, TrialConfig
 
     return TrialConfig(
         data=DataConfig(name="cifar100", batch_size=BATCH, crop="resized"),
@@ -167,7 +167,7 @@ def trainer_window(
     contender: Contender, model: str, device: str, steps: int
 ) -> Callable[[], object]:
     """One epoch of the trainer; its validation set has two images."""
-    from skdtune.report import EpochReport, NullReporter, Verdict
+    from skdtune.describe.epoch_report import EpochReport, NullReporter, Verdict
 
     class OneEpoch(NullReporter):
         def epoch_finished(self, report: EpochReport) -> Verdict:
@@ -262,9 +262,9 @@ def plain_window(contender: Contender, model: str, device: str, steps: int) -> C
 
 
 def plain_modules(model: str, device: str) -> tuple[Any, Any]:
-    from skdtune.config import ModelConfig
-    from skdtune.models.auxiliary import AuxiliaryClassifier
-    from skdtune.models.resnet import build_backbone
+    from skdtune.describe.config import ModelConfig
+    from skdtune.models.families.resnet import build_backbone
+    from skdtune.models.heads.auxiliary import AuxiliaryClassifier
     from skdtune.models.taps import TappedBackbone
 
     config = ModelConfig(name=model)  # type: ignore[arg-type]
@@ -543,7 +543,7 @@ def matches(key: str, word: str) -> bool:
 def machine(device: str) -> dict[str, Any]:
     import torch
 
-    from skdtune.models.native import load_kernels
+    from skdtune.models.kernels.native import load_kernels
 
     name = torch.cuda.get_device_name() if device != "cpu" else processor()
     return {

@@ -108,13 +108,14 @@ def finish_trials() -> FinishTrials:
     ``test_accuracy`` is the value; None is a trial that failed.
     """
     # Optuna takes a while to import, and most tests have no use for it here.
-    from skdtune.search import leases, trial_record
-    from skdtune.search.algorithms import build_sampler
-    from skdtune.search.events import EventKind
-    from skdtune.search.history import TrialHistory
-    from skdtune.search.patience import Patience
-    from skdtune.search.study import load_study
-    from skdtune.space import sample
+    from skdtune.describe.space import sample
+    from skdtune.queue import leases
+    from skdtune.queue import trial_writes as trial_record
+    from skdtune.queue.events import EventKind
+    from skdtune.queue.history import TrialHistory
+    from skdtune.queue.patience import Patience
+    from skdtune.queue.stored_study import load_study
+    from skdtune.search.samplers import build_sampler
 
     def finish(url: str, study: str, *ends: float | Mapping[str, object] | None) -> None:
         stored = load_study(study, storage=url)

@@ -12,7 +12,7 @@ from skdtune.cli.application import Application, common_options, pass_applicatio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from skdtune.search.study import StoredStudy
+    from skdtune.queue.stored_study import StoredStudy
 
 
 @click.command()
@@ -26,7 +26,7 @@ def budget(application: Application, study: str, num_trials: int) -> None:
     More trials are queued behind the others; with fewer, those that nobody has begun are taken
     away. Trials that have begun stay.
     """
-    from skdtune.search.budget import set_budget
+    from skdtune.queue.trial_budget import set_budget
 
     for name in _names(application, study):
         with _opened(application, name) as stored:
@@ -41,7 +41,7 @@ def budget(application: Application, study: str, num_trials: int) -> None:
 @pass_application
 def pause(application: Application, study: str, reason: str) -> None:
     """Let nobody take trials of STUDY; those in hand are finished."""
-    from skdtune.search import pausing
+    from skdtune.queue import pausing
 
     for name in _names(application, study):
         with _opened(application, name) as stored:
@@ -55,7 +55,7 @@ def pause(application: Application, study: str, reason: str) -> None:
 @pass_application
 def resume(application: Application, study: str) -> None:
     """Let workers take trials of STUDY again, after it was paused."""
-    from skdtune.search import pausing
+    from skdtune.queue import pausing
 
     for name in _names(application, study):
         with _opened(application, name) as stored:
@@ -66,15 +66,15 @@ def resume(application: Application, study: str) -> None:
 
 def _names(application: Application, study: str) -> list[str]:
     """Return the study of that name, or all studies of the family of that name."""
-    from skdtune.search.study import expand_family
+    from skdtune.queue.stored_study import expand_family
 
     return expand_family(study, storage=application.url)
 
 
 @contextlib.contextmanager
 def _opened(application: Application, study: str) -> Iterator[StoredStudy]:
-    from skdtune.search.storage import require_writable
-    from skdtune.search.study import load_study
+    from skdtune.queue.storage import require_writable
+    from skdtune.queue.stored_study import load_study
 
     with contextlib.closing(load_study(study, storage=application.url)) as stored:
         require_writable(stored.storage)

@@ -16,7 +16,7 @@ from skdtune.cli.application import (
 )
 
 if TYPE_CHECKING:
-    from skdtune.spec import StudySpec
+    from skdtune.describe.spec import StudySpec
 
 
 @click.command()
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @common_options
 def studies(as_json: bool) -> None:
     """List the presets, one line each."""
-    from skdtune.presets import list_presets
+    from skdtune.describe.presets import list_presets
 
     presets = list_presets()
     if as_json:
@@ -69,7 +69,7 @@ def create_study(
     if dry_run:
         _print_plan(specs[0]) if len(specs) == 1 else _print_family(specs)
         return
-    from skdtune.search.study import create_studies
+    from skdtune.queue.stored_study import create_studies
 
     created = create_studies(specs, storage=application.url)
     for spec in specs:
@@ -89,7 +89,7 @@ def _load(
     study: str, overrides: tuple[str, ...], name: str | None, trials: int | None
 ) -> list[StudySpec]:
     """Read the one study of a file, or all studies of a comparison."""
-    from skdtune.presets import is_family, load_family, load_spec
+    from skdtune.describe.presets import is_family, load_family, load_spec
 
     if is_family(study):
         return load_family(study, overrides=overrides, name=name, num_trials=trials)
@@ -98,7 +98,7 @@ def _load(
 
 def _planned(application: Application, spec: StudySpec) -> StudySpec:
     """Turn a budget in images or seconds into epochs, which takes a look at the data."""
-    from skdtune.budget_planning import plan_budget, planned_before
+    from skdtune.describe.budget_planning import plan_budget, planned_before
 
     # A measurement is never twice the same: what a study has stays.
     there = planned_before(spec, _stored_spec(application, spec.name))
@@ -117,7 +117,7 @@ def _stored_spec(application: Application, name: str) -> StudySpec | None:
     from contextlib import closing
 
     from skdtune.errors import InputError
-    from skdtune.search.study import load_study
+    from skdtune.queue.stored_study import load_study
 
     try:
         with closing(load_study(name, storage=application.url)) as stored:

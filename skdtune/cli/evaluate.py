@@ -53,8 +53,8 @@ def evaluate(
     """
     from skdtune.cli.run import Launch, launch_study
     from skdtune.errors import InputError
-    from skdtune.search.evaluation import create_evaluation, require_evaluable
-    from skdtune.search.study import expand_family
+    from skdtune.queue.final_evaluation import create_evaluation, require_evaluable
+    from skdtune.queue.stored_study import expand_family
 
     chosen = chosen_format(formats)
     studies = expand_family(study, storage=application.url)
@@ -83,8 +83,8 @@ def _print(
     application: Application, names: list[str], chosen: str | None, queue_only: bool
 ) -> int:
     """Print the table, and return the exit code: 1 if a seed failed."""
-    from skdtune.evaluation_results import evaluation_results
-    from skdtune.evaluation_table import evaluation_data, evaluation_table
+    from skdtune.results.evaluation_results import evaluation_results
+    from skdtune.results.evaluation_table import evaluation_data, evaluation_table
 
     found = [evaluation_results(name, storage=application.url) for name in names]
     if queue_only and chosen is None:

@@ -43,7 +43,7 @@ def export(
     from skdtune.errors import InputError
 
     try:
-        from skdtune.search.export import export_network
+        from skdtune.networks.export import export_network
     except ModuleNotFoundError as error:
         if error.name not in _TRAIN_PACKAGES:
             raise

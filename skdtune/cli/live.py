@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from skdtune.cli.application import printable, terminal
-from skdtune.search.storage import DATABASE_ERRORS
-from skdtune.study_results import Progress, WorkerStatus, read_progress
-from skdtune.tables import format_duration
+from skdtune.queue.storage import DATABASE_ERRORS
+from skdtune.results.study_results import Progress, WorkerStatus, read_progress
+from skdtune.results.tables import format_duration
 
 if TYPE_CHECKING:
     from skdtune.engines.local import LocalSupervisor
-    from skdtune.search.study import StoredStudy
+    from skdtune.queue.stored_study import StoredStudy
 
 _REFRESH_S = 1.0
 _PLAIN_REFRESH_S = 10.0

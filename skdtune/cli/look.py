@@ -18,7 +18,7 @@ from skdtune.cli.application import (
 )
 
 if TYPE_CHECKING:
-    from skdtune.study_results import Progress, StudyResults, TrialResult
+    from skdtune.results.study_results import Progress, StudyResults, TrialResult
 
 
 @click.command()
@@ -50,9 +50,9 @@ def _read_progress(application: Application, study: str | None) -> list[Progress
     from contextlib import closing
 
     from skdtune.errors import SpecError, StudyError
-    from skdtune.search.storage import open_storage
-    from skdtune.search.study import expand_family, load_study, study_names
-    from skdtune.study_results import read_progress
+    from skdtune.queue.storage import open_storage
+    from skdtune.queue.stored_study import expand_family, load_study, study_names
+    from skdtune.results.study_results import read_progress
 
     if study:
         names = expand_family(study, storage=application.url)
@@ -103,7 +103,7 @@ def best(
 ) -> None:
     """Show the best trial of STUDY beside trial 0, the published setting."""
     from skdtune.errors import StudyError
-    from skdtune.study_results import results
+    from skdtune.results.study_results import results
 
     found = results(study, storage=application.url)
     other = results(against, storage=application.url) if against else None
@@ -245,7 +245,7 @@ def trials(application: Application, study: str, as_json: bool, as_csv: bool) ->
     """List the trials of STUDY."""
     import dataclasses
 
-    from skdtune.study_results import results
+    from skdtune.results.study_results import results
 
     found = results(study, storage=application.url)
     if as_json:
@@ -286,7 +286,7 @@ def _print_trials(found: StudyResults) -> None:
 
 
 def _trial_row(trial: TrialResult) -> tuple[str, ...]:
-    from skdtune.tables import format_duration
+    from skdtune.results.tables import format_duration
 
     params = ", ".join(
         f"{path.removeprefix('method.')}={value:.4g}"
@@ -315,8 +315,8 @@ def dashboard(application: Application, host: str, port: int) -> None:
 
     SKDTUNE_DASHBOARD_PASSWORD, where set, is asked for before anything is shown.
     """
-    from skdtune.engines.dashboard import serve
     from skdtune.home import artifacts_url
+    from skdtune.views.dashboard.server import serve
 
     # A service manager ends it with SIGTERM: its ordinary end, no failure.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))

@@ -10,8 +10,8 @@ import click
 from skdtune.cli.application import Application, common_options, pass_application, say
 
 if TYPE_CHECKING:
-    from skdtune.comparison import Comparison
-    from skdtune.report_page.records import StudyRecord
+    from skdtune.results.comparison import Comparison
+    from skdtune.views.report_page.records import StudyRecord
 
 
 @click.command()
@@ -37,9 +37,9 @@ def report(
     A STUDY may also be the family of several, or a final evaluation. The page needs no network
     and no server: open it, keep it, send it.
     """
-    from skdtune.report_page.data import read_studies
-    from skdtune.report_page.page import render, write
-    from skdtune.search.study import expand_family
+    from skdtune.queue.stored_study import expand_family
+    from skdtune.views.report_page.data import read_studies
+    from skdtune.views.report_page.page import render, write
 
     names = [name for study in studies for name in expand_family(study, storage=application.url)]
     records = read_studies(names, storage=application.url)
@@ -47,7 +47,7 @@ def report(
     if comparison is None:
         write(output, render(records))
     else:
-        from skdtune.comparison import comparison_table
+        from skdtune.results.comparison import comparison_table
 
         sentences = [row.sentence for row in comparison.rows]
         write(
@@ -61,7 +61,7 @@ def report(
 def _compared(application: Application, records: tuple[StudyRecord, ...]) -> Comparison | None:
     """Compare the studies of the page that were evaluated; None if there are not two of them."""
     from skdtune.errors import StudyError
-    from skdtune.evaluation_comparison import compare_winners, winner
+    from skdtune.results.evaluation_comparison import compare_winners, winner
 
     found = {}
     for record in records:
@@ -82,9 +82,9 @@ def _compared(application: Application, records: tuple[StudyRecord, ...]) -> Com
 def _add_to_dashboard(application: Application, records: tuple[StudyRecord, ...]) -> None:
     from contextlib import closing
 
-    from skdtune.report_page.dashboard_figures import save_dashboard_figures
-    from skdtune.search.storage import DATABASE_ERRORS
-    from skdtune.search.study import load_study
+    from skdtune.queue.storage import DATABASE_ERRORS
+    from skdtune.queue.stored_study import load_study
+    from skdtune.views.dashboard.figures import save_dashboard_figures
 
     for record in records:
         try:

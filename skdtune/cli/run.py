@@ -17,9 +17,9 @@ from skdtune.home import CHECKPOINTS_VARIABLE, HOME_VARIABLE, STORAGE_VARIABLE, 
 
 if TYPE_CHECKING:
     from skdtune.engines.local import LocalSupervisor, Slot
-    from skdtune.search.study import StoredStudy
+    from skdtune.queue.stored_study import StoredStudy
+    from skdtune.results.study_results import Progress
     from skdtune.signals import StopRequest
-    from skdtune.study_results import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,7 +60,7 @@ def worker(
 
     application.configure_logging()
     if prepare:
-        from skdtune.search.worker import prepare_data
+        from skdtune.worker.worker import prepare_data
 
         prepare_data(study, storage=application.url, at=application.home)
         return 0
@@ -68,7 +68,7 @@ def worker(
         return _probe(application, study, device)
     with StopRequest() as stop:
         # Torch takes a while to import; a signal must be understood before.
-        from skdtune.search.worker import run_worker
+        from skdtune.worker.worker import run_worker
 
         finished = run_worker(
             study,
@@ -88,7 +88,7 @@ def worker(
 
 def _probe(application: Application, study: str, device: str | None) -> int:
     """Print how much memory a worker needs, for `launch` to read."""
-    from skdtune.search.memory_probe import probe_memory
+    from skdtune.worker.probes.memory_probe import probe_memory
 
     need = probe_memory(study, storage=application.url, device=device, at=application.home)
     found = {"needed_bytes": need.needed, "free_bytes": need.free}
@@ -183,7 +183,7 @@ def launch(
     trial, the second gives the trials back to the queue, the third ends everything at once.
     STUDY may also be the family of several studies, which are trained one after the other.
     """
-    from skdtune.search.study import expand_family
+    from skdtune.queue.stored_study import expand_family
 
     settings = Launch(gpus, workers, workers_per_gpu, checkpoints)
     settings.require_possible()
@@ -212,10 +212,10 @@ def launch_study(application: Application, study: str, settings: Launch) -> Laun
         SkdtuneError: If the workers ended before the study did.
     """
     from skdtune.engines.local import LocalSupervisor
-    from skdtune.search.heartbeat import SUPERVISED_VARIABLE
-    from skdtune.search.study import load_study
+    from skdtune.queue.stored_study import load_study
+    from skdtune.results.study_results import read_progress
     from skdtune.signals import StopRequest
-    from skdtune.study_results import read_progress
+    from skdtune.worker.heartbeat import SUPERVISED_VARIABLE
 
     slots = settings.require_possible()
     stored = load_study(study, storage=application.url)
@@ -257,7 +257,7 @@ def _require_memory(study: str, slots: list[Slot], environment: dict[str, str]) 
     import subprocess
 
     from skdtune.errors import DeviceError
-    from skdtune.search.memory import MemoryNeed
+    from skdtune.worker.probes.memory_need import MemoryNeed
 
     shared = [label for label in {s.label for s in slots} if label.startswith("gpu")]
     for label in sorted(shared):
@@ -322,7 +322,7 @@ class _Reaper:
     """Gives trials back whose workers fell silent, on whatever machine, every few seconds."""
 
     def __init__(self, stored: StoredStudy) -> None:
-        from skdtune.search.patience import Patience
+        from skdtune.queue.patience import Patience
 
         self._stored = stored
         self._patience = Patience()
@@ -330,8 +330,8 @@ class _Reaper:
 
     def look(self) -> list[str]:
         from skdtune.errors import StorageAwayError
-        from skdtune.search.heartbeat import reap_silent
-        from skdtune.search.leases import lease_seconds
+        from skdtune.queue.leases import lease_seconds
+        from skdtune.worker.heartbeat import reap_silent
 
         lease_s = lease_seconds()
         if time.monotonic() - self._looked_at < lease_s / 4:
@@ -359,8 +359,8 @@ def _give_all_back(supervisor: LocalSupervisor) -> None:
 
 def _give_back(stored: StoredStudy, pid: int) -> None:
     from skdtune.engines.local import this_host
-    from skdtune.search.leases import reap_worker
-    from skdtune.search.storage import DATABASE_ERRORS
+    from skdtune.queue.leases import reap_worker
+    from skdtune.queue.storage import DATABASE_ERRORS
 
     try:
         numbers = reap_worker(stored.engine, stored.study_id, this_host(), pid)
@@ -379,8 +379,8 @@ def _outcome(
     """Find out how it went, and say what stopped it."""
     from skdtune.engines.local import last_line
     from skdtune.errors import InputError, SkdtuneError, StudyPausedError
-    from skdtune.search.storage import DATABASE_ERRORS
-    from skdtune.study_results import read_progress
+    from skdtune.queue.storage import DATABASE_ERRORS
+    from skdtune.results.study_results import read_progress
 
     try:
         progress = read_progress(stored)

@@ -17,7 +17,7 @@ def storage() -> None:
 @pass_application
 def init(application: Application) -> None:
     """Make the tables where they are missing; safe to repeat."""
-    from skdtune.search.storage import init_storage, masked, parse_url
+    from skdtune.queue.storage import init_storage, masked, parse_url
 
     init_storage(application.url)
     click.echo(f"storage {masked(parse_url(application.url))} is ready")
@@ -28,8 +28,8 @@ def init(application: Application) -> None:
 @pass_application
 def check(application: Application) -> None:
     """Check that the storage can be reached and has the schema of this version."""
-    from skdtune.search.storage import masked, open_storage, parse_url
-    from skdtune.search.study import study_names
+    from skdtune.queue.storage import masked, open_storage, parse_url
+    from skdtune.queue.stored_study import study_names
 
     opened = open_storage(application.url)
     number = len(study_names(opened))
@@ -41,7 +41,7 @@ def check(application: Application) -> None:
 @pass_application
 def upgrade(application: Application) -> None:
     """Bring the tables to this version's schema; stop the workers and make a backup before."""
-    from skdtune.search.storage import masked, parse_url, upgrade_storage
+    from skdtune.queue.storage import masked, parse_url, upgrade_storage
 
     upgrade_storage(application.url)
     click.echo(f"storage {masked(parse_url(application.url))} has the schema of this version")
@@ -52,8 +52,8 @@ def upgrade(application: Application) -> None:
 @pass_application
 def reap(application: Application) -> None:
     """Give trials back to the queue whose worker fell silent."""
-    from skdtune.search.leases import reap as reap_leases
-    from skdtune.search.storage import open_storage, require_writable
+    from skdtune.queue.leases import reap as reap_leases
+    from skdtune.queue.storage import open_storage, require_writable
 
     opened = open_storage(application.url)
     require_writable(opened)

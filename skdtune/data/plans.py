@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from skdtune.config import BatchPlanName, MethodConfig
+from skdtune.describe.config import BatchPlanName, MethodConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skdtune.config import BakeConfig
+from skdtune.describe.config import BakeConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import bake_targets, distillation_kl_to_probs
 

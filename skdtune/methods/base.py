@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from skdtune.config import ModelConfig
 from skdtune.data.batches import Batch
+from skdtune.describe.config import ModelConfig
 from skdtune.models.taps import StageShape, TappedBackbone
 
 

@@ -23,10 +23,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skdtune.config import ByotConfig
+from skdtune.describe.config import ByotConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import byot_feature_loss, cross_entropy, soft_cross_entropy
-from skdtune.models.auxiliary import AuxiliaryClassifier, auxiliary_classifiers, stage_key
+from skdtune.models.heads.auxiliary import AuxiliaryClassifier, auxiliary_classifiers, stage_key
 
 
 class Byot(Term):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skdtune.config import CrossEntropyConfig
+from skdtune.describe.config import CrossEntropyConfig
 from skdtune.methods.base import BuildContext, Step, Term, outside_autocast
 from skdtune.methods.functional import cross_entropy
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skdtune.config import CsKdConfig
+from skdtune.describe.config import CsKdConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import distillation_kl
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skdtune.config import DdgsdConfig
+from skdtune.describe.config import DdgsdConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import distillation_kl, mean_discrepancy
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skdtune.config import DlbConfig
+from skdtune.describe.config import DlbConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import cross_entropy, distillation_kl
 

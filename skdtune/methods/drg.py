@@ -20,10 +20,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skdtune.config import DrgConfig
+from skdtune.describe.config import DrgConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import auxiliary_cross_entropy, drg_loss
-from skdtune.models.auxiliary import auxiliary_classifiers, stage_key
+from skdtune.models.heads.auxiliary import auxiliary_classifiers, stage_key
 
 
 class Drg(Term):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skdtune.config import DsrConfig
+from skdtune.describe.config import DsrConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import dsr_loss, ranked
 

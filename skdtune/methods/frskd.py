@@ -22,10 +22,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skdtune.config import FrskdConfig
+from skdtune.describe.config import FrskdConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import attention_transfer_loss, cross_entropy, distillation_kl
-from skdtune.models.bifpn import BiFPN
+from skdtune.models.heads.bifpn import BiFPN
 
 
 class Frskd(Term):

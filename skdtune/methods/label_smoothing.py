@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skdtune.config import LabelSmoothingConfig
+from skdtune.describe.config import LabelSmoothingConfig
 from skdtune.methods.base import BuildContext, Step, Term, outside_autocast
 from skdtune.methods.functional import label_smoothing_loss
 

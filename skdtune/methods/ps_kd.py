@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skdtune.config import PsKdConfig
+from skdtune.describe.config import PsKdConfig
 from skdtune.methods.base import BuildContext, Step, Term, outside_autocast
 from skdtune.methods.functional import cross_entropy, ps_kd_loss
 

@@ -22,12 +22,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skdtune.config import TfKdSelfConfig
+from skdtune.describe.config import TfKdSelfConfig
 from skdtune.errors import DataError
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import tf_kd_self_loss
+from skdtune.models.families.resnet import BACKBONES
 from skdtune.models.network_file import read_network_file
-from skdtune.models.resnet import BACKBONES
 
 
 class TfKdSelf(Term):

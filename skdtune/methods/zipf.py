@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from skdtune.config import ZipfConfig
+from skdtune.describe.config import ZipfConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import dense_votes, zipf_loss
 

@@ -22,9 +22,9 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from skdtune.config import Frozen
+from skdtune.describe.config import Frozen
 from skdtune.errors import DataError
-from skdtune.models.resnet import BACKBONES, Backbone
+from skdtune.models.families.resnet import BACKBONES, Backbone
 
 _METADATA_KEY = "skdtune"
 #: Name of the format in the metadata; a reader refuses another one instead of guessing.

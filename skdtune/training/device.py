@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from skdtune.config import ModelConfig
+from skdtune.describe.config import ModelConfig
 from skdtune.errors import DeviceError
-from skdtune.models.native import load_kernels
+from skdtune.models.kernels.native import load_kernels
 from skdtune.training.compilation import compile_mode
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from skdtune.config import OptimizerConfig
+from skdtune.describe.config import OptimizerConfig
 
 
 def build_optimizer(

@@ -16,18 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skdtune.config import TrialConfig
 from skdtune.data.batches import Batch, DeviceImages, TrainBatches, val_batches
 from skdtune.data.plans import build_plan
+from skdtune.describe.config import TrialConfig
+from skdtune.describe.epoch_report import EpochReport, Reporter, Verdict
 from skdtune.errors import CheckpointError, NonFiniteLossError
 from skdtune.methods.base import BuildContext, Step, Term
-from skdtune.methods.registry import build_terms, required_stages
-from skdtune.models.resnet import build_backbone
+from skdtune.methods.catalogue import build_terms, required_stages
+from skdtune.models.families.resnet import build_backbone
 from skdtune.models.taps import TappedBackbone
-from skdtune.report import EpochReport, Reporter, Verdict
 from skdtune.training.compilation import compile_mode, compile_network
 from skdtune.training.device import autocast, autocast_dtype
-from skdtune.training.evaluation import (
+from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
+from skdtune.training.random_states import random_states, set_random_states
+from skdtune.training.scoring import (
     Evaluation,
     MeanProfile,
     Observe,
@@ -35,8 +37,6 @@ from skdtune.training.evaluation import (
     evaluate,
     score,
 )
-from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
-from skdtune.training.random_states import random_states, set_random_states
 
 
 class Interrupted(Exception):

@@ -25,11 +25,11 @@ import pytest
 import sqlalchemy as sa
 
 from skdtune.__main__ import main
+from skdtune.describe.presets import load_spec
 from skdtune.home import Home
-from skdtune.presets import load_spec
-from skdtune.search.schema import SCHEMA_VERSION
-from skdtune.search.storage import NETWORK_FILE_SYSTEMS
-from skdtune.search.study import create_study
+from skdtune.queue.schema import SCHEMA_VERSION
+from skdtune.queue.storage import NETWORK_FILE_SYSTEMS
+from skdtune.queue.stored_study import create_study
 
 Call = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., str]

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import skdtune
 from skdtune.__main__ import main
 from skdtune.cli.main import cli
+from skdtune.describe.presets import find, is_family, load_family, load_spec
 from skdtune.errors import (
     CheckpointError,
     DataError,
@@ -38,7 +39,6 @@ from skdtune.errors import (
     StudyPausedError,
     TestSplitClosedError,
 )
-from skdtune.presets import find, is_family, load_family, load_spec
 
 ROOT = Path(__file__).parents[2]
 

@@ -488,7 +488,7 @@ def test_other_roles_get_nothing_in_the_database(database: Database) -> None:
 
 
 def test_role_may_make_the_tables_of_the_queue(database: Database) -> None:
-    from skdtune.search.storage import init_storage
+    from skdtune.queue.storage import init_storage
 
     url = f"postgresql+psycopg://skdtune@/skdtune?host={database.socket_dir}"
 

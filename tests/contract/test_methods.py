@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skdtune.config import (
+from skdtune.data.batches import Batch
+from skdtune.describe.config import (
     BakeConfig,
     ByotConfig,
     CsKdConfig,
@@ -30,13 +31,12 @@ from skdtune.config import (
     TfKdSelfConfig,
     ZipfConfig,
 )
-from skdtune.data.batches import Batch
 from skdtune.methods.base import BuildContext, Step, Term
-from skdtune.methods.registry import METHODS as REGISTERED
-from skdtune.methods.registry import build_terms, required_stages
+from skdtune.methods.catalogue import METHODS as REGISTERED
+from skdtune.methods.catalogue import build_terms, required_stages
+from skdtune.models.families.resnet import BACKBONES as ALL_BACKBONES
+from skdtune.models.families.resnet import build_backbone
 from skdtune.models.network_file import NetworkInfo, write_network
-from skdtune.models.resnet import BACKBONES as ALL_BACKBONES
-from skdtune.models.resnet import build_backbone
 from skdtune.models.taps import TappedBackbone
 
 NUM_CLASSES = 10

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from skdtune.errors import SpecError
-from skdtune.presets import (
+from skdtune.describe.presets import (
     Preset,
     is_family,
     list_presets,
@@ -22,8 +21,9 @@ from skdtune.presets import (
     load_spec,
     presets_dir,
 )
-from skdtune.space import FloatRange
-from skdtune.spec import StudySpec
+from skdtune.describe.space import FloatRange
+from skdtune.describe.spec import StudySpec
+from skdtune.errors import SpecError
 
 ROOT = Path(__file__).parents[2]
 DATASETS = ("digits", "cifar10", "cifar100", "imagefolder")
@@ -414,7 +414,8 @@ def test_presets_are_found_in_an_installed_wheel(wheel: Path, tmp_path: Path) ->
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     program = (
-        "import json, sys, skdtune; from skdtune.presets import *; asked = json.load(sys.stdin); "
+        "import json, sys, skdtune; from skdtune.describe.presets import *; "
+        "asked = json.load(sys.stdin); "
         "alone = [load_spec(n, overrides=o).name for n, o in asked.items() if not is_family(n)]; "
         "all = {n: [s.name for s in load_family(n, overrides=o)] "
         "for n, o in asked.items() if is_family(n)}; "

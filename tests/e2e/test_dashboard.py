@@ -169,8 +169,8 @@ def test_objective_has_its_name(dashboard: Dashboard) -> None:
 
 
 def test_note_says_what_the_study_searches(dashboard: Dashboard, tiny_study: Path) -> None:
-    from skdtune.presets import load_spec
-    from skdtune.search.study import study_note
+    from skdtune.describe.presets import load_spec
+    from skdtune.queue.stored_study import study_note
 
     note = study_of(dashboard)["note"]["body"]
 
@@ -191,7 +191,7 @@ def test_artifact_of_a_study_is_served(
 ) -> None:
     from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-    from skdtune.search.study import load_study
+    from skdtune.queue.stored_study import load_study
 
     content = b"\x00 not text \xff"
     file = tmp_path / "curve.bin"
@@ -213,7 +213,7 @@ def test_artifact_of_a_study_is_served(
 def test_network_of_the_best_trial_is_listed_and_downloaded(
     dashboard: Dashboard, finished_home: Path
 ) -> None:
-    from skdtune.study_results import results
+    from skdtune.results.study_results import results
 
     best = results("tiny", storage=f"sqlite:///{finished_home / 'skdtune.db'}").best
     assert best is not None

@@ -30,12 +30,12 @@ from optuna.distributions import distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
-from skdtune.presets import load_spec
-from skdtune.search import schema
-from skdtune.search.evaluation import create_evaluation
-from skdtune.search.study import StoredStudy, create_study, load_study
-from skdtune.space import sample
-from skdtune.spec import StudySpec
+from skdtune.describe.presets import load_spec
+from skdtune.describe.space import sample
+from skdtune.describe.spec import StudySpec
+from skdtune.queue import schema
+from skdtune.queue.final_evaluation import create_evaluation
+from skdtune.queue.stored_study import StoredStudy, create_study, load_study
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 Fill = Callable[..., StoredStudy]

@@ -17,9 +17,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from skdtune.presets import load_spec
-from skdtune.search import events, leases
-from skdtune.search.study import StoredStudy, create_study, load_study
+from skdtune.describe.presets import load_spec
+from skdtune.queue import events, leases
+from skdtune.queue.stored_study import StoredStudy, create_study, load_study
 
 #: Far more than anything here takes; only a hanging process is ended by it.
 PATIENCE_S = 90.0

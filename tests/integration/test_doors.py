@@ -39,7 +39,7 @@ def finished(
 
 
 def _claimed(search: Any) -> int:
-    from skdtune.search import leases
+    from skdtune.queue import leases
 
     stored = search.stored
     claim = leases.claim(stored.engine, stored.study_id, leases.WorkerIdentity(device="cpu"))

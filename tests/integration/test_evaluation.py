@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from skdtune.evaluation_results import evaluated, evaluation_results
-from skdtune.search import events
-from skdtune.search.evaluation import create_evaluation
-from skdtune.search.study import StoredStudy, load_study
+from skdtune.queue import events
+from skdtune.queue.final_evaluation import create_evaluation
+from skdtune.queue.stored_study import StoredStudy, load_study
+from skdtune.results.evaluation_results import evaluated, evaluation_results
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]
@@ -37,20 +37,20 @@ Trainer._train_step = die
 #: The process dies after the last epoch, when it is about to look at the test images.
 DIE_BEFORE_THE_TEST = """
 import os, signal
-from skdtune.search.objective import DataStore
+from skdtune.data.store import DataStore
 DataStore.test = lambda self, config: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 #: The process dies with the scores in hand, before they are stored.
 DIE_AFTER_THE_TEST = """
 import os, signal
-from skdtune.search import trial_record
+from skdtune.queue import trial_writes as trial_record
 trial_record.finish = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 #: Remember what was opened of the test images, and when.
 WATCH_THE_WALL = """
-import skdtune.data.registry as registry
+import skdtune.data.catalogue as registry
 from skdtune.training.trainer import Trainer
 load, train = registry.LOADERS["digits"], Trainer._train_epoch
 def watched(config, split, data_dir, cache_dir):
@@ -66,7 +66,7 @@ Trainer._train_epoch = trained
 #: A search whose code comes to ask for the test images, as a mistake in a method would.
 ASK_FOR_THE_TEST = """
 from pathlib import Path
-from skdtune.data.digits import load_digits_images
+from skdtune.data.sets.digits import load_digits_images
 from skdtune.training.trainer import Trainer
 def ask(trainer, batch, epoch):
     load_digits_images(trainer.config.data, "test", Path("nowhere"), Path("nowhere"))
@@ -223,7 +223,7 @@ def test_a_seed_that_fails_is_said_and_in_no_mean(
 ) -> None:
     there = make_evaluation(sqlite_url, top=1, num_seeds=3)
     code = f"""
-from skdtune.search import objective
+from skdtune.worker import objective
 test = objective._test_once
 def fail(trainer, store):
     if trainer.config.seed == {there.stored.spec.trial_config({}, 1).seed}:

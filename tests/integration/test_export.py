@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 
-from skdtune.data.registry import load_search_data
+from skdtune.data.catalogue import load_search_data
 from skdtune.models.network_file import read_network_file
 
 MakeSearch = Callable[..., Any]
@@ -313,7 +313,7 @@ def test_a_machine_without_torch_is_told_what_it_lacks() -> None:
 #: The process dies when the network lies in the store and the storage does not know of it.
 DIE_BEFORE_THE_END = """
 import os, signal
-from skdtune.search import trial_record
+from skdtune.queue import trial_writes as trial_record
 trial_record.finish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -347,7 +347,7 @@ def test_a_worker_that_dies_over_its_file_leaves_an_orphan_and_no_harm(
 LOSE_THE_LEASE = """
 import os
 from skdtune.errors import LeaseLostError
-from skdtune.search import trial_record
+from skdtune.queue import trial_writes as trial_record
 def lost(*_, **__):
     print(len(os.listdir(os.environ["SKDTUNE_ARTIFACTS"])), "file", flush=True)
     raise LeaseLostError("the lease was lost")
@@ -385,8 +385,8 @@ def test_a_store_that_cannot_be_written_fails_no_trial(
 def test_a_final_evaluation_keeps_all_and_says_test(
     kept: Kept, run_cli: RunCli, start_worker: StartWorker, tmp_path: Path
 ) -> None:
-    from skdtune.search.evaluation import create_evaluation
-    from skdtune.search.study import load_study
+    from skdtune.queue.final_evaluation import create_evaluation
+    from skdtune.queue.stored_study import load_study
 
     name = create_evaluation("tiny", num_seeds=2, storage=kept.search.url)
     stored = load_study(name, storage=kept.search.url)

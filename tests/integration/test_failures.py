@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from skdtune.search import pausing
+from skdtune.queue import pausing
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]
@@ -20,7 +20,7 @@ ENDLESS = "budget.epochs=20000"
 
 RAISE_IN_SOME_TRIALS = """
 import torch
-from skdtune.search import objective
+from skdtune.worker import objective
 run, count = objective.Trainer.run, iter(range(99))
 def broken(trainer, reporter, **settings):
     number = next(count)
@@ -147,7 +147,7 @@ def test_a_trial_that_is_ended_at_the_last_moment_stays_as_it_was_ended(
     code = f"""
 import optuna
 from optuna.trial import TrialState
-from skdtune.search import trial_record
+from skdtune.queue import trial_writes as trial_record
 finish = trial_record.finish
 def finish_too_late(engine, claimed, *arguments, **settings):
     outside = optuna.load_study(study_name="tiny", storage={sqlite_url!r})
@@ -166,7 +166,7 @@ def test_a_storage_that_does_not_answer_for_a_while_costs_nothing(
 ) -> None:
     code = """
 import sqlalchemy as sa
-from skdtune.search import trial_record
+from skdtune.queue import trial_writes as trial_record
 write, tries = trial_record.write_report, iter(range(99))
 def away(engine, claimed, epoch, value):
     if epoch < 5 and next(tries) < 2:
@@ -190,7 +190,7 @@ def test_a_worker_gives_up_on_a_storage_that_stays_away_and_the_trial_goes_on_la
 ) -> None:
     code = """
 import sqlalchemy as sa
-from skdtune.search import trial_record
+from skdtune.queue import trial_writes as trial_record
 write = trial_record.write_report
 def away(engine, claimed, epoch, value):
     if epoch > 0:
@@ -277,9 +277,9 @@ def test_a_study_made_anew_right_before_an_epoch_is_stored_is_not_written_into(
 ) -> None:
     code = f"""
 import optuna
-from skdtune.presets import load_spec
-from skdtune.search import trial_record
-from skdtune.search.study import create_study
+from skdtune.describe.presets import load_spec
+from skdtune.queue import trial_writes as trial_record
+from skdtune.queue.stored_study import create_study
 write = trial_record.write_report
 def too_late(engine, claimed, epoch, value):
     if epoch == 1:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from skdtune import dotted
-from skdtune.search import schema
-from skdtune.search.study import DIGEST_ATTRIBUTE, SPEC_ATTRIBUTE
+from skdtune.describe import dotted
+from skdtune.queue import schema
+from skdtune.queue.stored_study import DIGEST_ATTRIBUTE, SPEC_ATTRIBUTE
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]

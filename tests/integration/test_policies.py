@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from skdtune.search import leases
-from skdtune.search.budget import set_budget
+from skdtune.queue import leases
+from skdtune.queue.trial_budget import set_budget
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]
@@ -109,7 +109,8 @@ def test_a_training_that_hangs_is_ended_and_the_worker_starts_again(
     )
     code = """
 import time
-from skdtune.search import watchdog, worker
+from skdtune.worker import watchdog
+from skdtune.worker import worker
 worker.Watchdog.__init__.__defaults__ = (0.5,)
 from skdtune.training.trainer import Trainer
 def hang(trainer, batch, epoch):
@@ -133,7 +134,7 @@ def test_a_trial_that_ran_out_of_memory_leaves_a_worker_that_can_use_it_again(
     body = "ballast = torch.empty(2**28); raise torch.OutOfMemoryError('out')"
     code = failing("number == 0", body) + (
         "\nimport gc, weakref\n"
-        "from skdtune.search import worker as w\n"
+        "from skdtune.worker import worker as w\n"
         "clear = w._clear_device_memory\n"
         "def show():\n"
         "    clear()\n"
@@ -178,8 +179,8 @@ def test_no_two_budgets_at_once_make_a_number_twice(
 ) -> None:
     search = make_search(any_url, num_trials=1)
     code = (
-        "from skdtune.search.study import load_study\n"
-        "from skdtune.search.budget import set_budget\n"
+        "from skdtune.queue.stored_study import load_study\n"
+        "from skdtune.queue.trial_budget import set_budget\n"
         f"stored = load_study('tiny', storage={any_url!r})\n"
         "for number in range(2, 40):\n"
         "    set_budget(stored.engine, stored.study_id, number)\n"
@@ -305,7 +306,9 @@ def test_waiting_for_the_storage_is_no_training_time(
     code = """
 import time
 import sqlalchemy as sa
-from skdtune.search import trial_record, watchdog, worker
+from skdtune.queue import trial_writes as trial_record
+from skdtune.worker import watchdog
+from skdtune.worker import worker
 worker.Watchdog.__init__.__defaults__ = (0.1,)
 def away(name):
     real, until = getattr(trial_record, name), []

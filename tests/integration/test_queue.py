@@ -8,15 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from skdtune.search.storage import open_storage
+from skdtune.queue.storage import open_storage
 
 START_TOGETHER = """
 import pathlib, sys, time
-from skdtune.presets import load_spec
-from skdtune.search import leases
-from skdtune.search.leases import WorkerIdentity
-from skdtune.search.storage import init_storage, open_storage
-from skdtune.search.study import create_study
+from skdtune.describe.presets import load_spec
+from skdtune.queue import leases
+from skdtune.queue.leases import WorkerIdentity
+from skdtune.queue.storage import init_storage, open_storage
+from skdtune.queue.stored_study import create_study
 url, folder = {url!r}, pathlib.Path({folder!r})
 pathlib.Path("ready").touch()
 while not (folder / "go").exists():

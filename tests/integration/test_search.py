@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
-from skdtune.spec import derive_seed
+from skdtune.describe.spec import derive_seed
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]
@@ -152,7 +152,7 @@ def test_weak_trials_are_pruned_at_rungs(
 
 REFUSE_THE_TEST_SPLIT = """
 import sys
-from skdtune.data import registry
+from skdtune.data import catalogue as registry
 def search_only(loader):
     def load(config, split, data_dir, cache_dir):
         assert split == "train", "the search opened the test images"

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from skdtune.search import leases, schema
+from skdtune.queue import leases, schema
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]

@@ -16,17 +16,17 @@ from typing import Any, NoReturn
 import sklearn.datasets
 import torchmetrics.functional.classification
 
-import skdtune.data.digits
-import skdtune.search.worker
-import skdtune.study_results
+import skdtune.data.sets.digits
+import skdtune.results.study_results
+import skdtune.worker.worker
 from skdtune.__main__ import main
 
 IMPORTED = (
     sklearn.datasets,
     torchmetrics.functional.classification,
-    skdtune.data.digits,
-    skdtune.search.worker,
-    skdtune.study_results,
+    skdtune.data.sets.digits,
+    skdtune.worker.worker,
+    skdtune.results.study_results,
 )
 
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skdtune.config import DataConfig
 from skdtune.data.batches import Batch, DeviceImages, TrainBatches, val_batches
 from skdtune.data.cache import cached_image_set
+from skdtune.data.channel_statistics import channel_statistics
 from skdtune.data.draws import epoch_generator
 from skdtune.data.images import ImageSet, image_set
-from skdtune.data.statistics import channel_statistics
+from skdtune.describe.config import DataConfig
 
 MakeImages = Callable[..., ImageSet]
 

@@ -10,7 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skdtune.config import (
+from skdtune.data.batches import DeviceImages, TrainBatches
+from skdtune.data.channel_statistics import channel_statistics
+from skdtune.data.draws import epoch_generator
+from skdtune.data.images import image_set
+from skdtune.data.plans import BatchPlan, EpochRows, build_plan
+from skdtune.describe.config import (
     BakeConfig,
     CsKdConfig,
     DataConfig,
@@ -19,11 +24,6 @@ from skdtune.config import (
     MethodConfig,
     PsKdConfig,
 )
-from skdtune.data.batches import DeviceImages, TrainBatches
-from skdtune.data.draws import epoch_generator
-from skdtune.data.images import image_set
-from skdtune.data.plans import BatchPlan, EpochRows, build_plan
-from skdtune.data.statistics import channel_statistics
 
 METHODS = {
     "plain": MethodConfig(),

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from skdtune.config import DataConfig
 from skdtune.data import wall
-from skdtune.data.registry import LOADERS, load_search_data, load_test_images
+from skdtune.data.catalogue import LOADERS, load_search_data, load_test_images
+from skdtune.describe.config import DataConfig
 from skdtune.errors import InputError, TestSplitClosedError
 
 NAMES = ("digits", "cifar10", "cifar100", "imagefolder")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from skdtune.config import (
+from skdtune.describe.config import (
     NUM_STAGES,
     CrossEntropyConfig,
     DataConfig,
@@ -23,9 +23,9 @@ from skdtune.config import (
     check_stages,
     encode_stages,
 )
-from skdtune.dotted import models_of, put
+from skdtune.describe.dotted import models_of, put
+from skdtune.describe.spec import StudySpec, parse
 from skdtune.errors import SpecError
-from skdtune.spec import StudySpec, parse
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "resnet18"}}
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skdtune.config import DrgConfig, TrialConfig
-from skdtune.dotted import (
+from skdtune.describe.config import DrgConfig, TrialConfig
+from skdtune.describe.dotted import (
     did_you_mean,
     field_names,
     flatten,
@@ -20,7 +20,7 @@ from skdtune.dotted import (
     nest,
     put,
 )
-from skdtune.spec import StudySpec
+from skdtune.describe.spec import StudySpec
 
 Nested = dict[str, Any]
 

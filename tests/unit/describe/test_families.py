@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from skdtune.describe.presets import is_family, load_family, load_spec, with_teacher
+from skdtune.describe.spec import StudySpec, spec_from_json
 from skdtune.errors import SpecError
-from skdtune.presets import is_family, load_family, load_spec, with_teacher
-from skdtune.spec import StudySpec, spec_from_json
 
 METHODS = [
     *("baseline", "ls", "drg", "dsr", "drg-dsr", "byot", "cs-kd", "ps-kd", "dlb", "tfkd-reg"),

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from skdtune.describe.faults import FaultsConfig, RetriesConfig
+from skdtune.describe.presets import load_spec
+from skdtune.describe.spec import spec_from_json
 from skdtune.errors import SpecError
-from skdtune.faults import FaultsConfig, RetriesConfig
-from skdtune.presets import load_spec
-from skdtune.spec import spec_from_json
 
 KINDS = ("preempted", "lost", "oom", "timeout", "error")
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skdtune.config import BudgetConfig, MethodConfig, TrialConfig
-from skdtune.dotted import put
+from skdtune.describe.config import BudgetConfig, MethodConfig, TrialConfig
+from skdtune.describe.dotted import put
+from skdtune.describe.presets import load_spec
+from skdtune.describe.spec import StudySpec, parse, spec_from_json
 from skdtune.errors import SpecError
-from skdtune.presets import load_spec
-from skdtune.spec import StudySpec, parse, spec_from_json
 
 BASE: dict[str, Any] = {
     "data": {"name": "digits", "batch_size": 64},

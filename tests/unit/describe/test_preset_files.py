@@ -10,11 +10,11 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from skdtune.dotted import leaves
+from skdtune.describe.dotted import leaves
+from skdtune.describe.presets import find, list_presets, load_spec, presets_dir, resolve
+from skdtune.describe.rungs import MedianConfig
+from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError
-from skdtune.presets import find, list_presets, load_spec, presets_dir, resolve
-from skdtune.rungs import MedianConfig
-from skdtune.spec import StudySpec
 
 
 class Folder:

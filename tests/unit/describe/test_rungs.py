@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skdtune.rungs import (
+from skdtune.describe.rungs import (
     AshaConfig,
     HyperbandConfig,
     MedianConfig,

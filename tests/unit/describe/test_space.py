@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skdtune.dotted import flatten, put
-from skdtune.errors import SpecError
-from skdtune.presets import is_family, list_presets, load_spec
-from skdtune.space import (
+from skdtune.describe.dotted import flatten, put
+from skdtune.describe.presets import is_family, list_presets, load_spec
+from skdtune.describe.space import (
     AnyParam,
     Choice,
     Condition,
@@ -24,7 +23,8 @@ from skdtune.space import (
     sample,
     sampling_order,
 )
-from skdtune.spec import StudySpec, parse
+from skdtune.describe.spec import StudySpec, parse
+from skdtune.errors import SpecError
 
 PRESETS = [preset.name for preset in list_presets() if not is_family(preset.name)]
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from skdtune.dotted import flatten, put
+from skdtune.describe.dotted import flatten, put
+from skdtune.describe.presets import is_family, list_presets, load_spec
+from skdtune.describe.spec import StudySpec, derive_seed, fill_stages, parse, spec_from_json
 from skdtune.errors import SpecError
-from skdtune.presets import is_family, list_presets, load_spec
-from skdtune.spec import StudySpec, derive_seed, fill_stages, parse, spec_from_json
 
 PRESETS = [preset.name for preset in list_presets() if not is_family(preset.name)]
 
@@ -102,7 +102,9 @@ def _shuffled(value: Any, shuffler: random.Random) -> Any:
 
 
 def test_the_hash_is_the_same_in_another_process() -> None:
-    program = "from skdtune.presets import load_spec; print(load_spec('digits-drg-dsr').digest)"
+    program = (
+        "from skdtune.describe.presets import load_spec; print(load_spec('digits-drg-dsr').digest)"
+    )
     digests = {
         subprocess.run(
             [sys.executable, "-c", program],

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skdtune.config import (
+from skdtune.data.batches import Batch
+from skdtune.describe.config import (
     BakeConfig,
     ByotConfig,
     CsKdConfig,
@@ -24,7 +25,6 @@ from skdtune.config import (
     TfKdSelfConfig,
     ZipfConfig,
 )
-from skdtune.data.batches import Batch
 from skdtune.methods.bake import Bake
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.byot import Byot
@@ -51,9 +51,9 @@ from skdtune.methods.ps_kd import PsKd
 from skdtune.methods.tf_kd_reg import TfKdReg
 from skdtune.methods.tf_kd_self import TfKdSelf
 from skdtune.methods.zipf import Zipf
-from skdtune.models.auxiliary import AuxiliaryClassifier
+from skdtune.models.families.resnet import build_backbone
+from skdtune.models.heads.auxiliary import AuxiliaryClassifier
 from skdtune.models.network_file import NetworkInfo, write_network
-from skdtune.models.resnet import build_backbone
 from skdtune.models.taps import StageShape, TappedBackbone
 
 MODEL = ModelConfig(name="resnet8", width=4)

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from skdtune.config import (
+from skdtune.data.batches import Batch
+from skdtune.describe.config import (
     CrossEntropyConfig,
     DrgConfig,
     DsrConfig,
     LabelSmoothingConfig,
     ModelConfig,
 )
-from skdtune.data.batches import Batch
 from skdtune.methods import drg as drg_module
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.cross_entropy import CrossEntropy
@@ -29,7 +29,7 @@ from skdtune.methods.functional import (
     ranked,
 )
 from skdtune.methods.label_smoothing import LabelSmoothing
-from skdtune.models.resnet import build_backbone
+from skdtune.models.families.resnet import build_backbone
 from skdtune.models.taps import StageShape, TappedBackbone
 
 BODY = build_backbone(ModelConfig(name="resnet8", width=4), in_channels=1, num_classes=5)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from skdtune.models.native import Kernels, load_kernels
+from skdtune.models.kernels.native import Kernels, load_kernels
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skdtune.errors import DataError
+from skdtune.models.families.resnet import BACKBONES, Backbone
 from skdtune.models.network_file import (
     NetworkInfo,
     OutputCheck,
     read_network_file,
     write_network,
 )
-from skdtune.models.resnet import BACKBONES, Backbone
 
 
 def make_info(**changes: Any) -> NetworkInfo:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skdtune.config import ModelConfig
-from skdtune.models.resnet import build_backbone
+from skdtune.describe.config import ModelConfig
+from skdtune.models.families.resnet import build_backbone
 from skdtune.models.taps import StageShape, TappedBackbone
 
 

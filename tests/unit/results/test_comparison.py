@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from skdtune.comparison import (
+from skdtune.errors import InputError, StudyError
+from skdtune.results.comparison import (
     Comparison,
     ComparisonRow,
     EvaluatedSeed,
@@ -22,9 +23,8 @@ from skdtune.comparison import (
     comparison_table,
     labels_of,
 )
-from skdtune.errors import InputError, StudyError
-from skdtune.statistics import holm
-from skdtune.tables import to_csv, to_latex, to_markdown
+from skdtune.results.statistics import holm
+from skdtune.results.tables import to_csv, to_latex, to_markdown
 
 BASE = (0.700, 0.705, 0.695, 0.702, 0.698)
 BETTER = (0.720, 0.726, 0.714, 0.723, 0.7185)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from skdtune.statistics import Summary, summarise
-from skdtune.tables import (
+from skdtune.results.statistics import Summary, summarise
+from skdtune.results.tables import (
     Column,
     Table,
     escape_latex,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from skdtune.errors import InputError
-from skdtune.models.native import load_kernels
+from skdtune.models.kernels.native import load_kernels
 from skdtune.training.compilation import compile_mode
 from skdtune.training.device import describe_kernels
 from skdtune.training.trainer import Trainer
@@ -19,7 +19,7 @@ from skdtune.training.trainer import Trainer
 
 @pytest.fixture
 def torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skdtune.models.native.load_kernels", lambda: None)
+    monkeypatch.setattr("skdtune.models.kernels.native.load_kernels", lambda: None)
     monkeypatch.setattr("skdtune.training.device.load_kernels", lambda: None)
 
 

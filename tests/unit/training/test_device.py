@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skdtune.config import ModelConfig
+from skdtune.describe.config import ModelConfig
 from skdtune.errors import DeviceError
 from skdtune.training.device import autocast, autocast_dtype, describe_device, resolve_device
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from skdtune.config import MethodConfig, ModelConfig
 from skdtune.data.batches import Batch
+from skdtune.describe.config import MethodConfig, ModelConfig
+from skdtune.describe.epoch_report import EpochReport, NullReporter, Verdict
+from skdtune.models.families.resnet import build_backbone
 from skdtune.models.network_file import NetworkInfo, write_network
-from skdtune.models.resnet import build_backbone
-from skdtune.report import EpochReport, NullReporter, Verdict
 from skdtune.training.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from skdtune.describe.epoch_report import EpochReport, NullReporter, Verdict
 from skdtune.errors import CheckpointError
 from skdtune.methods.base import Step, Term
-from skdtune.report import EpochReport, NullReporter, Verdict
 from skdtune.training.checkpoint import CheckpointOwner, TrialCheckpoints
 from skdtune.training.trainer import Trainer
 

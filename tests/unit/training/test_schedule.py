@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from skdtune.config import OptimizerConfig
+from skdtune.describe.config import OptimizerConfig
 from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
 
 STEPS = 7

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 import skdtune.training
-from skdtune.config import LabelSmoothingConfig, MethodConfig, TrialConfig
 from skdtune.data.batches import DeviceImages, val_batches
+from skdtune.describe.config import LabelSmoothingConfig, MethodConfig, TrialConfig
+from skdtune.describe.epoch_report import NullReporter, Verdict
 from skdtune.errors import NonFiniteLossError
 from skdtune.methods.base import Step, Term
-from skdtune.report import NullReporter, Verdict
 from skdtune.training.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
@@ -367,7 +367,7 @@ def test_the_source_names_no_method(source: Path) -> None:
     imported = {
         node.module or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)
     }
-    shared = {"skdtune.methods.base", "skdtune.methods.registry", "skdtune.methods.functional"}
+    shared = {"skdtune.methods.base", "skdtune.methods.catalogue", "skdtune.methods.functional"}
     assert {name for name in imported if name.startswith("skdtune.methods")} <= shared
 
 

@@ -1,0 +1,116 @@
+"""The images of a worker's trials on its device, loaded once for all that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from skdtune.data.batches import DeviceImages
+from skdtune.data.catalogue import (
+    SearchData,
+    load_search_data,
+    load_test_images,
+    load_training_images,
+)
+from skdtune.data.channel_statistics import channel_statistics
+from skdtune.data.images import short_hash
+from skdtune.data.wall import require_open
+from skdtune.describe.config import DataConfig
+
+
+@dataclass(frozen=True)
+class DataOnDevice:
+    """What the trials of a study learn from and are judged on, on one device."""
+
+    train: DeviceImages
+    val: DeviceImages | None
+    """None for a final evaluation, which learns from these images, too."""
+
+    num_classes: int
+    fingerprint: str
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The test images on one device."""
+
+    images: DeviceImages
+    fingerprint: str
+    """Identifies them together with the images that are learned from."""
+
+
+class DataStore:
+    """Loads a data set once for all trials of a worker that use it.
+
+    Args:
+        data_dir: Where data sets lie.
+        cache_dir: Where decoded images lie.
+        device: Where the images go.
+    """
+
+    def __init__(self, data_dir: Path, cache_dir: Path, device: torch.device) -> None:
+        self._data_dir = data_dir
+        self._cache_dir = cache_dir
+        self.device = device
+        self._loaded: Callable[[DataConfig], DataOnDevice] = lru_cache(maxsize=2)(self._load)
+        self._undivided: Callable[[DataConfig], DataOnDevice]
+        self._undivided = lru_cache(maxsize=2)(self._load_undivided)
+        self._tested: Callable[[DataConfig], HeldOut] = lru_cache(maxsize=2)(self._load_test)
+
+    def get(self, config: DataConfig) -> DataOnDevice:
+        """Return the images of some settings; batches and augmentation do not matter to them."""
+        return self._loaded(_without_batching(config))
+
+    def undivided(self, config: DataConfig) -> DataOnDevice:
+        """Return the training and the validation images as one, to learn from all of them."""
+        return self._undivided(_without_batching(config))
+
+    def test(self, config: DataConfig) -> HeldOut:
+        """Return the test images, normalised as the undivided training images are.
+
+        Raises:
+            TestSplitClosedError: Outside of a final evaluation.
+        """
+        require_open("test")
+        return self._tested(_without_batching(config))
+
+    def decode_test(self, config: DataConfig) -> None:
+        """Decode the test images and no more: a training whose images are missing is in vain.
+
+        Raises:
+            TestSplitClosedError: Outside of a final evaluation.
+        """
+        load_test_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
+
+    def _load(self, config: DataConfig) -> DataOnDevice:
+        data: SearchData = load_search_data(
+            config, data_dir=self._data_dir, cache_dir=self._cache_dir
+        )
+        train, val = (
+            DeviceImages(images, data.mean_C, data.std_C, self.device)
+            for images in (data.train, data.val)
+        )
+        names = data.train.class_names
+        return DataOnDevice(train, val, data.train.num_classes, data.fingerprint, names)
+
+    def _load_undivided(self, config: DataConfig) -> DataOnDevice:
+        full = load_training_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
+        train = DeviceImages(full, *channel_statistics(full), self.device)
+        return DataOnDevice(train, None, full.num_classes, full.fingerprint, full.class_names)
+
+    def _load_test(self, config: DataConfig) -> HeldOut:
+        data = self._undivided(config)
+        test = load_test_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
+        mean_C, std_C = (x_C.cpu().numpy() for x_C in (data.train.mean_C, data.train.std_C))
+        fingerprint = short_hash(data.fingerprint, test.fingerprint)
+        return HeldOut(DeviceImages(test, mean_C, std_C, self.device), fingerprint)
+
+
+def _without_batching(config: DataConfig) -> DataConfig:
+    batching = ("batch_size", "crop", "crop_padding", "flip")
+    return DataConfig(**config.model_dump(exclude=set(batching)))

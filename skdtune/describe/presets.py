@@ -1,0 +1,409 @@
+"""Find a preset by name or a study file by path, merge what it ``extends``, and read it safely.
+
+YAML is data here: a safe loader, no tags, no doubled keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skdtune.describe import dotted
+from skdtune.describe.config import TrialConfig
+from skdtune.describe.spec import StudySpec, fill_stages, parse
+from skdtune.errors import SpecError
+
+_PACKAGE = Path(__file__).parents[1]
+#: The key of a file that lists presets to compare, instead of describing one study.
+_FAMILY_KEY = "compare"
+
+
+def presets_dir() -> Path:
+    """Return the folder of the shipped presets: in the wheel, else in the checkout."""
+    packaged = _PACKAGE / "studies"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "studies"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A shipped study file, as ``skdtune studies`` lists it."""
+
+    name: str
+    description: str
+
+
+def list_presets() -> list[Preset]:
+    """List the shipped presets by name."""
+    return [
+        Preset(path.stem, str(_read(path).get("description", "")))
+        for path in sorted(presets_dir().glob("*.yaml"), key=lambda path: path.stem)
+    ]
+
+
+def load_spec(
+    study: str,
+    *,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    num_trials: int | None = None,
+) -> StudySpec:
+    """Read a preset or a study file, with overrides laid on it.
+
+    Args:
+        study: Name of a preset, or path of a YAML file.
+        overrides: ``key=value`` pairs with dotted keys; values are read as YAML.
+        name: Name of the study; default the preset's, or the file's without its ending.
+        num_trials: Number of trials, instead of the file's.
+
+    Raises:
+        SpecError: One line with file, key, what was received and what is allowed.
+    """
+    path = find(study)
+    raw = {"name": path.stem, **resolve(path)}
+    if _FAMILY_KEY in raw:
+        raise SpecError(f"{study} is a family of studies: `load_family` reads it")
+    return _finish(raw, _source(study, path, overrides), overrides, name, num_trials)
+
+
+def is_family(study: str) -> bool:
+    """Tell whether a preset or file defines several studies to compare.
+
+    Raises:
+        SpecError: If there is no such preset or file, or it cannot be read.
+    """
+    return _FAMILY_KEY in resolve(find(study))
+
+
+def load_family(
+    study: str,
+    *,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
+    num_trials: int | None = None,
+) -> list[StudySpec]:
+    """Read the studies of a comparison: one for each method, all with an equal budget.
+
+    Equal means the same number of trials and, in each, the same number of images: a method that
+    sees every image twice in an epoch has half of the epochs.
+
+    Args:
+        study: Name of a preset, or path of a YAML file, with a list ``compare`` of presets.
+        overrides: ``key=value`` pairs for all of them; none of a method, of which only one has it.
+        name: Name of the family; its studies are called ``<name>-<method>``.
+        num_trials: Trials of each study.
+
+    Raises:
+        SpecError: One line with file, key, what was received and what is allowed.
+    """
+    path = find(study)
+    raw = resolve(path)
+    if _FAMILY_KEY not in raw:
+        raise SpecError(f"{study} is one study, no family of them: `load_spec` reads it")
+    members = _members(raw.pop(_FAMILY_KEY), path)
+    for key, _ in map(_split_override, overrides):
+        _require_common(key)
+    family, own = name or path.stem, ("name", "description")
+    common = {key: value for key, value in raw.items() if key not in own}
+    specs = []
+    for short, member in members.items():
+        merged = dotted.merge(resolve(_find_parent(member, path)), common)
+        merged |= {"name": f"{family}-{short}", "family": family}
+        source = f"{member} in {_source(study, path, overrides)}"
+        spec = _finish(merged, source, overrides, None, num_trials)
+        specs.append(_with_equal_images(spec))
+    return specs
+
+
+def _require_common(key: str) -> None:
+    """Refuse a setting that the studies of a family cannot share."""
+    if f"{key}.".startswith(("method.", "search.method.")):
+        raise SpecError(f"--set {key}: a family has several methods; create that study alone")
+    if key in ("name", "family"):
+        raise SpecError(f"--set {key}: the studies of a family are named after it, by --name")
+
+
+def _with_equal_images(spec: StudySpec) -> StudySpec:
+    """Give a method that sees more images in an epoch so many epochs fewer."""
+    factor = spec.method.images_per_anchor
+    if factor == 1 or spec.budget.images or spec.budget.seconds:
+        return spec
+    epochs, rest = divmod(spec.budget.epochs, factor)
+    if rest:
+        down = spec.budget.epochs - rest
+        raise SpecError(
+            f"budget.epochs: {spec.name} classifies {factor} images for every one of a plain "
+            f"epoch, so equal budgets need a multiple of {factor}, received "
+            f"{spec.budget.epochs}; take {f'{down} or ' if down else ''}{down + factor}"
+        )
+    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
+    return parse(StudySpec, raw, spec.name)
+
+
+def _members(compared: Any, path: Path) -> dict[str, str]:
+    """Return the presets that are compared, by the part of the name that tells them apart."""
+    if not isinstance(compared, list) or not all(isinstance(name, str) for name in compared):
+        raise SpecError(f"{path.name}: {_FAMILY_KEY}: expected a list of presets")
+    words = [Path(name).stem.split("-") for name in compared]
+    shared = 0
+    while all(len(w) > shared + 1 for w in words) and len({w[shared] for w in words}) == 1:
+        shared += 1
+    members = {"-".join(w[shared:]): name for w, name in zip(words, compared, strict=True)}
+    if len(members) < 2:
+        raise SpecError(f"{path.name}: {_FAMILY_KEY}: expected at least two different presets")
+    return members
+
+
+def _finish(
+    raw: dict[str, Any],
+    source: str,
+    overrides: Sequence[str],
+    name: str | None,
+    num_trials: int | None,
+) -> StudySpec:
+    """Lay the overrides on what a file says, and validate it."""
+    # Another kind (pruner.name) replaces its whole section, so it goes before the kind's settings.
+    for key, value in sorted(map(_split_override, overrides), key=_names_no_kind):
+        _check_key(key)
+        raw = dotted.put(raw, key, value)
+    raw |= {"name": name} if name is not None else {}
+    raw |= {"num_trials": num_trials} if num_trials is not None else {}
+    if isinstance(raw.get("search"), Mapping):
+        raw["search"] = {k: v for k, v in raw["search"].items() if v is not None}
+    if raw.get("evaluation") is not None:
+        raise SpecError(
+            f"{source}: evaluation: only `skdtune evaluate` writes it, which knows the winners"
+        )
+    raw = with_teacher(fill_stages(_absolute_root(raw)), source)
+    return parse(StudySpec, raw, source)
+
+
+def with_teacher(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Make the path of TF-KD's teacher absolute, and note the checksum of the file if it is here.
+
+    Args:
+        raw: A study as plain data.
+        source: What an error names as the place.
+
+    Raises:
+        SpecError: If no teacher is named, or neither it nor its checksum is here.
+    """
+    method = raw.get("method")
+    settings = method.get("tf_kd_self") if isinstance(method, Mapping) else None
+    if not isinstance(settings, Mapping):
+        return dict(raw)
+    teacher = settings.get("teacher")
+    if not isinstance(teacher, str) or not teacher:
+        raise SpecError(
+            f"{source}: method.tf_kd_self.teacher: needs a trained baseline of the same network; "
+            "`skdtune export BASELINE -o FOLDER` makes one for "
+            "--set method.tf_kd_self.teacher=FOLDER/model.safetensors"
+        )
+    path = _expanded(teacher).absolute()
+    known = settings.get("teacher_sha256")
+    # Where the file is at hand its checksum is what it is, whatever somebody wrote down.
+    found = known if known and not _is_file(path) else _checksum(path, source)
+    if known and known != found:
+        raise SpecError(
+            f"{source}: method.tf_kd_self.teacher_sha256: that of {path} is {found}, received "
+            f"{known}"
+        )
+    filled = {"teacher": str(path), "teacher_sha256": found}
+    return dotted.merge(raw, {"method": {"tf_kd_self": filled}})
+
+
+def _checksum(path: Path, source: str) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError(
+            f"{source}: method.tf_kd_self.teacher: {path} cannot be read ({reason}); where the "
+            "file lies on the workers only, --set method.tf_kd_self.teacher_sha256=... too"
+        ) from None
+
+
+def find(study: str) -> Path:
+    """Return the file of a preset's name or of a path.
+
+    Raises:
+        SpecError: If there is none; names the nearest preset.
+    """
+    if study.endswith((".yaml", ".yml")) or "/" in study:
+        path = _expanded(study)
+        if not _is_file(path):
+            raise SpecError(f"no study file at {study}")
+        return path
+    path = presets_dir() / f"{study}.yaml"
+    if not _is_file(path):
+        names = [preset.stem for preset in presets_dir().glob("*.yaml")]
+        near = dotted.nearest(study, names)
+        hint = f"did you mean {near!r}? " if near else ""
+        raise SpecError(f"unknown preset {study!r}; {hint}`skdtune studies` lists them")
+    return path
+
+
+def resolve(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a study file and lay it on everything it extends, first to last.
+
+    Raises:
+        SpecError: If a parent is missing or a file extends itself.
+    """
+    here = path.resolve()
+    if here in _seen:
+        raise SpecError(f"{path.name}: 'extends' leads back to {path.name}")
+    raw = _read(path)
+    merged: dict[str, Any] = {}
+    for parent in _parents(raw.pop("extends", []), path):
+        inherited = resolve(_find_parent(parent, path), (*_seen, here))
+        # What a study is called and how it is described is its own, not its parents'.
+        own = ("name", "description")
+        merged = dotted.merge(merged, {k: v for k, v in inherited.items() if k not in own})
+    return dotted.merge(merged, raw)
+
+
+def _parents(extends: Any, child: Path) -> list[str]:
+    parents = [extends] if isinstance(extends, str) else extends
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise SpecError(f"{child.name}: extends: expected a name or a list of names")
+    return parents
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # A name that is too long, or has a null byte in it, is nobody's.
+        return False
+
+
+def _find_parent(parent: str, child: Path) -> Path:
+    name = parent if parent.endswith((".yaml", ".yml")) else f"{parent}.yaml"
+    found = [folder / name for folder in (child.parent, presets_dir())]
+    found = [path for path in found if _is_file(path)]
+    if not found:
+        raise SpecError(f"{child.name}: extends {parent!r}, but there is no such preset or file")
+    # A file may have the name of the preset that it extends.
+    return next((path for path in found if not path.samefile(child)), found[0])
+
+
+def _split_override(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not re.fullmatch(r"[\w.]+", key):
+        raise SpecError(f"--set {text}: expected key=value, for example optimizer.lr=0.05")
+    try:
+        return key, yaml.load(value, Loader=_Loader)
+    except _YAML_ERRORS:
+        raise SpecError(f"--set {text}: the value is not valid YAML") from None
+
+
+def _names_no_kind(override: tuple[str, Any]) -> bool:
+    return override[0].rpartition(".")[2] not in ("name", "type")
+
+
+def _check_key(key: str) -> None:
+    """Refuse a misspelt key before merging, so that the message can name the nearest one."""
+    head, _, path = key.partition(".")
+    if head == "search" and path:
+        return _check_search_key(key, path)
+    known = dotted.leaves(StudySpec)
+    if key not in known and not any(leaf.startswith(f"{key}.") for leaf in known):
+        raise SpecError(f"--set {key}: unknown key; {_near_path(key, known)}")
+
+
+def _check_search_key(key: str, path: str) -> None:
+    known = dotted.leaves(TrialConfig)
+    parameter, _, field = path.rpartition(".")
+    if parameter in known and path not in known and field not in dotted.RANGE_FIELDS:
+        hint = dotted.did_you_mean(field, dotted.RANGE_FIELDS)
+        raise SpecError(f"--set {key}: unknown key; {hint}")
+    searched = parameter if field in dotted.RANGE_FIELDS and path not in known else path
+    if searched not in known:
+        raise SpecError(f"--set {key}: no field {searched!r}; {_near_path(searched, known)}")
+
+
+def _near_path(key: str, known: set[str]) -> str:
+    near = dotted.nearest(key, known)
+    if near is None:
+        same_leaf = [leaf for leaf in known if leaf.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+        near = same_leaf[0] if same_leaf else None
+    return f"did you mean {near!r}?" if near else "`create-study --dry-run` prints all keys"
+
+
+def _absolute_root(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Make ``data.root`` absolute: a worker does not run where the study was created."""
+    data = raw.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("root"), str):
+        root = str(_expanded(data["root"]).absolute())
+        return {**raw, "data": {**data, "root": root}}
+    return dict(raw)
+
+
+def _expanded(text: str) -> Path:
+    """Replace a leading ``~``; that of nobody known is left alone, as by a shell."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def _source(study: str, path: Path, overrides: Sequence[str]) -> str:
+    base = path.name if path.parent == presets_dir() else study
+    return f"{base} with --set" if overrides else base
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads ``1e-3`` as a number and refuses doubled keys."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*([eE][-+]?\d+)|\.\d+([eE][-+]?\d+)?)$"),
+    list("-+0123456789."),
+)
+
+
+# PyYAML lets the errors of int("x") or datetime(2001, 99, 99) through as they are.
+_YAML_ERRORS = (
+    yaml.YAMLError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} stands twice", key_node.start_mark
+            )
+        seen.add(key)
+    return dict(loader.construct_pairs(node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise SpecError(f"{path.name}, line {line}: {error.problem}") from None
+    except (OSError, *_YAML_ERRORS) as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(f"{path}: cannot be read as YAML: {reason}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise SpecError(f"{path.name}: expected a mapping of keys to values")
+    return content

@@ -1,0 +1,500 @@
+"""The study spec: what a study searches, how it is judged, and its canonical form and hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from skdtune.describe import dotted
+from skdtune.describe.config import (
+    NUM_STAGES,
+    BudgetConfig,
+    DataConfig,
+    Frozen,
+    MethodConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrialConfig,
+    encode_stages,
+)
+from skdtune.describe.faults import FaultsConfig
+from skdtune.describe.rungs import MedianConfig, PrunerConfig, judged_epochs
+from skdtune.describe.space import Scalar, SearchSpace, StageSubsets, sampling_order
+from skdtune.errors import SpecError
+
+#: Version of the stored form; a reader refuses a newer one instead of guessing.
+SPEC_FORMAT = 1
+
+#: Fields that decide what a validation accuracy means: one value for all trials of a study.
+NOT_SEARCHABLE = frozenset(
+    {f"budget.{field}" for field in ("epochs", "images", "seconds", "planned")}
+    | {
+        f"data.{field}"
+        for field in ("name", "root", "download", "val_fraction", "split_seed", "max_per_class")
+    }
+    # What a worker proves of a teacher before it takes a trial must hold for all of them.
+    | {f"method.tf_kd_self.{field}" for field in ("teacher", "teacher_sha256")}
+)
+
+Settings = TypeVar("Settings", bound=Frozen)
+
+StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class ObjectiveConfig(Frozen):
+    """The one number a trial is judged by: validation accuracy, never the best epoch's."""
+
+    metric: Literal["val_accuracy"] = "val_accuracy"
+    """Name of the metric; it is maximised."""
+
+    window_epochs: int = Field(default=1, ge=1)
+    """The value is the mean over so many last epochs; 1 is the last epoch itself."""
+
+
+class SamplerConfig(Frozen):
+    """How parameters are proposed."""
+
+    name: Literal["tpe", "random"] = "tpe"
+    """``tpe`` is Optuna's tree-structured Parzen estimator, grouped for conditional spaces."""
+
+    num_startup_trials: int = Field(default=10, ge=0)
+    """Finished trials before TPE takes over from random sampling."""
+
+
+class EvaluationConfig(Frozen):
+    """What a final evaluation tests: chosen trials of a search, each with several seeds.
+
+    Trial n of the evaluation is candidate n modulo their number: whatever stops it, all
+    candidates have been trained with nearly as many seeds.
+    """
+
+    source: StudyName
+    """The study that was searched."""
+
+    lineage: str
+    """Random token of that study's creation."""
+
+    digest: str
+    """Hash of that study's spec."""
+
+    trials: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    """Numbers of the candidates in that study, the best one first."""
+
+    params: tuple[dict[str, Scalar], ...]
+    """Parameters of each candidate."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> EvaluationConfig:
+        if len(self.params) != len(self.trials):
+            raise ValueError(
+                f"evaluation.params: expected {len(self.trials)} sets, one for each candidate, "
+                f"received {len(self.params)}"
+            )
+        return self
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return the index of the candidate and that of the seed of a trial of the evaluation."""
+        seed_index, candidate = divmod(number, len(self.trials))
+        return candidate, seed_index
+
+
+class StudySpec(Frozen):
+    """A whole study as data: base configuration, search space, objective, pruner and budget."""
+
+    name: StudyName
+    """Name of the study in the storage."""
+
+    description: str = ""
+    """One line for people."""
+
+    family: str = ""
+    """Name of the comparison that it was created for, together with the other methods' studies."""
+
+    data: DataConfig
+    """Base configuration: images."""
+
+    model: ModelConfig
+    """Base configuration: network."""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Base configuration: optimiser."""
+
+    budget: BudgetConfig = BudgetConfig()
+    """Base configuration: length of a trial."""
+
+    method: MethodConfig = MethodConfig()
+    """Base configuration: loss terms."""
+
+    search: SearchSpace = Field(default={})
+    """Searched fields by their dotted path."""
+
+    objective: ObjectiveConfig = ObjectiveConfig()
+    """What is maximised."""
+
+    sampler: SamplerConfig = SamplerConfig()
+    """How parameters are proposed."""
+
+    pruner: PrunerConfig = MedianConfig()
+    """How weak trials are stopped early."""
+
+    faults: FaultsConfig = FaultsConfig()
+    """What happens to trials that fail."""
+
+    num_trials: int = Field(default=50, ge=1, le=100_000)
+    """Trials of the study, exactly."""
+
+    keep_networks: Literal["best", "all", "none"] = "best"
+    """Trained networks that are kept as artifacts: ``best`` keeps that of each trial that is the
+    best complete one when it ends; a final evaluation keeps all unless ``none``."""
+
+    enqueue: tuple[dict[str, Scalar], ...] = ()
+    """Settings to try right after trial 0, which is always the base configuration itself."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Seed that every trial's seeds are derived from."""
+
+    evaluation: EvaluationConfig | None = None
+    """Set for the final evaluation of another study, which searches nothing."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudySpec:
+        base = self.base_config()
+        self._check_space(base)
+        self._check_base()
+        self._check_enqueued()
+        if self.evaluation is not None and (self.search or self.pruner.name != "none"):
+            raise ValueError("evaluation: a final evaluation has no search space and no pruner")
+        epochs = self.budget.epochs
+        if self.objective.window_epochs > epochs:
+            raise ValueError(
+                f"objective.window_epochs: must be at most budget.epochs ({epochs}), "
+                f"received {self.objective.window_epochs}"
+            )
+        rungs = judged_epochs(self.effective_pruner, epochs)
+        if self.pruner.name != "none" and epochs > 1 and not rungs:
+            raise ValueError(
+                f"pruner: no rung lies before the last of {epochs} epochs; lower its first rung "
+                "or take pruner.name=none"
+            )
+        return self
+
+    def _check_space(self, base: TrialConfig) -> None:
+        raw = base.model_dump(mode="json")
+        known = dotted.leaves(TrialConfig)
+        for path, param in self.search.items():
+            if path not in known or path == "seed":
+                raise ValueError(
+                    f"search.{path}: no such field; {dotted.did_you_mean(path, known)}"
+                )
+            if path in NOT_SEARCHABLE:
+                raise ValueError(
+                    f"search.{path}: cannot be searched, because trials could not be compared"
+                )
+            for parent in param.when:
+                if parent not in known:
+                    raise ValueError(
+                        f"search.{path}: its 'when' names no field {parent!r}; "
+                        f"{dotted.did_you_mean(parent, known)}"
+                    )
+            for value in param.examples():
+                self._check_example(raw, path, value)
+        self._check_stages_of_every_model(raw)
+        sampling_order(self.search)
+
+    def _check_stages_of_every_model(self, raw: Mapping[str, Any]) -> None:
+        """Try every network that may be sampled with every choice of stages that may be."""
+        models = self.search.get("model.name")
+        choices = {p: param for p, param in self.search.items() if p.endswith(".stages")}
+        for name in models.examples() if models is not None else ():
+            chosen = dotted.put(raw, "model.name", name)
+            for path, stages in choices.items():
+                for value in stages.examples():
+                    self._check_example(chosen, path, value)
+
+    def _check_example(self, raw: Mapping[str, Any], path: str, value: Scalar) -> None:
+        section, _, _ = path.rpartition(".")
+        if _lookup(raw, section) is None:
+            raise ValueError(
+                f"search.{path}: {section} is switched off (null); drop the parameter with "
+                f"search.{path}=null"
+            )
+        try:
+            _validate(TrialConfig, dotted.put(raw, path, value))
+        except ValidationError as error:
+            reason = _reason(error.errors()[0])
+            raise ValueError(
+                f"search.{path}: the value {value!r} is not valid: {reason}"
+            ) from None
+
+    def _check_base(self) -> None:
+        """Refuse a base value that the sampler could not propose: trial 0 would not be it."""
+        flat = self._flat_base()
+        for path, param in self.search.items():
+            value = flat.get(path)
+            if value is not None and not param.contains(value):
+                raise ValueError(
+                    f"{path}: trial 0 would try {value}, which lies outside of its search range "
+                    f"{param.describe()}; change one of them, or search.{path}=null"
+                )
+
+    def _flat_base(self) -> dict[str, Any]:
+        """List the base configuration's fields as parameters would write them."""
+        flat = dotted.flatten(self.base_config().model_dump(mode="json"))
+        return {
+            path: encode_stages(tuple(value))
+            if isinstance(value, list) and isinstance(self.search.get(path), StageSubsets)
+            else value
+            for path, value in flat.items()
+        }
+
+    def _check_enqueued(self) -> None:
+        for params in self.enqueue:
+            for path, value in params.items():
+                if path not in self.search:
+                    raise ValueError(
+                        f"enqueue: {path!r} is not searched; "
+                        f"{dotted.did_you_mean(path, self.search)}"
+                    )
+                if not self.search[path].contains(value):
+                    raise ValueError(
+                        f"enqueue: {path}={value!r} lies outside of {self.search[path].describe()}"
+                    )
+
+    def base_config(self) -> TrialConfig:
+        """Return the configuration before any parameter is searched: the published setting."""
+        return TrialConfig(
+            data=self.data,
+            model=self.model,
+            optimizer=self.optimizer,
+            budget=self.budget,
+            method=self.method,
+            seed=self.seed,
+        )
+
+    def base_params(self) -> dict[str, Scalar]:
+        """Return the base configuration as parameters, for trial 0."""
+        flat, fixed = self._flat_base(), self.fixed_values()
+        params: dict[str, Scalar] = {}
+        for path in sampling_order(self.search):
+            value = flat.get(path)
+            active = self.search[path].is_active({**fixed, **params})
+            if value is not None and active:
+                params[path] = value
+        return params
+
+    def fixed_values(self) -> dict[str, Any]:
+        """Return the base values of the fields that are not searched, by dotted path."""
+        flat = dotted.flatten(self.base_config().model_dump(mode="json"))
+        return {path: value for path, value in flat.items() if path not in self.search}
+
+    def trial_config(self, params: Mapping[str, Any], number: int) -> TrialConfig:
+        """Resolve the parameters of one trial into its full, validated configuration.
+
+        Args:
+            params: Values by dotted path, as sampled. Those of a final evaluation are its
+                candidate's.
+            number: Number of the trial; its seed is derived from the study's seed and from it, so
+                that the same trial of two studies starts from the same weights where it can. The
+                seeds of final evaluations are the same in every study: their results are pairs.
+
+        Raises:
+            SpecError: If the values do not make a valid configuration.
+        """
+        seed = derive_seed(self.seed, "trial", number)
+        if self.evaluation is not None:
+            candidate, seed_index = self.evaluation.place(number)
+            params = {**self.evaluation.params[candidate], **params}
+            seed = derive_seed(0, "evaluation", seed_index)
+        raw = self.base_config().model_dump(mode="json")
+        for path, value in params.items():
+            raw = dotted.put(raw, path, value)
+        raw["seed"] = seed
+        return parse(TrialConfig, raw, f"trial {number} of {self.name}")
+
+    def to_json(self) -> str:
+        """Write the spec as it is stored: all defaults filled in, parameters in their order."""
+        # With spaces: the dashboard shows it on the study's page and could not break it else.
+        return json.dumps(self._content(), ensure_ascii=False)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the canonical form (keys sorted): 16 hexadecimal digits of its SHA-256."""
+        return _digest(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        # A search says nothing of it: its hash is what it was before there were evaluations.
+        absent = {"evaluation"} if self.evaluation is None else set()
+        if self.keep_networks == "best":
+            absent.add("keep_networks")
+        return {"format": SPEC_FORMAT, "spec": self.model_dump(mode="json", exclude=absent)}
+
+    @property
+    def effective_pruner(self) -> PrunerConfig:
+        """The pruner with its first judgement filled in, if the spec leaves it open.
+
+        Before a multistep schedule first lowers the rate, the validation accuracy says next to
+        nothing about where a trial will end; right after it, nearly all that it ever will
+        (measured: ``benchmarks/search.py``). Other schedules keep the pruner's own default.
+        """
+        field = {"median": "warmup_epochs", "asha": "min_epochs", "hyperband": "min_epochs"}
+        name = field.get(self.pruner.name)
+        drops = self.optimizer.drop_epochs(self.budget.epochs)
+        is_searched = {"optimizer.schedule", "optimizer.milestones"} & self.search.keys()
+        if name is None or getattr(self.pruner, name) is not None or is_searched or not drops:
+            return self.pruner
+        first = max(1, min(min(drops) + 1, self.budget.epochs - 1))
+        return self.pruner.model_copy(update={name: first})
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs that the whole study can cost at most."""
+        return self.num_trials * self.budget.epochs
+
+
+def fill_stages(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Let every choice of stages without ``of`` range over all that the backbone offers."""
+    search = raw.get("search")
+    model = raw.get("model")
+    num_stages = NUM_STAGES.get(str(model.get("name"))) if isinstance(model, Mapping) else None
+    if not isinstance(search, Mapping) or num_stages is None:
+        return dict(raw)
+    usable = list(range(1, num_stages))
+    filled = {
+        path: {**param, "of": usable}
+        if isinstance(param, Mapping) and param.get("type") == "stages" and not param.get("of")
+        else param
+        for path, param in search.items()
+    }
+    return {**raw, "search": filled}
+
+
+def derive_seed(seed: int, *words: object) -> int:
+    """Derive an independent 31-bit seed from a seed and what it is for."""
+    text = ":".join(map(str, (seed, *words)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def stored_digest(text: str) -> str:
+    """Return the hash of a spec as it was stored, whatever settings there are today.
+
+    A setting that came later, with a default that changes nothing, must not make a study look as
+    if somebody had tampered with it.
+
+    Raises:
+        SpecError: If the text is no JSON.
+    """
+    try:
+        return _digest(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        raise SpecError("the stored text is not a study spec") from None
+
+
+def _digest(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def spec_from_json(text: str) -> StudySpec:
+    """Read a spec back as it was stored with a study.
+
+    Raises:
+        SpecError: If the text is not a spec, or one of a newer format.
+    """
+    try:
+        content = json.loads(text)
+        stored_format, raw = content["format"], content["spec"]
+    except (ValueError, TypeError, KeyError):
+        raise SpecError("the stored text is not a study spec") from None
+    if stored_format != SPEC_FORMAT:
+        raise SpecError(
+            f"the study was written with spec format {stored_format!r}, this version reads "
+            f"{SPEC_FORMAT}: upgrade skdtune"
+        )
+    return parse(StudySpec, raw, "stored spec")
+
+
+def parse(model: type[Settings], raw: Any, source: str) -> Settings:
+    """Validate plain data as settings.
+
+    Raises:
+        SpecError: One line with the source, the key, what was received and what is allowed.
+    """
+    try:
+        return _validate(model, raw)
+    except ValidationError as error:
+        raise SpecError(_describe(model, error, source)) from None
+    except (TypeError, ValueError, RecursionError):
+        # YAML can write what JSON cannot: dates as keys, lists that contain themselves.
+        raise SpecError(f"{source}: holds a value that is no plain data") from None
+
+
+def _validate(model: type[Settings], raw: Any) -> Settings:
+    # JSON is the strictest common form: lists become tuples, nothing else is converted.
+    return model.model_validate_json(json.dumps(raw, default=str))
+
+
+def _describe(model: type[Frozen], error: ValidationError, source: str) -> str:
+    errors = error.errors()
+    first = errors[0]
+    path = _clean_path(model, first["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        *section, key = map(str, first["loc"])
+        hint = dotted.did_you_mean(key, dotted.field_names(model, section))
+        return f"{source}: {'.'.join(path)}: unknown key; {hint}{more}"
+    reason = _reason(first)
+    where = ".".join(path)
+    # A check across several fields names its own key.
+    prefix = f"{where}: " if where and not reason.startswith(where) else ""
+    return f"{source}: {prefix}{reason}{more}"
+
+
+def _clean_path(model: type[Frozen], loc: Sequence[int | str]) -> list[str]:
+    """Drop the tags that tagged unions put into an error's location."""
+    path: list[str] = []
+    for part in map(str, loc):
+        known = dotted.field_names(model, path)
+        tagged = path and (path[-1] in ("label", "pruner") or path[0] == "search")
+        if tagged and part not in known and part in _TAGS:
+            continue
+        path.append(part)
+    return path
+
+
+_TAGS = {"cross_entropy", "label_smoothing", "ps_kd", "none", "median", "asha", "hyperband"} | {
+    "float",
+    "int",
+    "choice",
+    "stages",
+}
+
+
+def _reason(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] in ("value_error", "assertion_error"):
+        return message
+    if error["type"] == "missing":
+        return "required, but not given"
+    if error["type"] == "union_tag_not_found":
+        key = error["ctx"]["discriminator"]
+        return f"received {_short(error['input'])}: its key {key} is missing"
+    if error["type"] == "union_tag_invalid":
+        return f"received {error['ctx']['tag']!r}: must be one of {error['ctx']['expected_tags']}"
+    message = message[:1].lower() + message[1:]
+    return f"received {_short(error.get('input'))}: {message.replace('input should', 'must')}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _lookup(raw: Mapping[str, Any], path: str) -> Any:
+    value: Any = raw
+    for key in path.split(".") if path else ():
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

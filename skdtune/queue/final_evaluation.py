@@ -1,0 +1,192 @@
+"""The final evaluation of a study: a study of its own that trains the winners and tests them.
+
+Its trials are the candidates, each with several seeds. They learn from training and validation
+images together and are scored on the test images once, after their last epoch. Being trials, they
+are queued, claimed, checkpointed and resumed as all others are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from skdtune.describe.spec import EvaluationConfig, StudySpec, parse
+from skdtune.errors import StudyError
+from skdtune.queue import leases
+from skdtune.queue.stored_study import StoredStudy, create_study, load_study, study_names
+from skdtune.queue.trial_budget import set_budget
+
+#: What the name of an evaluation adds to that of its study.
+SUFFIX = ".test"
+
+DEFAULT_SEEDS = 5
+
+
+def evaluation_name(study: str) -> str:
+    """Return the usual name of the final evaluation of a study."""
+    return f"{study}{SUFFIX}"
+
+
+def create_evaluation(
+    study: str,
+    *,
+    top: int | None = None,
+    num_seeds: int | None = None,
+    name: str | None = None,
+    now: bool = False,
+    storage: str | None = None,
+) -> str:
+    """Queue the final evaluation of a study, or more seeds of one that is there.
+
+    Args:
+        study: Name of the study that was searched.
+        top: Best complete trials to evaluate; default 1, or as many as the evaluation has.
+        num_seeds: Trainings of each; default 5, or as many as the evaluation has. One that has
+            more keeps them.
+        name: Name of the evaluation; default ``<study>.test``.
+        now: Evaluate a study some of whose trials are not finished.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Returns:
+        The name of the evaluation.
+
+    Raises:
+        StudyError: If the study cannot be evaluated, or the name is that of something else;
+            nothing was changed.
+        StorageError: If the storage cannot be used.
+    """
+    name = name or evaluation_name(study)
+    with contextlib.closing(load_study(study, storage=storage)) as source:
+        _require_evaluable(source, now)
+        if name not in study_names(source.storage):
+            spec = evaluation_spec(source, name, top or 1, num_seeds or DEFAULT_SEEDS)
+            create_study(spec, storage=storage)
+            return name
+        with contextlib.closing(load_study(name, storage=storage)) as there:
+            _extend(source, there, top, num_seeds)
+    return name
+
+
+def require_evaluable(study: str, *, now: bool = False, storage: str | None = None) -> None:
+    """Refuse a study that cannot be evaluated, before anything is changed.
+
+    Args:
+        study: Name of the study that was searched.
+        now: Some of its trials may be unfinished.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Raises:
+        StudyError: If it is not finished, has no complete trial, or is an evaluation itself.
+        StorageError: If the storage cannot be used.
+    """
+    with contextlib.closing(load_study(study, storage=storage)) as source:
+        _require_evaluable(source, now)
+        best_trials(source, 1)
+
+
+def evaluation_spec(source: StoredStudy, name: str, top: int, num_seeds: int) -> StudySpec:
+    """Write the spec of an evaluation: the base of the study, and its best trials.
+
+    Args:
+        source: The study that was searched.
+        name: Name of the evaluation.
+        top: Candidates.
+        num_seeds: Trainings of each.
+
+    Raises:
+        StudyError: If the study has fewer complete trials.
+        SpecError: If the name is none.
+    """
+    candidates = best_trials(source, top)
+    evaluation = EvaluationConfig(
+        source=source.spec.name,
+        lineage=source.lineage,
+        digest=source.spec.digest,
+        trials=tuple(trial.number for trial in candidates),
+        params=tuple(dict(trial.params) for trial in candidates),
+    )
+    unfit = {"sampler", "objective", "enqueue", "family"}
+    raw = source.spec.model_dump(mode="json", exclude=unfit)
+    raw |= {
+        "name": name,
+        "description": f"Final evaluation of {source.spec.name} on the test images",
+        "search": {},
+        "pruner": {"name": "none"},
+        "num_trials": len(candidates) * num_seeds,
+        "evaluation": evaluation.model_dump(mode="json"),
+    }
+    spec = parse(StudySpec, raw, f"evaluation of {source.spec.name}")
+    for number in range(len(candidates)):
+        # A candidate that the settings of today refuse must not be found out by a worker.
+        spec.trial_config({}, number)
+    return spec
+
+
+def best_trials(source: StoredStudy, top: int) -> list[FrozenTrial]:
+    """Return the best complete trials of a study, the best first; the lower number wins a tie.
+
+    Raises:
+        StudyError: If there are not so many.
+    """
+    trials = source.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    valued = [(trial.value, trial) for trial in trials if trial.value is not None]
+    name = source.spec.name
+    if not valued:
+        raise StudyError(
+            f"study {name!r} has no complete trial to evaluate: skdtune status {name}"
+        )
+    if len(valued) < top:
+        raise StudyError(
+            f"study {name!r} has {len(valued)} complete trials, and the best {top} are asked for"
+        )
+    ranked = sorted(valued, key=lambda pair: (-pair[0], pair[1].number))
+    return [trial for _, trial in ranked[:top]]
+
+
+def _require_evaluable(source: StoredStudy, now: bool) -> None:
+    name, evaluation = source.spec.name, source.spec.evaluation
+    if evaluation is not None:
+        raise StudyError(
+            f"study {name!r} is itself the final evaluation of {evaluation.source}: "
+            f"skdtune evaluate {evaluation.source}"
+        )
+    counts = leases.counts(source.engine, source.study_id)
+    left = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
+    if left and not now:
+        raise StudyError(
+            f"study {name!r} is not finished: {left} of its trials wait or run; "
+            f"skdtune launch {name}, or evaluate the best so far with --now"
+        )
+
+
+def _extend(
+    source: StoredStudy, there: StoredStudy, top: int | None, num_seeds: int | None
+) -> None:
+    """Queue the seeds that an evaluation lacks, if it is one of the same candidates."""
+    name, evaluation = there.spec.name, there.spec.evaluation
+    if evaluation is None or evaluation.source != source.spec.name:
+        raise StudyError(
+            f"study {name!r} exists and is no final evaluation of {source.spec.name}; "
+            "choose another --name"
+        )
+    if evaluation.lineage != source.lineage:
+        raise StudyError(
+            f"study {name!r} evaluates an earlier study of the name {source.spec.name}; "
+            "choose another --name"
+        )
+    wanted = tuple(trial.number for trial in best_trials(source, top or len(evaluation.trials)))
+    if evaluation.trials != wanted:
+        raise StudyError(
+            f"study {name!r} evaluates {_trials(evaluation.trials)} of {source.spec.name}, not "
+            f"{_trials(wanted)}, as is asked for; choose another --name"
+        )
+    num_trials = len(wanted) * (num_seeds or 0)
+    if num_trials > sum(leases.counts(there.engine, there.study_id).values()):
+        set_budget(there.engine, there.study_id, num_trials)
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    noun = "trial" if len(numbers) == 1 else "trials"
+    return f"{noun} {', '.join(map(str, numbers))}"

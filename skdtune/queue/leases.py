@@ -1,0 +1,434 @@
+"""The queue: atomically take a waiting trial, prove that one is alive, give it back, reap it.
+
+Every function is one short transaction on the database's own clock. A trial that goes back to
+the queue keeps its number, parameters, curve and rung marks; nothing is cloned.
+
+Everybody locks a trial before its lease, so that no two processes wait for each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+from sqlalchemy.dialects import postgresql, sqlite
+
+from skdtune.errors import LeaseLostError
+from skdtune.home import seconds_from_environment
+from skdtune.queue.events import EventKind, num_finished_epochs, record
+from skdtune.queue.schema import FINISHED, leases, now, own_studies, trials
+
+#: Seconds without a renewal after which a lease may be reaped.
+LEASE_S = 60.0
+
+LEASE_VARIABLE = "SKDTUNE_LEASE_SECONDS"
+
+#: Written out, not bound: only so does either database see that its partial index applies. The
+#: comparison is SQLAlchemy's: one that is all text becomes ``(...) = 1`` on SQLite, which then
+#: reads every trial of the study.
+IS_WAITING = trials.c.state == sa.literal_column("'WAITING'")
+
+
+@dataclass(frozen=True)
+class WorkerIdentity:
+    """Who claims: a process on a host, with a token nobody else has."""
+
+    device: str
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+
+    def __str__(self) -> str:
+        """Name the worker for people."""
+        return f"{self.host}:{self.pid} ({self.device})"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial in the hands of one worker, for one attempt."""
+
+    study_id: int
+    trial_id: int
+    number: int
+    attempt: int
+    worker: WorkerIdentity
+
+
+def lease_seconds() -> float:
+    """Return the length of a lease: ``SKDTUNE_LEASE_SECONDS``, else a minute."""
+    return seconds_from_environment(LEASE_VARIABLE, LEASE_S, least=0.1)
+
+
+def claim(
+    engine: sa.Engine, study_id: int, worker: WorkerIdentity, lease_s: float = LEASE_S
+) -> Claim | None:
+    """Take the waiting trial with the lowest number; None if none waits, or the study is paused.
+
+    Args:
+        engine: The storage's engine.
+        study_id: The study to take a trial of.
+        worker: Who takes it.
+        lease_s: Seconds of silence after which anybody may give the trial back.
+    """
+    with engine.begin() as connection:
+        row = connection.execute(_NEXT_WAITING, {"queue_study_id": study_id}).first()
+        if row is None:
+            return None
+        connection.execute(_START, {"next_trial_id": row.trial_id, "started": utc_now()})
+        attempt = _write_lease(connection, study_id, row.trial_id, worker, lease_s)
+        claimed = Claim(study_id, row.trial_id, row.number, attempt, worker)
+        note(connection, claimed, EventKind.CLAIMED)
+        return claimed
+
+
+def _next_waiting() -> sa.Select[int, int]:
+    study_id = sa.bindparam("queue_study_id", type_=sa.Integer)
+    paused = sa.select(own_studies.c.study_id).where(
+        own_studies.c.study_id == study_id, own_studies.c.paused.is_not(None)
+    )
+    return (
+        sa.select(trials.c.trial_id, trials.c.number)
+        .where(trials.c.study_id == study_id, IS_WAITING, ~paused.exists())
+        .order_by(trials.c.number)
+        .limit(1)
+        # SQLite has no row locks; there the transaction itself holds the write lock.
+        .with_for_update(of=trials, skip_locked=True)
+    )
+
+
+# SQLAlchemy takes longer to build these than a database to execute them: built once.
+_NEXT_WAITING = _next_waiting()
+_START = (
+    sa.update(trials)
+    .where(trials.c.trial_id == sa.bindparam("next_trial_id"))
+    .values(
+        state=TrialState.RUNNING,
+        datetime_start=sa.func.coalesce(trials.c.datetime_start, sa.bindparam("started")),
+    )
+)
+
+
+def renew(engine: sa.Engine, claimed: Claim) -> bool:
+    """Prove that the owner is alive; False if the lease belongs to somebody else by now."""
+    with engine.begin() as connection:
+        return _renew(connection, claimed)
+
+
+def ping(engine: sa.Engine) -> None:
+    """Ask the storage for nothing, to know whether it answers."""
+    with engine.connect() as connection:
+        connection.execute(sa.select(1))
+
+
+@contextlib.contextmanager
+def owned(engine: sa.Engine, claimed: Claim) -> Iterator[sa.Connection]:
+    """Open a transaction that is committed only if the trial still is the claim's.
+
+    The lease is renewed as its last statement: between a look at it and a later write another
+    worker could take the trial, or its key could come to belong to another study.
+
+    Raises:
+        LeaseLostError: If the trial is somebody else's by now, finished, or gone with its study;
+            nothing was written.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+            if not _renew(connection, claimed):
+                raise LeaseLostError("the lease was lost")
+    except sa.exc.IntegrityError as error:
+        # PostgreSQL refuses rows of a trial that was deleted.
+        raise LeaseLostError("the trial was deleted") from error
+
+
+def release(
+    engine: sa.Engine,
+    claimed: Claim,
+    kind: EventKind = EventKind.PREEMPTED,
+    epochs: int | None = None,
+    detail: str = "",
+) -> bool:
+    """Give an unfinished trial back to the queue, in place; False if it was not ours to give.
+
+    Args:
+        engine: The storage's engine.
+        claimed: The trial in hand.
+        kind: Why it is given back.
+        epochs: Its finished epochs; default those that are stored.
+        detail: A sentence for people.
+    """
+    with engine.begin() as connection:
+        if epochs is None:
+            epochs = num_finished_epochs(connection, claimed.trial_id)
+        connection.execute(
+            sa.select(trials.c.trial_id)
+            .where(trials.c.trial_id == claimed.trial_id)
+            .with_for_update()
+        )
+        freed = connection.execute(sa.update(leases).where(*is_held(claimed)).values(owner=None))
+        if freed.rowcount != 1:
+            return False
+        note(connection, claimed, kind, epochs, detail)
+        return _requeue(connection, [claimed.trial_id]) == 1
+
+
+def reap(engine: sa.Engine, study_id: int | None = None, by: str = "") -> list[int]:
+    """Give trials back whose worker fell silent.
+
+    Args:
+        engine: The storage's engine.
+        study_id: The study to look at; default all that skdtune holds leases of.
+        by: Who looks, for the trial's story.
+
+    Returns:
+        The numbers of the trials that wait again.
+    """
+    with engine.begin() as connection:
+        silent = now(connection) - leases.c.lease_s > _last_sign_of_life(connection)
+        lost = sa.or_(leases.c.owner.is_(None), silent)
+        if study_id is not None:
+            lost = sa.and_(lost, leases.c.study_id == study_id)
+        why = f"its worker fell silent, said {by}" if by else "its worker fell silent"
+        numbers = _give_back(connection, lost, why)
+        _drop_finished(connection, study_id)
+        return numbers
+
+
+def reap_worker(engine: sa.Engine, study_id: int, host: str, pid: int) -> list[int]:
+    """Give back the trials of one process that is known to be dead, without waiting."""
+    with engine.begin() as connection:
+        its = (leases.c.study_id == study_id, leases.c.host == host, leases.c.pid == pid)
+        return _give_back(connection, sa.and_(*its), "its worker died")
+
+
+def counts(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
+    """Count a study's trials by state."""
+    query = (
+        sa.select(trials.c.state, sa.func.count())
+        .where(trials.c.study_id == study_id)
+        .group_by(trials.c.state)
+    )
+    with engine.connect() as connection:
+        found = {state: number for state, number in connection.execute(query).all()}
+    return {state: found.get(state, 0) for state in TrialState}
+
+
+def finished(engine: sa.Engine, study_id: int, numbers: list[int]) -> list[int]:
+    """Return which of a study's trials, by number, have ended."""
+    query = sa.select(trials.c.number).where(
+        trials.c.study_id == study_id, trials.c.state.in_(FINISHED)
+    )
+    found: list[int] = []
+    with engine.connect() as connection:
+        for start in range(0, len(numbers), 1000):
+            chunk = trials.c.number.in_(numbers[start : start + 1000])
+            found.extend(connection.scalars(query.where(chunk)))
+    return sorted(found)
+
+
+def holders(engine: sa.Engine, study_id: int) -> list[dict[str, Any]]:
+    """List the workers that hold a trial: number, host, pid, device, attempt, silent seconds."""
+    with engine.connect() as connection:
+        silence = (now(connection) - leases.c.renewed_at).label("silent_s")
+        held = (now(connection) - leases.c.claimed_at).label("held_s")
+        query = (
+            sa.select(
+                trials.c.number,
+                trials.c.trial_id,
+                leases.c.host,
+                leases.c.pid,
+                leases.c.device,
+                leases.c.attempt,
+                silence,
+                held,
+            )
+            .join(leases, leases.c.trial_id == trials.c.trial_id)
+            .where(
+                leases.c.study_id == study_id,
+                leases.c.owner.is_not(None),
+                trials.c.state == TrialState.RUNNING,
+            )
+            .order_by(trials.c.number)
+        )
+        return [dict(row._mapping) for row in connection.execute(query)]
+
+
+def note(
+    connection: sa.Connection,
+    claimed: Claim,
+    kind: EventKind,
+    epochs: int = 0,
+    detail: str = "",
+    final: bool = False,
+) -> None:
+    """Note what happened to a claimed trial."""
+    record(
+        connection,
+        study_id=claimed.study_id,
+        trial_id=claimed.trial_id,
+        attempt=claimed.attempt,
+        worker=str(claimed.worker),
+        kind=kind,
+        epochs=epochs,
+        detail=detail,
+        final=final,
+    )
+
+
+def utc_now() -> datetime:
+    """Return the time as Optuna stores it: UTC, without saying so."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def upsert(dialect: str, table: sa.Table) -> Any:
+    """Begin an INSERT that may say what happens on a conflict, in the database's dialect."""
+    return (sqlite if dialect == "sqlite" else postgresql).insert(table)
+
+
+def is_held(claimed: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the condition on a lease that a claim still holds its trial."""
+    return _holds(claimed.trial_id, claimed.study_id, claimed.worker.token, claimed.attempt)
+
+
+def _holds(
+    trial_id: Any, study_id: Any, owner: Any, attempt: Any
+) -> tuple[sa.ColumnElement[bool], ...]:
+    # A study may have been deleted, and the key of its trial given out again in another one.
+    runs = sa.select(trials.c.trial_id).where(
+        trials.c.trial_id == trial_id,
+        trials.c.study_id == study_id,
+        trials.c.state == TrialState.RUNNING,
+    )
+    return (
+        leases.c.trial_id == trial_id,
+        leases.c.study_id == study_id,
+        leases.c.owner == owner,
+        leases.c.attempt == attempt,
+        runs.exists(),
+    )
+
+
+def _renew(connection: sa.Connection, claimed: Claim) -> bool:
+    held = {
+        "held_trial_id": claimed.trial_id,
+        "held_study_id": claimed.study_id,
+        "held_owner": claimed.worker.token,
+        "held_attempt": claimed.attempt,
+    }
+    return connection.execute(_renewal(now(connection)), held).rowcount == 1
+
+
+@functools.cache
+def _renewal(clock: sa.ColumnElement[Any]) -> sa.Update:
+    """Build the statement that every epoch and every heartbeat executes, once."""
+    names = ("held_trial_id", "held_study_id", "held_owner", "held_attempt")
+    held = _holds(*(sa.bindparam(name) for name in names))
+    return sa.update(leases).where(*held).values(renewed_at=clock)
+
+
+def _write_lease(
+    connection: sa.Connection,
+    study_id: int,
+    trial_id: int,
+    worker: WorkerIdentity,
+    lease_s: float,
+) -> int:
+    row = {
+        "trial_id": trial_id,
+        "study_id": study_id,
+        "owner": worker.token,
+        "host": worker.host,
+        "pid": worker.pid,
+        "device": worker.device,
+        "lease_s": lease_s,
+    }
+    statement = _taking(connection.dialect.name, now(connection))
+    return int(connection.execute(statement, row).scalar_one())
+
+
+@functools.cache
+def _taking(dialect: str, clock: sa.ColumnElement[Any]) -> Any:
+    insert = upsert(dialect, leases).values(attempt=1, claimed_at=clock, renewed_at=clock)
+    new = insert.excluded
+    # A lease that a deleted study left behind counts no attempts of this one.
+    again = sa.case((leases.c.study_id == new.study_id, leases.c.attempt + 1), else_=1)
+    renewed = {c.name: new[c.name] for c in leases.c if c.name not in ("trial_id", "attempt")}
+    return insert.on_conflict_do_update(
+        index_elements=["trial_id"], set_={**renewed, "attempt": again}
+    ).returning(leases.c.attempt)
+
+
+def _last_sign_of_life(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """Tell when a worker was last heard; silence while the database was down is not its own."""
+    if connection.dialect.name == "sqlite":
+        return leases.c.renewed_at
+    started: sa.ColumnElement[Any] = sa.literal_column(
+        "extract(epoch from pg_postmaster_start_time())::float8"
+    )
+    return sa.func.greatest(leases.c.renewed_at, started)
+
+
+def _give_back(connection: sa.Connection, lost: sa.ColumnElement[bool], why: str) -> list[int]:
+    """Give the running trials back whose leases meet a condition."""
+    joined = sa.and_(
+        leases.c.trial_id == trials.c.trial_id, leases.c.study_id == trials.c.study_id
+    )
+    query = (
+        sa.select(trials.c.trial_id, trials.c.number)
+        .join(leases, joined)
+        .where(trials.c.state == TrialState.RUNNING, lost)
+        .order_by(trials.c.number)
+        .with_for_update(of=trials, skip_locked=True)
+    )
+    numbers = {row.trial_id: row.number for row in connection.execute(query)}
+    if not numbers:
+        return []
+    # Looked at again, now that nobody else can take these trials: while this waited for its
+    # locks, another process may have given one back, and a third may have taken it.
+    freed = connection.execute(
+        sa.update(leases)
+        .where(leases.c.trial_id.in_(list(numbers)), lost)
+        .values(owner=None)
+        .returning(*leases.c)
+    ).all()
+    _requeue(connection, [row.trial_id for row in freed])
+    for row in freed:
+        _note_loss(connection, row, numbers[row.trial_id], why)
+    return sorted(numbers[row.trial_id] for row in freed)
+
+
+def _note_loss(connection: sa.Connection, lease: Any, number: int, why: str) -> None:
+    worker = WorkerIdentity(device=lease.device, token="", host=lease.host, pid=lease.pid)
+    lost = Claim(lease.study_id, lease.trial_id, number, lease.attempt, worker)
+    note(connection, lost, EventKind.LOST, num_finished_epochs(connection, lease.trial_id), why)
+
+
+def _requeue(connection: sa.Connection, trial_ids: list[int]) -> int:
+    requeued = connection.execute(
+        sa.update(trials)
+        .where(trials.c.trial_id.in_(trial_ids), trials.c.state == TrialState.RUNNING)
+        .values(state=TrialState.WAITING)
+    )
+    return requeued.rowcount
+
+
+def _drop_finished(connection: sa.Connection, study_id: int | None) -> None:
+    """Remove leases of trials that were ended from outside, or deleted with their study."""
+    unfinished = sa.select(trials.c.trial_id).where(
+        trials.c.trial_id == leases.c.trial_id,
+        trials.c.study_id == leases.c.study_id,
+        trials.c.state.in_([TrialState.WAITING, TrialState.RUNNING]),
+    )
+    statement = sa.delete(leases).where(~unfinished.exists())
+    if study_id is not None:
+        statement = statement.where(leases.c.study_id == study_id)
+    connection.execute(statement)

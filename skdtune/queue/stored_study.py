@@ -1,0 +1,436 @@
+"""Create a study with its spec and its queue of trials, and read it back."""
+
+from __future__ import annotations
+
+import json
+import platform
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+import skdtune
+from skdtune.describe import dotted
+from skdtune.describe.spec import EvaluationConfig, StudySpec, spec_from_json, stored_digest
+from skdtune.errors import SpecError, StudyError
+from skdtune.home import storage_url
+from skdtune.queue import schema
+from skdtune.queue.storage import init_storage, open_storage, setup_lock
+from skdtune.search.pruners import build_pruner
+
+SPEC_ATTRIBUTE = "skdtune:spec"
+DIGEST_ATTRIBUTE = "skdtune:spec_hash"
+VERSIONS_ATTRIBUTE = "skdtune:versions"
+METRIC_NAME = "validation accuracy"
+
+_NOTE_PIECE = 2045
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study of the storage together with its spec."""
+
+    storage: RDBStorage
+    study: optuna.Study
+    spec: StudySpec
+    lineage: str
+    """Token of the study's creation: another study of the same name has another one."""
+
+    @property
+    def study_id(self) -> int:
+        """Key of the study in the storage."""
+        return self.study._study_id
+
+    @property
+    def engine(self) -> sa.Engine:
+        """Engine of the storage."""
+        engine: sa.Engine = self.storage.engine
+        return engine
+
+    def close(self) -> None:
+        """Close the connections to the storage."""
+        self.engine.dispose()
+
+
+def create_study(spec: StudySpec, *, storage: str | None = None) -> bool:
+    """Create a study: its spec, its note for the dashboard, and exactly N waiting trials.
+
+    All of it is one transaction: a study is either there and complete, or not there.
+
+    Args:
+        spec: What the study searches.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Returns:
+        True if the study was created, False if it was there with the same spec.
+
+    Raises:
+        StudyError: If a study of that name exists with another spec.
+        StorageError: If the storage cannot be used.
+    """
+    return bool(create_studies([spec], storage=storage))
+
+
+def create_studies(specs: Sequence[StudySpec], *, storage: str | None = None) -> list[str]:
+    """Create several studies in one transaction: all that are missing, or none.
+
+    Args:
+        specs: What they search.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Returns:
+        Names of the studies that were created; the others were there with the same spec.
+
+    Raises:
+        StudyError: If a study exists with another spec, or a budget is not planned yet.
+        StorageError: If the storage cannot be used.
+    """
+    for spec in specs:
+        if spec.budget.is_open:
+            raise StudyError(
+                f"{spec.name}: its budget is in images or seconds; plan_budget(spec) turns it "
+                "into epochs first"
+            )
+    url = storage_url(storage)
+    opened = init_storage(url)
+    try:
+        with setup_lock(url), opened.engine.begin() as connection:
+            return [spec.name for spec in specs if _create(connection, spec)]
+    finally:
+        opened.engine.dispose()
+
+
+def _create(connection: sa.Connection, spec: StudySpec) -> bool:
+    """Create a study, or prove that it is there already with the same spec."""
+    found = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == spec.name)
+    study_id = connection.scalar(found)
+    if study_id is not None:
+        _refuse_other_spec(connection, study_id, spec)
+        return False
+    _insert_study(connection, spec)
+    return True
+
+
+def load_study(name: str, *, storage: str | None = None) -> StoredStudy:
+    """Open a study by name, with the spec that the storage holds.
+
+    Raises:
+        StudyError: If there is no such study, or it was not made by skdtune.
+        StorageError: If the storage cannot be used.
+    """
+    opened = open_storage(storage_url(storage))
+    try:
+        return _load_study(opened, name)
+    except BaseException:
+        opened.engine.dispose()
+        raise
+
+
+def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
+    try:
+        study = optuna.load_study(study_name=name, storage=opened)
+    except KeyError:
+        raise StudyError(_unknown_study(opened, name)) from None
+    text = study.user_attrs.get(SPEC_ATTRIBUTE)
+    if text is None:
+        raise StudyError(f"study {name!r} was not created by skdtune: it holds no spec")
+    spec = spec_from_json(text)
+    if stored_digest(text) != study.user_attrs.get(DIGEST_ATTRIBUTE):
+        raise StudyError(f"study {name!r}: its spec was changed after it was created")
+    study.pruner = build_pruner(spec.effective_pruner, spec.budget.epochs)
+    return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
+
+
+def find_lineage(engine: sa.Engine, study_id: int) -> str | None:
+    """Return the token of a study's creation, None if there is no such study any more."""
+    own, studies = schema.own_studies, schema.studies
+    query = (
+        sa.select(own.c.lineage)
+        .join(studies, studies.c.study_id == own.c.study_id)
+        .where(own.c.study_id == study_id)
+    )
+    with engine.connect() as connection:
+        return connection.scalar(query)
+
+
+def study_names(storage: RDBStorage) -> list[str]:
+    """List the studies of a storage that skdtune made, oldest first."""
+    table = schema.study_user_attributes
+    query = (
+        sa.select(schema.studies.c.study_name)
+        .join(table, table.c.study_id == schema.studies.c.study_id)
+        .where(table.c.key == DIGEST_ATTRIBUTE)
+        .order_by(schema.studies.c.study_id)
+    )
+    with storage.engine.connect() as connection:
+        return [row.study_name for row in connection.execute(query)]
+
+
+def expand_family(name: str, *, storage: str | None = None) -> list[str]:
+    """Return the studies that a name stands for: the one of that name, else all of a family.
+
+    Args:
+        name: Name of a study, or the family of several that were created together.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Returns:
+        The names, oldest study first; the name itself if it is neither, for whoever opens it to
+        say so.
+
+    Raises:
+        StorageError: If the storage cannot be used.
+    """
+    opened = open_storage(storage_url(storage))
+    try:
+        names = study_names(opened)
+        if name in names:
+            return [name]
+        return _members_of(opened, name) or [name]
+    finally:
+        opened.engine.dispose()
+
+
+def _members_of(opened: RDBStorage, family: str) -> list[str]:
+    """List the studies of a family, oldest first; rows that nobody can read are none."""
+    table = schema.study_user_attributes
+    query = (
+        sa.select(schema.studies.c.study_name, table.c.value_json)
+        .join(table, table.c.study_id == schema.studies.c.study_id)
+        .where(table.c.key == SPEC_ATTRIBUTE)
+        .order_by(table.c.study_id)
+    )
+    members = []
+    with opened.engine.connect() as connection:
+        for name, text in connection.execute(query).all():
+            try:
+                spec = json.loads(json.loads(text))["spec"]
+                is_member = spec["family"] == family and not spec.get("evaluation")
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue
+            if is_member:
+                members.append(name)
+    return members
+
+
+def _unknown_study(storage: RDBStorage, name: str) -> str:
+    names = study_names(storage)
+    members = _members_of(storage, name)
+    if members:
+        return f"{name!r} is a family of studies; name one of them: {', '.join(members)}"
+    near = dotted.nearest(name, names)
+    hint = f"did you mean {near!r}?" if near else "`skdtune status` lists the studies"
+    return f"there is no study {name!r} in this storage; {hint}"
+
+
+def _refuse_other_spec(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
+    table = schema.study_user_attributes
+    stored = connection.scalar(
+        sa.select(table.c.value_json).where(
+            table.c.study_id == study_id, table.c.key == SPEC_ATTRIBUTE
+        )
+    )
+    if stored is None:
+        raise StudyError(
+            f"study {spec.name!r} exists and was not created by skdtune; choose another --name"
+        )
+    try:
+        difference = describe_difference(spec_from_json(json.loads(stored)), spec)
+    except SpecError as error:
+        difference = str(error)
+    if difference:
+        only = difference.startswith("num_trials:") and ";" not in difference
+        remedy = f"`skdtune budget {spec.name} {spec.num_trials}` changes that" if only else ""
+        raise StudyError(
+            f"study {spec.name!r} exists with another spec ({difference}); "
+            f"{remedy or 'choose another --name'}"
+        )
+
+
+def describe_difference(old: StudySpec, new: StudySpec) -> str:
+    """Say in one line where two specs differ; empty if they do not."""
+    before = dotted.flatten(old.model_dump(mode="json"))
+    after = dotted.flatten(new.model_dump(mode="json"))
+    changed = [
+        f"{path}: {before.get(path, 'unset')} there, {after.get(path, 'unset')} here"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
+    shown = "; ".join(changed[:5])
+    return shown + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+
+
+def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
+    inserted = connection.execute(sa.insert(schema.studies).values(study_name=spec.name))
+    study_id = int((inserted.inserted_primary_key or [0])[0])
+    connection.execute(
+        sa.insert(schema.study_directions).values(
+            study_id=study_id, direction=StudyDirection.MAXIMIZE, objective=0
+        )
+    )
+    # SQLite gives the keys of deleted trials out again: their workers must not reach into these.
+    there = sa.select(schema.trials.c.trial_id)
+    connection.execute(sa.delete(schema.leases).where(schema.leases.c.trial_id.not_in(there)))
+    user = {
+        SPEC_ATTRIBUTE: spec.to_json(),
+        DIGEST_ATTRIBUTE: spec.digest,
+        VERSIONS_ATTRIBUTE: versions(),
+    }
+    system = {"study:metric_names": [metric_name(spec)], **_note_attributes(study_note(spec))}
+    for table, attributes in (
+        (schema.study_user_attributes, user),
+        (schema.study_system_attributes, system),
+    ):
+        connection.execute(
+            sa.insert(table),
+            [
+                {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+                for key, value in attributes.items()
+            ],
+        )
+    for table in (schema.own_studies, schema.events):
+        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+    connection.execute(
+        sa.insert(schema.own_studies).values(study_id=study_id, lineage=secrets.token_hex(16))
+    )
+    fixed = [spec.base_params(), *spec.enqueue]
+    add_trials(connection, study_id, range(spec.num_trials), fixed)
+
+
+def _note_attributes(note: str) -> dict[str, object]:
+    """Cut a note into the attributes that optuna-dashboard reads it from.
+
+    Its own function is not called because importing the dashboard takes seconds, which every
+    worker would pay; a test reads the note back through the dashboard.
+    """
+    pieces = range(0, len(note), _NOTE_PIECE)
+    return {"dashboard:note_ver": 1} | {
+        f"dashboard:note_str:{index}": note[start : start + _NOTE_PIECE]
+        for index, start in enumerate(pieces)
+    }
+
+
+def add_trials(
+    connection: sa.Connection,
+    study_id: int,
+    numbers: range,
+    fixed: Sequence[Mapping[str, object]] = (),
+) -> None:
+    """Queue blank trials; their parameters are sampled when a worker claims them.
+
+    Args:
+        connection: The transaction to do it in.
+        study_id: Key of the study.
+        numbers: The numbers of the new trials.
+        fixed: Parameters of the first of them.
+    """
+    connection.execute(
+        sa.insert(schema.trials),
+        [
+            {"study_id": study_id, "number": number, "state": TrialState.WAITING}
+            for number in numbers
+        ],
+    )
+    ids = connection.scalars(
+        sa.select(schema.trials.c.trial_id)
+        .where(schema.trials.c.study_id == study_id, schema.trials.c.number >= numbers.start)
+        .order_by(schema.trials.c.number)
+        .limit(len(fixed))
+    ).all()
+    rows = [
+        {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(params)}
+        for trial_id, params in zip(ids, fixed, strict=False)
+        if params
+    ]
+    if rows:
+        connection.execute(sa.insert(schema.trial_system_attributes), rows)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a study or a trial was made with."""
+    return {
+        "skdtune": skdtune.__version__,
+        "optuna": optuna.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def metric_name(spec: StudySpec) -> str:
+    """Name the number that the trials of a study are judged by."""
+    return METRIC_NAME if spec.evaluation is None else "test accuracy"
+
+
+def step_name(spec: StudySpec) -> str:
+    """Name the number that is stored of every epoch."""
+    return METRIC_NAME if spec.evaluation is None else "training loss"
+
+
+def study_note(spec: StudySpec) -> str:
+    """Write the Markdown note that the dashboard shows with a study."""
+    return _evaluation_note(spec, spec.evaluation) if spec.evaluation else _search_note(spec)
+
+
+def _evaluation_note(spec: StudySpec, evaluation: EvaluationConfig) -> str:
+    seeds = spec.num_trials // len(evaluation.trials)
+    lines = [
+        f"## {spec.name}",
+        spec.description,
+        "",
+        f"Final evaluation of study `{evaluation.source}` (spec `{evaluation.digest}`). Each "
+        f"trial learns from the training and the validation images for {spec.budget.epochs} "
+        "epochs, and is scored once on the **test images**, after its last epoch. Nothing is "
+        "chosen here: the best value says nothing, the mean over the seeds does. The curves show "
+        "the training loss.",
+        "",
+        f"Created with {seeds} seeds of each candidate. Trial n is candidate n modulo "
+        f"{len(evaluation.trials)}.",
+        "",
+        _note_row("candidate", f"trial of {evaluation.source}", "parameters"),
+        "| :--- | :--- | :--- |",
+    ]
+    for index, (trial, params) in enumerate(
+        zip(evaluation.trials, evaluation.params, strict=True)
+    ):
+        told = ", ".join(f"{path}={value}" for path, value in params.items())
+        lines.append(_note_row(str(index), str(trial), told or "the base configuration"))
+    lines += ["", f"Network `{spec.model.name}`, data `{spec.data.name}`, spec `{spec.digest}`."]
+    return "\n".join(lines)
+
+
+def _search_note(spec: StudySpec) -> str:
+    window = spec.objective.window_epochs
+    mean = f" (mean of the last {window})" if window > 1 else ""
+    lines = [
+        f"## {spec.name}",
+        spec.description,
+        "",
+        f"Maximises the **validation accuracy** after {spec.budget.epochs} epochs{mean}; "
+        "the test data are not opened. Trial 0 is the published setting.",
+        "",
+        f"{spec.num_trials} trials, sampler `{spec.sampler.name}`, pruner `{spec.pruner.name}`, "
+        f"at most {spec.max_epochs} epochs in all.",
+        "",
+        _note_row("parameter", "range", "trial 0", "why"),
+        "| :--- | :--- | :--- | :--- |",
+    ]
+    base = spec.base_params()
+    for path, param in spec.search.items():
+        value = base.get(path, "not active")
+        default = f"{value:g}" if isinstance(value, float) else str(value)
+        lines.append(_note_row(f"`{path}`", param.describe(), default, param.reason))
+    lines += ["", f"Network `{spec.model.name}`, data `{spec.data.name}`, spec `{spec.digest}`."]
+    return "\n".join(lines)
+
+
+def _note_row(*cells: str) -> str:
+    # The dashboard draws tables without any space between columns: each cell brings its own.
+    gap = "\N{EM SPACE}"
+    return "| " + " | ".join(f"{_in_one_line(cell)}{gap}" for cell in cells) + " |"
+
+
+def _in_one_line(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "/")

@@ -1,0 +1,89 @@
+"""How many trials a study has: exactly so many, also after it was raised or lowered live."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from skdtune.errors import InputError
+from skdtune.queue import schema
+from skdtune.queue.leases import IS_WAITING
+from skdtune.queue.stored_study import add_trials
+
+MAX_TRIALS = 100_000
+
+
+def set_budget(engine: sa.Engine, study_id: int, num_trials: int) -> int:
+    """Add waiting trials, or take away those with the highest numbers that nobody ever began.
+
+    One transaction: a worker that claims at the same time gets a trial of the old budget or of
+    the new one, and none beyond it.
+
+    Args:
+        engine: The storage's engine.
+        study_id: Key of the study.
+        num_trials: Trials that the study shall have, those that ended included.
+
+    Returns:
+        The number of trials it had before.
+
+    Raises:
+        InputError: If more trials have begun already, or the number is no budget; nothing was
+            changed.
+    """
+    if not 1 <= num_trials <= MAX_TRIALS:
+        raise InputError(f"a budget is 1 to {MAX_TRIALS} trials, received {num_trials}")
+    with engine.begin() as connection:
+        _lock(connection, study_id)
+        before = _num_trials(connection, study_id)
+        if num_trials > before:
+            add_trials(connection, study_id, range(before, num_trials))
+        elif num_trials < before:
+            _remove(connection, study_id, num_trials)
+        return before
+
+
+def _lock(connection: sa.Connection, study_id: int) -> None:
+    """Let one process at a time number the trials of a study."""
+    studies = schema.studies
+    connection.execute(
+        sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update()
+    )
+
+
+def _num_trials(connection: sa.Connection, study_id: int) -> int:
+    last = connection.scalar(
+        sa.select(sa.func.max(schema.trials.c.number)).where(schema.trials.c.study_id == study_id)
+    )
+    return 0 if last is None else int(last) + 1
+
+
+def _remove(connection: sa.Connection, study_id: int, num_trials: int) -> None:
+    trials, leases = schema.trials, schema.leases
+    surplus = (
+        sa.select(trials.c.trial_id)
+        .where(trials.c.study_id == study_id, trials.c.number >= num_trials)
+        # Not those that a worker takes in this moment: it would find its trial gone.
+        .where(IS_WAITING)
+        .with_for_update(of=trials, skip_locked=True)
+    )
+    waiting = list(connection.scalars(surplus))
+    # Read after the locks were had: until then a trial may have been begun and given back.
+    begun = set(
+        connection.scalars(sa.select(leases.c.trial_id).where(leases.c.study_id == study_id))
+    )
+    ids = [trial_id for trial_id in waiting if trial_id not in begun]
+    there = sa.select(trials.c.trial_id, trials.c.number).where(
+        trials.c.study_id == study_id, trials.c.number >= num_trials
+    )
+    removable = set(ids)
+    staying = [row.number for row in connection.execute(there) if row.trial_id not in removable]
+    if staying:
+        lowest = max(staying) + 1
+        raise InputError(
+            f"trials up to number {lowest - 1} have begun: the budget cannot be lower than "
+            f"{lowest}, received {num_trials}"
+        )
+    for start in range(0, len(ids), 1000):
+        chunk = ids[start : start + 1000]
+        for table in (schema.trial_system_attributes, schema.trial_user_attributes, trials):
+            connection.execute(sa.delete(table).where(table.c.trial_id.in_(chunk)))

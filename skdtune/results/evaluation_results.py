@@ -1,0 +1,277 @@
+"""Read-only views of final evaluations: the seeds of every candidate, and what they sum up to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from skdtune.describe import dotted
+from skdtune.describe.config import MethodConfig, ModelConfig
+from skdtune.describe.spec import EvaluationConfig, StudySpec
+from skdtune.errors import StudyError
+from skdtune.queue.final_evaluation import evaluation_name
+from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
+from skdtune.results.comparison import EvaluatedSeed, EvaluatedStudy
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+#: What a method is called that adds nothing to the label term, and what studies are held against.
+PLAIN_METHOD = "cross_entropy"
+
+_NEEDED = ("test_accuracy", "test_top5", "test_ece", "test_nll")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingSeed:
+    """A training of an evaluation that gave no score."""
+
+    trial: int
+    """Number in the evaluation."""
+
+    candidate_trial: int
+    """Number in the study that was searched."""
+
+    seed_index: int
+    state: str
+    """waiting, running, pruned (its loss became non-finite) or failed."""
+
+    reason: str
+    """Why it failed, in one line; empty while it did not."""
+
+    @property
+    def failed(self) -> bool:
+        """It has ended, and will not be tried again."""
+        return self.state in ("pruned", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResults:
+    """A final evaluation as it stands."""
+
+    name: str
+    spec: StudySpec
+    evaluation: EvaluationConfig
+    candidates: tuple[EvaluatedStudy, ...]
+    """In the order of their rank in the search; each with the seeds that are there."""
+
+    missing: tuple[MissingSeed, ...]
+    devices: tuple[str, ...]
+    """Where the trainings ran."""
+
+    seeds: Mapping[int, int]
+    """Seed of the trainings by index, of those that were begun."""
+
+    @property
+    def failed(self) -> tuple[MissingSeed, ...]:
+        """The seeds that failed for good."""
+        return tuple(seed for seed in self.missing if seed.failed)
+
+    @property
+    def finished(self) -> bool:
+        """No training is left."""
+        return all(seed.failed for seed in self.missing)
+
+
+def evaluated(study: str, *, storage: str | None = None) -> list[EvaluatedStudy]:
+    """Read the final evaluation of a study.
+
+    Args:
+        study: Name of the study that was searched, or of its evaluation.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Returns:
+        One entry for each candidate, the best one of the search first.
+
+    Raises:
+        StudyError: If there is no such study, or it has no final evaluation.
+        StorageError: If the storage cannot be used.
+    """
+    return list(evaluation_results(study, storage=storage).candidates)
+
+
+def evaluation_results(study: str, *, storage: str | None = None) -> EvaluationResults:
+    """Read a final evaluation with the seeds that are missing; arguments as in `evaluated`.
+
+    Raises:
+        StudyError: If there is no such study, or it has no final evaluation.
+        StorageError: If the storage cannot be used.
+    """
+    with contextlib.closing(load_study(study, storage=storage)) as stored:
+        if stored.spec.evaluation is not None:
+            return read_evaluation(stored, stored.spec.evaluation)
+        name = evaluation_name(study)
+        if name not in study_names(stored.storage):
+            raise StudyError(f"study {study!r} has no final evaluation: skdtune evaluate {study}")
+    with contextlib.closing(load_study(name, storage=storage)) as stored:
+        evaluation = stored.spec.evaluation
+        if evaluation is None or evaluation.source != study:
+            raise StudyError(f"study {name!r} is no final evaluation of {study}")
+        return read_evaluation(stored, evaluation)
+
+
+def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> EvaluationResults:
+    """Read an opened final evaluation."""
+    trials = stored.storage.get_all_trials(stored.study_id)
+    seeds: dict[int, list[EvaluatedSeed]] = defaultdict(list)
+    missing: list[MissingSeed] = []
+    prints: dict[int, set[str]] = defaultdict(set)
+    for trial in trials:
+        candidate, seed_index = evaluation.place(trial.number)
+        if trial.state.name == "COMPLETE" and all(n in trial.user_attrs for n in _NEEDED):
+            seeds[candidate].append(_seed(trial, seed_index))
+            prints[candidate].add(str(trial.user_attrs.get("data_fingerprint")))
+        else:
+            missing.append(_missing(trial, evaluation.trials[candidate], seed_index))
+    cost = _search_cost(stored, evaluation)
+    return EvaluationResults(
+        name=stored.spec.name,
+        spec=stored.spec,
+        evaluation=evaluation,
+        candidates=tuple(
+            _candidate(
+                stored.spec,
+                evaluation,
+                index,
+                seeds[index],
+                prints[index],
+                [seed for seed in missing if seed.candidate_trial == number],
+                trials,
+                cost,
+            )
+            for index, number in enumerate(evaluation.trials)
+        ),
+        missing=tuple(missing),
+        devices=_distinct(trials, "device"),
+        seeds={
+            evaluation.place(trial.number)[1]: trial.user_attrs["seed"]
+            for trial in trials
+            if "seed" in trial.user_attrs
+        },
+    )
+
+
+def method_name(method: MethodConfig) -> str:
+    """Name a method by its terms: ``drg+dsr``, or the label term where that is all."""
+    others = [name for name in method.terms() if name != "label"]
+    label = [method.label.name] if method.label.name != PLAIN_METHOD or not others else []
+    return "+".join([*label, *others])
+
+
+def _candidate(
+    spec: StudySpec,
+    evaluation: EvaluationConfig,
+    index: int,
+    seeds: list[EvaluatedSeed],
+    prints: set[str],
+    missing: list[MissingSeed],
+    trials: list[FrozenTrial],
+    cost: Mapping[str, Any],
+) -> EvaluatedStudy:
+    config = spec.trial_config({}, index)
+    of_candidate = [t for t in trials if evaluation.place(t.number)[0] == index]
+    versions = [t.user_attrs["versions"] for t in of_candidate if "versions" in t.user_attrs]
+    return EvaluatedStudy(
+        study=evaluation.source,
+        method=method_name(config.method),
+        candidate_trial=evaluation.trials[index],
+        seeds=tuple(seeds),
+        # More than one if the data changed meanwhile: then it agrees with no other study.
+        data_fingerprint="+".join(sorted(prints)),
+        network=_network(config.model, of_candidate),
+        settings=_settings(spec, evaluation),
+        devices=_distinct(of_candidate, "device"),
+        num_failed=sum(seed.failed for seed in missing),
+        num_left=sum(not seed.failed for seed in missing),
+        has_teacher=config.method.tf_kd_self is not None,
+        epochs=config.budget.epochs,
+        digest=spec.digest,
+        versions=_joined(versions),
+        **cost,
+    )
+
+
+def _network(model: ModelConfig, trials: list[FrozenTrial]) -> str:
+    """Name a network with all that makes another one of it."""
+    width = "" if model.width is None else f" of width {model.width}"
+    precision = " and ".join(_distinct(trials, "precision")) or model.precision
+    return f"{model.name}{width}, {precision}"
+
+
+def _settings(spec: StudySpec, evaluation: EvaluationConfig) -> dict[str, str]:
+    """List what the study fixed beside the method: data, recipe, and what it is scored on."""
+    searched = {path for params in evaluation.params for path in params}
+    sections = {"data", "optimizer"}
+    flat = dotted.flatten(spec.base_config().model_dump(mode="json", include=sections))
+    apart = {"data.root", "data.download"} | searched
+    return {path: str(value) for path, value in flat.items() if path not in apart}
+
+
+def _joined(versions: list[dict[str, str]]) -> dict[str, str]:
+    """Join the versions of several trainings; normally all are the same."""
+    names = sorted({name for found in versions for name in found})
+    return {
+        name: " and ".join(sorted({str(found[name]) for found in versions if name in found}))
+        for name in names
+    }
+
+
+def _seed(trial: FrozenTrial, seed_index: int) -> EvaluatedSeed:
+    found = trial.user_attrs
+    return EvaluatedSeed(
+        seed_index=seed_index,
+        seed=found.get("seed", 0),
+        accuracy=found["test_accuracy"],
+        top5=found["test_top5"],
+        ece=found["test_ece"],
+        nll=found["test_nll"],
+        images=found.get("images", 0),
+        seconds=found.get("train_seconds", 0.0),
+        peak_memory_mb=found.get("peak_memory_mb"),
+        trial=trial.number,
+    )
+
+
+def _missing(trial: FrozenTrial, candidate_trial: int, seed_index: int) -> MissingSeed:
+    reason = str(trial.user_attrs.get("failure_reason", ""))
+    state = "failed" if trial.state.is_finished() else trial.state.name.lower()
+    if trial.state.name == "PRUNED":
+        state = "pruned"
+    elif trial.state.name == "COMPLETE":
+        reason = "it is complete without scores: it was ended from outside"
+    return MissingSeed(
+        trial=trial.number,
+        candidate_trial=candidate_trial,
+        seed_index=seed_index,
+        state=state,
+        reason=reason,
+    )
+
+
+def _distinct(trials: list[FrozenTrial], key: str) -> tuple[str, ...]:
+    found = (str(trial.user_attrs[key]) for trial in trials if key in trial.user_attrs)
+    return tuple(dict.fromkeys(found))
+
+
+def _search_cost(stored: StoredStudy, evaluation: EvaluationConfig) -> dict[str, Any]:
+    """Add up what the search took; unknown if it was deleted, or made anew."""
+    unknown = {"search_images": None, "search_seconds": None, "num_search_trials": None}
+    try:
+        source_id = stored.storage.get_study_id_from_name(evaluation.source)
+    except KeyError:
+        return unknown
+    if find_lineage(stored.engine, source_id) != evaluation.lineage:
+        return unknown
+    begun = [
+        trial
+        for trial in stored.storage.get_all_trials(source_id, deepcopy=False)
+        if trial.state.is_finished()
+    ]
+    return {
+        "search_images": sum(trial.user_attrs.get("images", 0) for trial in begun),
+        "search_seconds": sum(trial.user_attrs.get("train_seconds", 0.0) for trial in begun),
+        "num_search_trials": len(begun),
+    }

@@ -1,0 +1,368 @@
+"""Read-only views of a study: progress, trials, the best one beside the published setting."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import FrozenTrial, TrialState
+
+from skdtune.describe.spec import StudySpec
+from skdtune.errors import StudyError
+from skdtune.queue import leases, schema
+from skdtune.queue.events import Event, story
+from skdtune.queue.final_evaluation import evaluation_name
+from skdtune.queue.pausing import paused_reason
+from skdtune.queue.stored_study import StoredStudy, load_study, metric_name, step_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """One trial as people look at it."""
+
+    number: int
+    state: str
+    """waiting, running, complete, pruned or failed."""
+
+    value: float | None
+    """Objective of a complete trial; the last epoch's value of any other."""
+
+    value_name: str
+    """What the value is: validation accuracy, test accuracy or training loss."""
+
+    params: dict[str, Any]
+    epochs: int
+    """Finished epochs."""
+
+    seconds: float | None
+    """Wall-clock time from claim to end."""
+
+    device: str | None
+    seed: int | None
+    failure_kind: str | None
+    failure_reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerStatus:
+    """A worker with the trial it holds."""
+
+    host: str
+    pid: int
+    device: str
+    trial: int
+    attempt: int
+    epochs: int
+    """Finished epochs of the trial."""
+
+    seconds: float
+    """Time since it took the trial."""
+
+    silent_s: float
+    """Time since its last sign of life."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a study stands; cheap to read however many trials it has."""
+
+    study: str
+    description: str
+    counts: dict[str, int]
+    """Trials by state."""
+
+    num_trials: int
+    epochs_per_trial: int
+    best_trial: int | None
+    best_value: float | None
+    evaluates: str | None
+    """The study that this one is the final evaluation of; None for a search."""
+
+    workers: tuple[WorkerStatus, ...]
+    eta_s: float | None
+    """Estimated time left at the present number of workers; None before a trial has finished."""
+
+    paused: str | None
+    """Why nobody takes a trial; None while they may."""
+
+    @property
+    def num_finished(self) -> int:
+        """Trials that are complete, pruned or failed."""
+        return sum(self.counts[state] for state in ("complete", "pruned", "failed"))
+
+    @property
+    def finished(self) -> bool:
+        """No trial is left to train."""
+        return self.num_finished == self.num_trials
+
+    @property
+    def result_command(self) -> str:
+        """What a person types to see the result."""
+        if self.evaluates is None:
+            return f"skdtune best {self.study}"
+        usual = self.study == evaluation_name(self.evaluates)
+        return f"skdtune evaluate {self.evaluates}" + ("" if usual else f" --name {self.study}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResults:
+    """All trials of a study, with the best one and the published setting picked out."""
+
+    progress: Progress
+    spec: StudySpec
+    trials: tuple[TrialResult, ...]
+    best: TrialResult | None
+    """Best complete trial; the lower number wins a tie."""
+
+    default: TrialResult | None
+    """Trial 0, the published setting, once it is complete."""
+
+    num_val_images: int | None
+    """Images behind every validation accuracy."""
+
+    data_fingerprints: frozenset[str]
+    """What identifies the training and validation images; one, unless the data changed."""
+
+    @property
+    def epochs_trained(self) -> int:
+        """Epochs that all trials together took."""
+        return sum(trial.epochs for trial in self.trials)
+
+    def standard_error(self, value: float) -> float | None:
+        """Return the binomial standard error of an accuracy on the validation images."""
+        if not self.num_val_images:
+            return None
+        return math.sqrt(value * (1 - value) / self.num_val_images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStory:
+    """One trial and everything that happened to it."""
+
+    trial: TrialResult
+    events: tuple[Event, ...]
+    """Oldest first."""
+
+    num_workers: int
+    """Workers that had it in hand."""
+
+    epochs_repeated: int
+    """Epochs that were trained again because an attempt was cut off before their checkpoint.
+
+    Counted from what the attempts report; the epoch in which an attempt was cut off is not among
+    them, because nobody knows how far it had come.
+    """
+
+
+_STATE_NAMES = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+def results(study: str, *, storage: str | None = None) -> StudyResults:
+    """Read a study with all its trials.
+
+    Args:
+        study: Name of the study.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Raises:
+        StudyError: If there is no such study.
+        StorageError: If the storage cannot be used.
+    """
+    with contextlib.closing(load_study(study, storage=storage)) as stored:
+        return read_results(stored)
+
+
+def read_results(stored: StoredStudy) -> StudyResults:
+    """Read all trials of an opened study."""
+    frozen = stored.study.get_trials(deepcopy=False)
+    trials = tuple(_trial_result(trial, stored.spec) for trial in frozen)
+    complete = [t for t in trials if t.state == "complete" and t.value is not None]
+    best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
+    val_images = (trial.user_attrs.get("num_val_images") for trial in frozen)
+    return StudyResults(
+        progress=read_progress(stored),
+        spec=stored.spec,
+        trials=trials,
+        best=best,
+        default=next((t for t in complete if t.number == 0), None),
+        num_val_images=next((number for number in val_images if number), None),
+        data_fingerprints=frozenset(
+            trial.user_attrs["data_fingerprint"]
+            for trial in frozen
+            if "data_fingerprint" in trial.user_attrs
+        ),
+    )
+
+
+def explain(study: str, number: int, *, storage: str | None = None) -> TrialStory:
+    """Tell the story of one trial.
+
+    Args:
+        study: Name of the study.
+        number: Number of the trial.
+        storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
+
+    Raises:
+        StudyError: If there is no such study, or no such trial in it.
+        StorageError: If the storage cannot be used.
+    """
+    with contextlib.closing(load_study(study, storage=storage)) as stored:
+        key = sa.select(schema.trials.c.trial_id).where(
+            schema.trials.c.study_id == stored.study_id, schema.trials.c.number == number
+        )
+        with stored.engine.connect() as connection:
+            trial_id = connection.scalar(key)
+        if trial_id is None:
+            last = sum(leases.counts(stored.engine, stored.study_id).values()) - 1
+            raise StudyError(f"study {study!r} has trials 0 to {last}, none with number {number}")
+        events = tuple(story(stored.engine, stored.study_id, trial_id))
+        return TrialStory(
+            trial=_trial_result(stored.storage.get_trial(trial_id), stored.spec),
+            events=events,
+            num_workers=len({event.worker for event in events}),
+            epochs_repeated=_epochs_repeated(events),
+        )
+
+
+def _epochs_repeated(events: tuple[Event, ...]) -> int:
+    """Count the epochs between where an attempt was and where the next one began."""
+    repeated, furthest = 0, 0
+    for event in events:
+        if event.kind in ("resumed", "restarted"):
+            repeated += max(0, furthest - event.epochs)
+            furthest = event.epochs
+        furthest = max(furthest, event.epochs)
+    return repeated
+
+
+def read_progress(stored: StoredStudy) -> Progress:
+    """Read where an opened study stands, in four small queries."""
+    counts = {
+        _STATE_NAMES[state]: number
+        for state, number in leases.counts(stored.engine, stored.study_id).items()
+    }
+    holders = leases.holders(stored.engine, stored.study_id)
+    with stored.engine.connect() as connection:
+        steps = _finished_epochs(connection, [holder["trial_id"] for holder in holders])
+        best = _best(connection, stored.study_id)
+        mean_s = _mean_seconds(connection, stored.study_id)
+    workers = tuple(_worker_status(holder, steps) for holder in holders)
+    return Progress(
+        study=stored.study.study_name,
+        description=stored.spec.description,
+        counts=counts,
+        num_trials=sum(counts.values()),
+        epochs_per_trial=stored.spec.budget.epochs,
+        best_trial=best[0] if best else None,
+        best_value=best[1] if best else None,
+        evaluates=stored.spec.evaluation.source if stored.spec.evaluation else None,
+        workers=workers,
+        eta_s=_time_left(counts, workers, mean_s),
+        paused=paused_reason(stored.engine, stored.study_id),
+    )
+
+
+def _trial_result(trial: FrozenTrial, spec: StudySpec) -> TrialResult:
+    steps = trial.intermediate_values
+    seconds = trial.duration.total_seconds() if trial.duration is not None else None
+    last = steps[max(steps)] if steps else None
+    is_complete = trial.state is TrialState.COMPLETE
+    return TrialResult(
+        number=trial.number,
+        state=_STATE_NAMES[trial.state],
+        value=trial.value if is_complete else last,
+        value_name=metric_name(spec) if is_complete else step_name(spec),
+        params=_params(trial, spec),
+        epochs=max(steps) + 1 if steps else 0,
+        seconds=seconds,
+        device=trial.user_attrs.get("device"),
+        seed=trial.user_attrs.get("seed"),
+        failure_kind=trial.user_attrs.get("failure_kind"),
+        failure_reason=trial.user_attrs.get("failure_reason"),
+    )
+
+
+def _params(trial: FrozenTrial, spec: StudySpec) -> dict[str, Any]:
+    """Return a trial's parameters; those of a final evaluation are in its spec."""
+    if spec.evaluation is None:
+        return dict(trial.params)
+    candidate, _ = spec.evaluation.place(trial.number)
+    return dict(spec.evaluation.params[candidate])
+
+
+def _worker_status(holder: dict[str, Any], steps: dict[int, int]) -> WorkerStatus:
+    return WorkerStatus(
+        host=holder["host"],
+        pid=holder["pid"],
+        device=holder["device"],
+        trial=holder["number"],
+        attempt=holder["attempt"],
+        epochs=steps.get(holder["trial_id"], 0),
+        seconds=max(0.0, float(holder["held_s"])),
+        silent_s=max(0.0, float(holder["silent_s"])),
+    )
+
+
+def _finished_epochs(connection: sa.Connection, trial_ids: list[int]) -> dict[int, int]:
+    query = (
+        sa.select(schema.steps.c.trial_id, sa.func.max(schema.steps.c.step))
+        .where(schema.steps.c.trial_id.in_(trial_ids))
+        .group_by(schema.steps.c.trial_id)
+    )
+    return {trial_id: step + 1 for trial_id, step in connection.execute(query).all()}
+
+
+def _best(connection: sa.Connection, study_id: int) -> tuple[int, float] | None:
+    trials = schema.trials
+    query = (
+        sa.select(trials.c.number, schema.values.c.value)
+        .join(schema.values, schema.values.c.trial_id == trials.c.trial_id)
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE)
+        .order_by(schema.values.c.value.desc(), trials.c.number)
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return (row[0], row[1]) if row else None
+
+
+def _mean_seconds(connection: sa.Connection, study_id: int) -> float | None:
+    """Return the mean duration of the latest finished trials."""
+    trials = schema.trials
+    query = (
+        sa.select(trials.c.datetime_start, trials.c.datetime_complete)
+        .where(
+            trials.c.study_id == study_id,
+            trials.c.state.in_([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]),
+        )
+        .order_by(trials.c.datetime_complete.desc())
+        .limit(50)
+    )
+    seconds = [
+        (end - start).total_seconds() for start, end in connection.execute(query) if start and end
+    ]
+    return sum(seconds) / len(seconds) if seconds else None
+
+
+def _time_left(
+    counts: dict[str, int], workers: tuple[WorkerStatus, ...], mean_s: float | None
+) -> float | None:
+    if counts["waiting"] + counts["running"] == 0:
+        return 0.0
+    if mean_s is None or not workers:
+        return None
+    in_hand = sum(max(0.0, mean_s - worker.seconds) for worker in workers)
+    return (counts["waiting"] * mean_s + in_hand) / len(workers)

@@ -1,0 +1,96 @@
+"""Numbers and verdicts of a report in words."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from skdtune.views.report_page.records import StudyRecord, TrialRecord
+
+MISSING = "–"  # noqa: RUF001 - a dash, as tables have it
+
+
+def share(value: float | None, error: float | None = None) -> str:
+    """Write an accuracy in per cent, with its standard error where there is one."""
+    if value is None:
+        return MISSING
+    return f"{value:.2%}" if error is None else f"{value * 100:.2f} ± {error * 100:.2f}%"
+
+
+def setting(value: object) -> str:
+    """Write the value of a parameter."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def quantity(number: float) -> str:
+    """Write a number, a large one in three digits: 950, 12,300, 4.56 million."""
+    for size, unit in ((1e9, "billion"), (1e6, "million")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}" if number < 1e12 else f"{number:.3g}"
+    return f"{number:,.0f}"
+
+
+def total(values: Sequence[float | None]) -> float | None:
+    """Add up what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def candidates(study: StudyRecord) -> list[tuple[int, list[float]]]:
+    """List the candidates of a final evaluation, by their number in the study that was searched.
+
+    Each comes with the results of its seeds, those that there are.
+    """
+    evaluation = study.spec.evaluation
+    if evaluation is None:
+        return []
+    found: dict[int, list[float]] = {number: [] for number in evaluation.trials}
+    for trial in study.trials:
+        if trial.state == "complete" and trial.value is not None:
+            found[evaluation.trials[evaluation.place(trial.number)[0]]].append(trial.value)
+    return list(found.items())
+
+
+def mean_and_sd(values: Sequence[float]) -> str:
+    """Write a mean with the standard deviation over seeds, in per cent."""
+    if not values:
+        return MISSING
+    sd = f" ± {statistics.stdev(values) * 100:.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values) * 100:.2f}{sd}%"
+
+
+def verdict(study: StudyRecord) -> str:
+    """Say what the best validation accuracy of a search is worth, picked as the best of many."""
+    best, published = study.best, study.published
+    if best is None:
+        ended = study.counts["pruned"] + study.counts["failed"]
+        return f"No trial is complete yet{f', {ended} ended before' if ended else ''}."
+    complete = study.counts["complete"]
+    if complete == 1:
+        return "One trial is complete: there is nothing to compare it with."
+    sentences = []
+    if best.number == 0:
+        sentences.append("No trial beats the published setting.")
+    elif published is not None:
+        sentences.append(_compared(study, best, published))
+    images = f"the same {study.num_images} " if study.num_images else "the same "
+    sentences.append(
+        f"The best of {complete} complete trials on {images}validation images is an optimistic "
+        "number."
+    )
+    return " ".join(sentences)
+
+
+def _compared(study: StudyRecord, best: TrialRecord, published: TrialRecord) -> str:
+    """Compare two trials in points and in standard errors."""
+    difference = (best.value or 0.0) - (published.value or 0.0)
+    reference = "trial 0, the published setting"
+    sentence = (
+        f"The best trial is {abs(difference) * 100:.2f} points above {reference}"
+        if difference
+        else f"The best trial equals {reference}"
+    )
+    error = study.standard_errors.get(published.number)
+    # The difference of two accuracies on the same images; independent errors are the safe side.
+    chance = error is not None and abs(difference) < 2 * 2**0.5 * error
+    return f"{sentence}, which chance alone can explain." if chance else f"{sentence}."

@@ -1,0 +1,122 @@
+"""One trial: sample, resolve, train. With its reporter the only bridge of torch and Optuna."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import torch
+
+from skdtune.data.store import DataOnDevice, DataStore
+from skdtune.data.wall import test_split_open
+from skdtune.describe.config import TrialConfig
+from skdtune.describe.epoch_report import Verdict
+from skdtune.describe.space import sample
+from skdtune.describe.spec import StudySpec
+from skdtune.errors import CheckpointError
+from skdtune.queue.stored_study import StoredStudy, versions
+from skdtune.training.device import describe_device, describe_kernels
+from skdtune.training.trainer import Trainer
+from skdtune.worker.reporter import FinalScores, TrialReporter
+
+
+def resolve_trial(stored: StoredStudy, trial: optuna.Trial) -> TrialConfig:
+    """Sample a trial's parameters and resolve them into its configuration.
+
+    Those of a final evaluation are in its spec, and nothing is sampled.
+    """
+    params = sample(stored.spec.search, trial, stored.spec.fixed_values())
+    return stored.spec.trial_config(params, trial.number)
+
+
+def config_hash(config: TrialConfig) -> str:
+    """Return the hash of a trial's full configuration: 16 hexadecimal digits."""
+    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def run_trial(
+    config: TrialConfig,
+    store: DataStore,
+    reporter: TrialReporter,
+    record_start: Callable[[dict[str, Any]], None],
+    keep: Callable[[Trainer, DataOnDevice], None] = lambda trainer, data: None,
+) -> Verdict:
+    """Train one trial, from its newest checkpoint on if it has one.
+
+    Args:
+        config: The trial's full configuration.
+        store: The worker's data.
+        reporter: Takes note of each epoch.
+        record_start: Stores what is needed to repeat the trial.
+        keep: Given a training that ran to its end, may keep its network.
+
+    Returns:
+        CONTINUE if it ran to its end, PRUNE or INTERRUPT if it was left.
+
+    Raises:
+        NonFiniteLossError: If a training loss became NaN or infinite.
+        LeaseLostError: If the trial is not this worker's any more.
+        StorageAwayError: If the storage was away for too long.
+    """
+    is_evaluation = reporter.stored.spec.evaluation is not None
+    data = store.undivided(config.data) if is_evaluation else store.get(config.data)
+    trainer = build_trainer(config, data)
+    record_start(describe_start(trainer, data, reporter.stored.spec, reporter.claimed.number))
+    try:
+        verdict = reporter.resume(trainer)
+    except CheckpointError as error:
+        reporter.say(f"its checkpoint is of no use, it starts over: {error}")
+        trainer = build_trainer(config, data)
+        verdict = reporter.start_over(trainer)
+    if verdict is Verdict.CONTINUE:
+        verdict = trainer.run(reporter, first_epoch=len(reporter.epochs))
+    if verdict is Verdict.INTERRUPT:
+        return verdict
+    verdict = _settled(reporter, verdict)
+    if verdict is Verdict.CONTINUE:
+        if is_evaluation:
+            reporter.tested = _test_once(trainer, store)
+        keep(trainer, data)
+    return verdict
+
+
+def _test_once(trainer: Trainer, store: DataStore) -> FinalScores:
+    """Score a finished training on the test images, which are looked at here and nowhere else."""
+    with test_split_open():
+        test = store.test(trainer.config.data)
+    return FinalScores(trainer.score(test.images), len(test.images), test.fingerprint)
+
+
+def _settled(reporter: TrialReporter, verdict: Verdict) -> Verdict:
+    return verdict if verdict is Verdict.PRUNE else reporter.settle()
+
+
+def build_trainer(config: TrialConfig, data: DataOnDevice) -> Trainer:
+    """Build the training of a trial on its worker's device."""
+    return Trainer(config, data.train, data.val, data.num_classes, data.train.device)
+
+
+def describe_start(
+    trainer: Trainer, data: DataOnDevice, spec: StudySpec, number: int
+) -> dict[str, Any]:
+    """Return the user attributes that are needed to repeat a trial."""
+    started = {
+        "device": f"{trainer.device} ({describe_device(trainer.device)})",
+        "precision": str(trainer.dtype or torch.float32).removeprefix("torch."),
+        "kernels": describe_kernels(trainer.device),
+        "threads": torch.get_num_threads(),
+        "seed": trainer.config.seed,
+        "spec_hash": spec.digest,
+        "versions": {**versions(), "torch": torch.__version__},
+    }
+    if spec.evaluation is not None:
+        candidate, seed_index = spec.evaluation.place(number)
+        trial = spec.evaluation.trials[candidate]
+        return started | {"evaluated_trial": trial, "seed_index": seed_index}
+    if data.val is not None:
+        started["num_val_images"] = len(data.val)
+    return started | {"data_fingerprint": data.fingerprint}

@@ -1,0 +1,21 @@
+"""What a study needs on this machine, loaded and checked before a trial is taken."""
+
+from __future__ import annotations
+
+from skdtune.data.store import DataOnDevice, DataStore
+from skdtune.data.wall import test_split_open
+from skdtune.describe.spec import StudySpec
+from skdtune.worker.teacher import require_honest_teacher
+
+
+def data_of_study(store: DataStore, spec: StudySpec) -> DataOnDevice:
+    """Return what the trials of a study learn from, as far as its settings are the base's."""
+    return store.get(spec.data) if spec.evaluation is None else store.undivided(spec.data)
+
+
+def prepare_study(store: DataStore, spec: StudySpec) -> None:
+    """Load what a study needs, so that missing data are said before a trial is taken."""
+    require_honest_teacher(spec, data_of_study(store, spec).fingerprint)
+    if spec.evaluation is not None:
+        with test_split_open():
+            store.decode_test(spec.data)

@@ -1,0 +1,361 @@
+"""The bridge between a training and its trial: checkpoint, report, judgement, after each epoch."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import logging
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from skdtune.describe.epoch_report import EpochReport, Verdict
+from skdtune.describe.rungs import judged_epochs
+from skdtune.errors import CheckpointError, LeaseLostError, StorageAwayError
+from skdtune.networks.keeping import KeptNetwork
+from skdtune.queue import trial_writes as trial_record
+from skdtune.queue.events import EventKind
+from skdtune.queue.history import TrialHistory
+from skdtune.queue.leases import Claim
+from skdtune.queue.patience import Patience
+from skdtune.queue.stored_study import StoredStudy
+from skdtune.search.pruners import describe_rank, rung_marks_beyond
+from skdtune.training.checkpoint import Checkpoint, TrialCheckpoints
+from skdtune.training.peak_memory import PeakMemory
+from skdtune.training.scoring import Scores
+from skdtune.training.trainer import Trainer
+from skdtune.worker.departure import Departure
+from skdtune.worker.heartbeat import Heartbeat
+
+logger = logging.getLogger(__name__)
+
+#: System attribute of a trial with what it recorded epoch by epoch.
+CURVES_ATTRIBUTE = "skdtune:curves"
+#: System attribute of a trial with the finished epochs up to which its rungs were judged.
+JUDGED_ATTRIBUTE = "skdtune:judged_epochs"
+
+#: System attribute of a trial: mean sorted probabilities after the first and the last epoch.
+PROFILE_ATTRIBUTE = "skdtune:profile"
+
+#: Makes a call to the storage, with patience or without.
+Call = Callable[[Callable[[], Any]], Any]
+
+
+@dataclass(frozen=True)
+class FinalScores:
+    """What the training of a final evaluation scores on the test images."""
+
+    scores: Scores
+    num_images: int
+    fingerprint: str
+    """Identifies the images that were learned from and those of the test."""
+
+
+@dataclass
+class TrialReporter:
+    """Writes a trial's checkpoints and curve, and asks the pruner at the rungs.
+
+    While the storage is away the training goes on: epochs are kept in their order and stored,
+    and judged, when it answers again.
+
+    Args:
+        stored: The study.
+        claimed: The trial in hand.
+        history: What the pruner sees.
+        checkpoints: Where the trial's checkpoints lie.
+        heartbeat: Knows whether the trial still is this worker's.
+        departure: Says when the worker must leave the trial.
+        patience: Makes the calls to the storage.
+        on_epoch: Called after each epoch, for progress on the terminal.
+        peak_memory: Measures what the trial takes; None if nobody does.
+    """
+
+    stored: StoredStudy
+    claimed: Claim
+    history: TrialHistory
+    checkpoints: TrialCheckpoints
+    heartbeat: Heartbeat
+    departure: Departure
+    patience: Patience
+    on_epoch: Callable[[EpochReport], None]
+    epochs: list[EpochReport] = field(default_factory=list)
+    pruned_because: str = ""
+    kept: KeptNetwork | None = None
+    peak_memory: PeakMemory | None = None
+    tested: FinalScores | None = None
+
+    def __post_init__(self) -> None:
+        spec = self.stored.spec
+        self._rungs = judged_epochs(spec.effective_pruner, spec.budget.epochs)
+        self._num_stored = 0
+        self._num_judged = 0
+        self._capture: Callable[[], dict[str, Any]] = dict
+        self._has_complained = False
+
+    def resume(self, trainer: Trainer) -> Verdict:
+        """Bring a training, and the stored curve, to the newest checkpoint of the trial.
+
+        Returns:
+            PRUNE if the trial was at a rung when it was cut off, and is judged now.
+
+        Raises:
+            CheckpointError: If a checkpoint does not fit the training, which is unusable then.
+            LeaseLostError: If the trial is not this worker's any more.
+        """
+        self._capture = trainer.state
+        stored = self.history.get_trial(self.claimed.trial_id)
+        found = self.checkpoints.load(self.say) if self.claimed.attempt > 1 else None
+        if found is not None:
+            trainer.load_state(found.state)
+            self.epochs = _read_curve(found.curve)
+        if self.claimed.attempt > 1 or stored.intermediate_values:
+            self._rewind(found)
+        verdict = self._catch_up(self.patience)
+        if verdict is Verdict.CONTINUE:
+            self._start_epoch()
+        return verdict
+
+    def start_over(self, trainer: Trainer) -> Verdict:
+        """Begin again from the first epoch, after a checkpoint turned out to be of no use."""
+        self._capture, self.epochs = trainer.state, []
+        self._rewind(None)
+        self._start_epoch()
+        return Verdict.CONTINUE
+
+    def epoch_finished(self, report: EpochReport) -> Verdict:
+        """Save a checkpoint, store the epoch, and judge the trial if it is at a rung.
+
+        Raises:
+            LeaseLostError: If the trial is not this worker's any more.
+        """
+        self.departure.epoch_ended()
+        self.epochs.append(report)
+        if not self.heartbeat.holds():
+            raise LeaseLostError("the lease was lost")
+        self._save_checkpoint()
+        verdict = self._send()
+        self.on_epoch(report)
+        if verdict is Verdict.CONTINUE and self.departure.is_asked_for and not self._is_over:
+            return Verdict.INTERRUPT
+        if verdict is Verdict.CONTINUE:
+            self._start_epoch()
+        return verdict
+
+    def interrupted(self, progress: float) -> bool:
+        """Tell whether the training must be left at once, rather than at the end of the epoch."""
+        return self.departure.is_due(progress)
+
+    def settle(self) -> Verdict:
+        """Store what is left after the training; waits for a storage that is away.
+
+        Raises:
+            LeaseLostError: If the trial is not this worker's any more.
+            StorageAwayError: If the storage was away for too long.
+        """
+        return self._catch_up(self.patience)
+
+    @property
+    def unstored(self) -> dict[int, float]:
+        """Values of epochs, by epoch, that the storage does not have yet."""
+        return {r.epoch: r.value for r in self.epochs[self._num_stored :]}
+
+    def value(self) -> float:
+        """Return the objective: the mean validation accuracy of the last epochs.
+
+        For a final evaluation it is the accuracy on the test images.
+        """
+        if self.tested is not None:
+            return self.tested.scores.accuracy
+        window = self.epochs[-self.stored.spec.objective.window_epochs :]
+        return sum(report.value for report in window) / len(window)
+
+    def attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Sum up the trial as user and system attributes."""
+        user, system = describe_epochs(self.epochs)
+        if self.peak_memory is not None and self.peak_memory.mebibytes is not None:
+            user["peak_memory_mb"] = round(self.peak_memory.mebibytes, 1)
+        if self.tested is not None:
+            user |= _describe_test(self.tested)
+            system[PROFILE_ATTRIBUTE] = {"last": list(map(_short, self.tested.scores.profile))}
+        return user, system
+
+    def say(self, message: str) -> None:
+        """Tell people, and the trial's story, of something that the trial outlives."""
+        logger.warning("trial %d: %s", self.claimed.number, message)
+        try:
+            self.patience.once(
+                lambda: trial_record.write_note(
+                    self.stored.engine, self.claimed, EventKind.NOTED, len(self.epochs), message
+                )
+            )
+        except StorageAwayError:
+            logger.debug("the storage is away: the note is in this log only")
+
+    @property
+    def _is_over(self) -> bool:
+        return len(self.epochs) >= self.stored.spec.budget.epochs
+
+    def _start_epoch(self) -> None:
+        self.departure.epoch_started(self.epochs)
+        if not self._is_over:
+            logger.debug(
+                "trial %d epoch %d/%d starts",
+                self.claimed.number,
+                len(self.epochs) + 1,
+                self.stored.spec.budget.epochs,
+            )
+
+    def _rewind(self, found: Checkpoint | None) -> None:
+        curve = [report.value for report in self.epochs]
+        kind = EventKind.RESTARTED if found is None else EventKind.RESUMED
+        detail = (
+            "from its first epoch: there is no checkpoint that can be used"
+            if found is None
+            else f"after epoch {found.epochs}, from the checkpoint of attempt {found.attempt}"
+        )
+        trial = self.history.get_trial(self.claimed.trial_id)
+        self._num_judged = min(int(trial.system_attrs.get(JUDGED_ATTRIBUTE, 0)), len(curve))
+        marks = rung_marks_beyond(self.history.study(), trial, self._num_judged)
+        marks.append(JUDGED_ATTRIBUTE)
+        self.patience(
+            lambda: trial_record.rewind(
+                self.stored.engine, self.claimed, curve, marks, kind, detail
+            )
+        )
+        self.history.rewind(curve, marks)
+        self._num_stored = len(curve)
+        if self._num_judged:
+            self._note_judged(self._num_judged, self.patience)
+        verb = "starts over" if found is None else "goes on"
+        logger.info("trial %d %s %s", self.claimed.number, verb, detail)
+
+    def _save_checkpoint(self) -> None:
+        curve = [dataclasses.asdict(report) for report in self.epochs]
+        try:
+            self.checkpoints.save(len(curve), self._capture(), curve)
+        except CheckpointError as error:
+            if not self._has_complained:
+                self._has_complained = True
+                self.say(f"it goes on WITHOUT new checkpoints: {error}")
+            return
+        if self._has_complained:
+            self._has_complained = False
+            self.say("checkpoints are written again")
+
+    def _send(self) -> Verdict:
+        """Store and judge what the storage does not have yet, without waiting for it."""
+        if not self.patience.is_due:
+            return Verdict.CONTINUE
+        try:
+            return self._catch_up(self.patience.once)
+        except StorageAwayError:
+            return Verdict.CONTINUE
+
+    def _catch_up(self, call: Call) -> Verdict:
+        """Store and judge epoch by epoch, oldest first; what was done stays done."""
+        while self._num_judged < len(self.epochs):
+            report = self.epochs[self._num_judged]
+            if self._num_stored <= report.epoch:
+                call(functools.partial(self._store, report))
+            if self._judge(report.epoch, call) is Verdict.PRUNE:
+                return Verdict.PRUNE
+            self._num_judged = report.epoch + 1
+        return Verdict.CONTINUE
+
+    def _store(self, report: EpochReport) -> None:
+        trial_record.write_report(self.stored.engine, self.claimed, report.epoch, report.value)
+        self._num_stored = report.epoch + 1
+
+    def _judge(self, epoch: int, call: Call) -> Verdict:
+        if epoch + 1 not in self._rungs:
+            return Verdict.CONTINUE
+        curve = {report.epoch: report.value for report in self.epochs[: epoch + 1]}
+        with self.history.calling(call):
+            study = self.history.study()
+            trial = copy.copy(self.history.get_trial(self.claimed.trial_id))
+            trial.intermediate_values = curve
+            # A judgement that was cut off is made anew: its mark must not count as passed.
+            for mark in rung_marks_beyond(study, trial, self._num_judged):
+                trial.system_attrs.pop(mark)
+            if not study.pruner.prune(study, trial):
+                self._note_judged(epoch + 1, call)
+                return Verdict.CONTINUE
+            trials = study.get_trials(deepcopy=False)
+        # Epochs that were trained on while the storage was away do not count.
+        del self.epochs[epoch + 1 :]
+        self.pruned_because = describe_rank(trials, self.claimed.number, epoch, curve[epoch])
+        return Verdict.PRUNE
+
+    def _note_judged(self, num_epochs: int, call: Call) -> None:
+        """Store how far the trial was judged: a resumed one is neither spared nor judged twice."""
+        call(
+            lambda: trial_record.write_attributes(
+                self.stored.engine, self.claimed, system={JUDGED_ATTRIBUTE: num_epochs}
+            )
+        )
+
+
+def _read_curve(curve: list[dict[str, Any]]) -> list[EpochReport]:
+    try:
+        return [EpochReport(**entry) for entry in curve]
+    except TypeError as error:
+        raise CheckpointError(f"its curve is of another version: {error}") from error
+
+
+def describe_epochs(epochs: list[EpochReport]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sum up a trial's epochs as user and system attributes.
+
+    What people look at are user attributes, short enough for one line of the dashboard; the
+    curves by epoch are one system attribute.
+    """
+    curves: dict[str, list[Any]] = {
+        "epoch_seconds": [_short(report.seconds) for report in epochs],
+        "val_loss": [_short(r.val_loss) for r in epochs if r.val_loss is not None],
+        "lr": [_short(report.lr) for report in epochs],
+        "losses": [
+            {name: _short(value) for name, value in report.losses.items()} for report in epochs
+        ],
+    }
+    user: dict[str, Any] = {}
+    if epochs:
+        seconds = statistics.median(report.seconds for report in epochs)
+        user = {
+            "epoch_seconds": round(seconds, 3),
+            "train_seconds": round(sum(report.seconds for report in epochs), 3),
+            "images": sum(report.images for report in epochs),
+            "losses": curves["losses"][-1],
+        }
+        if epochs[-1].val_loss is not None:
+            user["val_loss"] = curves["val_loss"][-1]
+        for name, value in (epochs[-1].scores or {}).items():
+            user[f"val_{name}"] = _short(value)
+    return user, {CURVES_ATTRIBUTE: curves, **_describe_profile(epochs)}
+
+
+def _describe_profile(epochs: list[EpochReport]) -> dict[str, Any]:
+    """Return the profiles as a system attribute; nothing if there are none."""
+    if not epochs:
+        return {}
+    # A trial that was left early has a first one only.
+    profiles = {"first": epochs[0].profile, "last": epochs[-1].scores and epochs[-1].profile}
+    told = {when: list(map(_short, profile)) for when, profile in profiles.items() if profile}
+    return {PROFILE_ATTRIBUTE: told} if told else {}
+
+
+def _describe_test(tested: FinalScores) -> dict[str, Any]:
+    """Return what a final evaluation is made for as user attributes, in full precision."""
+    scores = tested.scores
+    return {
+        "test_accuracy": scores.accuracy,
+        "test_top5": scores.top5,
+        "test_ece": scores.ece,
+        "test_nll": scores.nll,
+        "num_test_images": tested.num_images,
+        "data_fingerprint": tested.fingerprint,
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms import functional as TF
+
+from skdtune.data import wall
+from skdtune.data.images import ImageSet, Split
+from skdtune.data.sets import image_folder
+from skdtune.data.sets.image_folder import load_image_folder
+from skdtune.describe.config import DataConfig
+from skdtune.errors import DataError
+
+MakeTree = Callable[..., Path]
+
+
+def load(root: Path | str, tmp_path: Path, split: Split = "train", **values: Any) -> ImageSet:
+    settings = DataConfig(**{"name": "imagefolder", "root": str(root), "image_size": 8, **values})
+    with wall.test_split_open():
+        return load_image_folder(settings, split, tmp_path / "nowhere", tmp_path / "cache")
+
+
+def message(root: Path, tmp_path: Path, split: Split = "train") -> str:
+    with pytest.raises(DataError) as caught:
+        load(root, tmp_path, split)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_classes_and_images_are_sorted(make_tree: MakeTree, tmp_path: Path) -> None:
+    images = load(make_tree(classes=("zebra", "ape")), tmp_path)
+    assert images.class_names == ("ape", "zebra")
+    assert images.labels_N.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert images.image_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(16, 24, 3), (24, 16, 3), (4, 6, 3)])
+def test_the_centre_is_scaled_as_torchvision_does(shape: tuple[int, ...], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "image.png")
+    expected = np.asarray(TF.center_crop(TF.resize(image, 8), [8, 8]))
+    result = image_folder._decode(tmp_path / "image.png", 8)
+    # Pillow rounds to whole values between its two passes.
+    assert np.abs(result.astype(int) - expected).max() <= 1
+
+
+def test_an_image_of_the_right_size_is_untouched(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        folder = tmp_path / "tree" / "train" / name
+        folder.mkdir(parents=True)
+        for row in range(3):
+            Image.fromarray(pixels[row]).save(folder / f"{row}.png")
+    images = load(tmp_path / "tree", tmp_path)
+    np.testing.assert_array_equal(images.images_NCHW[:3], pixels.transpose(0, 3, 1, 2))
+
+
+def test_a_large_jpeg_decoded_small_looks_the_same(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 400)[:, None, None] * np.ones((1, 640, 3))
+    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "big.jpg", quality=95)
+    square_HWC = image_folder._decode(tmp_path / "big.jpg", 32)
+    expected_H = (np.arange(32) + 0.5) / 32 * 255
+    assert np.abs(square_HWC[:, 16, 0] - expected_H).max() < 4
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA", "transparent"])
+def test_every_kind_of_image_becomes_rgb(mode: str, tmp_path: Path) -> None:
+    image = Image.new("RGB", (9, 9), (255, 0, 0)).convert("P" if mode == "transparent" else mode)
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    if mode == "transparent":
+        image.info["transparency"] = bytes(256)
+    image.save(path)
+    assert image_folder._decode(path, 8).shape == (8, 8, 3)
+
+
+def test_other_and_hidden_files_are_passed_over(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    (root / "train" / "cat" / "notes.txt").write_text("no image")
+    (root / "train" / "cat" / "._000.png").write_text("no image")
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    deep = root / "train" / "cat" / "more"
+    deep.mkdir()
+    shutil.copy(root / "train" / "cat" / "000.png", deep / "000.png")
+    images = load(root, tmp_path)
+    assert images.class_names == ("cat", "dog")
+    assert len(images) == 9
+
+
+def test_only_what_is_kept_is_decoded(
+    make_tree: MakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    plain = image_folder._decode
+
+    def decode(path: Path, image_size: int) -> NDArray[np.uint8]:
+        decoded.append(path)
+        return plain(path, image_size)
+
+    monkeypatch.setattr(image_folder, "_decode", decode)
+    root = make_tree(train=10)
+    assert len(load(root, tmp_path, max_per_class=3)) == 6
+    assert len(decoded) == 6
+    load(root, tmp_path, max_per_class=3)
+    assert len(decoded) == 6
+    load(root, tmp_path, max_per_class=3, split_seed=1)
+    assert len(decoded) == 12
+    assert len(load(root, tmp_path, "test", max_per_class=2)) == 4
+
+
+def test_changed_files_and_sizes_are_decoded_again(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    first = load(root, tmp_path)
+    assert load(root, tmp_path, image_size=9).image_shape == (3, 9, 9)
+    path = root / "train" / "cat" / "000.png"
+    Image.new("RGB", (10, 14)).save(path)
+    second = load(root, tmp_path)
+    assert not second.images_NCHW[0].any()
+    assert second.fingerprint != first.fingerprint
+
+
+def test_a_copy_has_the_same_fingerprint(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copy)
+    os.utime(tmp_path / "copy" / "train" / "cat" / "000.png", (0, 0))
+    images = [load(root, tmp_path), load(tmp_path / "copy", tmp_path)]
+    assert images[0].fingerprint == images[1].fingerprint
+    assert len(list((tmp_path / "cache").glob("imagefolder-*"))) == 2
+
+
+def test_the_training_images_need_no_test_folder(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree(test=0)
+    assert len(load(root, tmp_path)) == 8
+    text = message(root, tmp_path, "test")
+    assert text.startswith(f"{root / 'test'} does not exist")
+
+
+def test_only_the_part_asked_for_is_opened(
+    make_tree: MakeTree,
+    tmp_path: Path,
+    never_opened: Callable[[Path], AbstractContextManager[None]],
+) -> None:
+    root = make_tree()
+    with never_opened(root / "test"):
+        load(root, tmp_path)
+    with never_opened(root / "train" / "cat"):
+        assert len(load(root, tmp_path, "test")) == 4
+
+
+def test_the_home_folder_is_understood(
+    make_tree: MakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tree()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(load("~/tree", tmp_path)) == 8
+
+
+def test_a_missing_root_is_named(tmp_path: Path) -> None:
+    text = message(tmp_path / "nowhere", tmp_path)
+    assert text.startswith(f"the folder {tmp_path / 'nowhere'} does not exist: set data.root")
+
+
+def test_class_folders_without_train_show_the_layout(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree() / "train"
+    text = message(root, tmp_path)
+    assert f"{root} has no folder train (found cat, dog)" in text
+    assert f"{root}/train/<class>/<image>" in text
+
+
+def test_one_class_is_too_few(make_tree: MakeTree, tmp_path: Path) -> None:
+    text = message(make_tree(classes=("cat",)), tmp_path)
+    assert "has 1 class folders and a classifier needs at least 2" in text
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_class_without_enough_images_is_named(
+    make_tree: MakeTree, tmp_path: Path, left: int
+) -> None:
+    folder = make_tree() / "train" / "dog"
+    for path in sorted(folder.iterdir())[left:]:
+        path.unlink()
+    text = message(folder.parent.parent, tmp_path)
+    assert text.startswith(f"{folder} holds {left} images and needs at least 2")
+
+
+def test_an_empty_test_class_is_named(make_tree: MakeTree, tmp_path: Path) -> None:
+    folder = make_tree() / "test" / "dog"
+    for path in folder.iterdir():
+        path.unlink()
+    text = message(folder.parent.parent, tmp_path, "test")
+    assert text.startswith(f"{folder} holds 0 images and needs at least 1")
+
+
+def test_test_classes_must_be_those_of_train(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    (root / "test" / "dog").rename(root / "test" / "hog")
+    assert "dog is only in train" in message(root, tmp_path, "test")
+    shutil.rmtree(root / "train" / "dog")
+    shutil.copytree(root / "train" / "cat", root / "train" / "bat")
+    shutil.copytree(root / "test" / "cat", root / "test" / "ant")
+    assert "ant is only in test" in message(root, tmp_path, "test")
+
+
+def test_a_truncated_image_is_named(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    path = root / "train" / "dog" / "001.JPG"
+    path.write_bytes(path.read_bytes()[:300])
+    assert message(root, tmp_path).startswith(f"cannot read the image {path} (")
+    assert not list((tmp_path / "cache").glob("imagefolder-*"))
+
+
+def test_a_file_that_is_no_image_is_named(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    path = root / "train" / "dog" / "000.png"
+    path.write_text("no image")
+    text = message(root, tmp_path)
+    assert text.startswith(f"cannot read the image {path} (")
+    assert "replace or remove this file" in text
+
+
+def test_a_dangling_link_is_named(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    path = root / "train" / "dog" / "zzz.png"
+    path.symlink_to(tmp_path / "nowhere.png")
+    assert message(root, tmp_path) == f"cannot read {path} (No such file or directory)"
+
+
+def test_many_images_are_announced_once(
+    make_tree: MakeTree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(image_folder, "_MANY_FILES", 8)
+    root = make_tree()
+    for _ in range(2):
+        load(root, tmp_path)
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == f"decoding 8 images of {root / 'train'}, once\n"
