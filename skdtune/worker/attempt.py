@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
+from collections.abc import Sequence
 
 from optuna.trial import TrialState
 
-from skdtune.describe.epoch_report import Verdict
+from skdtune.describe.epoch_report import EpochReport, Verdict
 from skdtune.errors import LeaseLostError, NonFiniteLossError, StorageAwayError
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim
@@ -38,20 +39,32 @@ class Attempt:
     def __init__(self, place: Workplace, claim: Claim) -> None:
         self.place = place
         self.claim = claim
-        self.heartbeat = Heartbeat(place.queue, claim, place.stop.interrupt)
-        self.departure = Departure(place.stop, self.heartbeat, place.timing.grace_s)
-        self.hooks = [make_hook(self) for make_hook in HOOKS]
-        self.has_failed = False
-        """Its training raised an error, and may have filled the device."""
-
+        self._heartbeat = Heartbeat(place.queue, claim, place.stop.interrupt)
+        self._departure = Departure(place.stop, self._heartbeat, place.timing.grace_s)
         self._reporter: TrialReporter | None = None
+        self._hooks = [make_hook(self) for make_hook in HOOKS]
         self._settlement = Settlement()
+        #: Its training raised an error, and may have filled the device.
+        self.has_failed = False
 
     @property
-    def reporter(self) -> TrialReporter:
-        """The bridge to the training, once the trial's configuration is known."""
+    def epochs(self) -> Sequence[EpochReport]:
+        """Its finished epochs, those of earlier attempts included."""
+        return () if self._reporter is None else self._reporter.epochs
+
+    def value(self) -> float:
+        """Return what its objective came to."""
         assert self._reporter is not None
-        return self._reporter
+        return self._reporter.value()
+
+    def say(self, message: str) -> None:
+        """Tell people, and the trial's story, of something that the trial outlives."""
+        assert self._reporter is not None
+        self._reporter.say(message)
+
+    def expire(self, reason: str) -> None:
+        """Let the training end as soon as it notices, between two steps."""
+        self._departure.expire(reason)
 
     def run(self) -> None:
         """Train the trial and settle how that ended.
@@ -60,7 +73,7 @@ class Attempt:
             LeaseLostError: If the trial was taken over, or ended from outside.
             StorageAwayError: If the storage was away for too long.
         """
-        with self.heartbeat:
+        with self._heartbeat:
             ending = self._find_hopeless() or self._train()
             if not self._settlement.take():
                 # The other thread ends this process, where it may.
@@ -69,7 +82,7 @@ class Attempt:
             try:
                 self._settle(ending)
             except LeaseLostError:
-                for hook in self.hooks:
+                for hook in self._hooks:
                     hook.lost()
                 raise
 
@@ -108,7 +121,7 @@ class Attempt:
         """Train the trial and return how that ended; None if it is somebody else's by now."""
         try:
             with contextlib.ExitStack() as around:
-                for hook in self.hooks:
+                for hook in self._hooks:
                     around.enter_context(hook)
                 verdict = self._run_trial()
         except (LeaseLostError, StorageAwayError, *DATABASE_ERRORS):
@@ -128,9 +141,10 @@ class Attempt:
         if verdict is Verdict.CONTINUE:
             return Ending(EventKind.COMPLETE)
         if verdict is Verdict.PRUNE:
-            return Ending(EventKind.PRUNED, self.reporter.pruned_because)
-        if self.departure.expired:
-            return Ending(EventKind.TIMEOUT, self.departure.expired)
+            because = "" if self._reporter is None else self._reporter.pruned_because
+            return Ending(EventKind.PRUNED, because)
+        if self._departure.expired:
+            return Ending(EventKind.TIMEOUT, self._departure.expired)
         if self.place.stop.interrupted:
             return Ending(EventKind.PREEMPTED, "its worker was asked to leave")
         return None
@@ -149,13 +163,13 @@ class Attempt:
             claim=claim,
             history=place.history,
             checkpoints=TrialCheckpoints(place.checkpoints, owner, claim.attempt),
-            heartbeat=self.heartbeat,
-            departure=self.departure,
-            hooks=self.hooks,
+            heartbeat=self._heartbeat,
+            departure=self._departure,
+            hooks=self._hooks,
         )
-        for hook in self.hooks:
+        for hook in self._hooks:
             hook.starts()
-        return run_trial(config, place.store, self._reporter, self.hooks)
+        return run_trial(config, place.store, self._reporter, self._hooks)
 
     def _settle(self, ending: Ending | None) -> None:
         """Give the trial back if it may be tried again, else end it; one transaction."""
@@ -165,10 +179,9 @@ class Attempt:
         if ending.consequence.may_retry:
             retries = faults.retries_of(ending.kind.value)
             if retries is None or queue.num_failures(self.claim, ending.kind) < retries:
-                epochs = len(self._reporter.epochs) if self._reporter is not None else 0
-                if not queue.release(self.claim, ending.kind, epochs, ending.detail):
+                if not queue.release(self.claim, ending.kind, len(self.epochs), ending.detail):
                     raise LeaseLostError("the lease was lost")
-                for hook in self.hooks:
+                for hook in self._hooks:
                     hook.given_back(ending)
                 return
         self._finish(ending)
@@ -179,24 +192,23 @@ class Attempt:
     def _finish(self, ending: Ending) -> None:
         """End the trial for good, with all that it leaves behind, and drop its checkpoints."""
         reporter, state = self._reporter, ending.consequence.state
-        epochs = [] if reporter is None else reporter.epochs
         user, system = describe_epochs([]) if reporter is None else reporter.attributes()
         if ending.consequence.is_failure:
             user |= {"failure_kind": ending.kind.value, "failure_reason": ending.reason}
-        for hook in self.hooks:
+        for hook in self._hooks:
             of_hook_user, of_hook_system = hook.attributes(ending)
             user, system = user | of_hook_user, system | of_hook_system
         value = None
         if ending.kind is EventKind.COMPLETE and reporter is not None:
             value = reporter.value()
-        elif epochs and state is TrialState.PRUNED:
-            value = epochs[-1].val_accuracy
+        elif self.epochs and state is TrialState.PRUNED:
+            value = self.epochs[-1].val_accuracy
         self.place.queue.finish(
             self.claim,
             state,
             ending.kind,
             value=value,
-            epochs=len(epochs),
+            epochs=len(self.epochs),
             detail=ending.detail,
             user=user,
             system=system,
@@ -205,5 +217,5 @@ class Attempt:
         self.place.num_finished += 1
         if reporter is not None:
             reporter.checkpoints.delete()
-        for hook in self.hooks:
-            hook.ended(ending, len(epochs), value)
+        for hook in self._hooks:
+            hook.ended(ending, len(self.epochs), value)

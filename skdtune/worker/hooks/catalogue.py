@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from skdtune.worker.hooks.hook import Hook
+from skdtune.worker.hooks.hook import Hook, TrialInHand
 from skdtune.worker.hooks.kept_network import KeptNetworkHook
 from skdtune.worker.hooks.log_lines import LogLines
 from skdtune.worker.hooks.peak_memory import PeakMemoryHook
 from skdtune.worker.hooks.time_limits import TimeLimits
 
-if TYPE_CHECKING:
-    from skdtune.worker.attempt import Attempt
-
-HOOKS: tuple[Callable[[Attempt], Hook], ...] = (
+HOOKS: tuple[Callable[[TrialInHand], Hook], ...] = (
     TimeLimits,
     LogLines,
     PeakMemoryHook,

@@ -4,14 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
+from skdtune.data.store import DataOnDevice
 from skdtune.describe.epoch_report import EpochReport
+from skdtune.queue.leases import Claim
+from skdtune.training.trainer import Trainer
 from skdtune.worker.endings import Ending
+from skdtune.worker.workplace import Workplace
 
-if TYPE_CHECKING:
-    from skdtune.data.store import DataOnDevice
-    from skdtune.training.trainer import Trainer
+
+class TrialInHand(Protocol):
+    """What a hook may know of the attempt that it accompanies, and ask of it."""
+
+    @property
+    def place(self) -> Workplace:
+        """The study, its queue and the data."""
+
+    @property
+    def claim(self) -> Claim:
+        """The trial that was claimed."""
+
+    @property
+    def epochs(self) -> Sequence[EpochReport]:
+        """Its finished epochs."""
+
+    def value(self) -> float:
+        """Return what its objective came to."""
+
+    def say(self, message: str) -> None:
+        """Tell people, and the trial's story, of something that the trial outlives."""
+
+    def expire(self, reason: str) -> None:
+        """Let the training end as soon as it notices, between two steps."""
+
+    def settle_hanging(self, reason: str) -> None:
+        """Settle the trial from another thread, because its training does not react."""
 
 
 class Hook:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skdtune.data.store import DataOnDevice
 from skdtune.networks.keeping import KeptNetwork, is_wanted, keep_network
@@ -12,10 +12,7 @@ from skdtune.queue.events import EventKind
 from skdtune.training.files import reason_of
 from skdtune.training.trainer import Trainer
 from skdtune.worker.endings import Ending
-from skdtune.worker.hooks.hook import Hook
-
-if TYPE_CHECKING:
-    from skdtune.worker.attempt import Attempt
+from skdtune.worker.hooks.hook import Hook, TrialInHand
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +20,14 @@ logger = logging.getLogger(__name__)
 class KeptNetworkHook(Hook):
     """Writes the network into the artifact store; the trial's end makes it known."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: TrialInHand) -> None:
         self._attempt = attempt
         self._kept: KeptNetwork | None = None
 
     def trained(self, trainer: Trainer, data: DataOnDevice) -> None:
         """Keep the network if the study wants it; without it the trial is complete, too."""
         attempt, stored = self._attempt, self._attempt.place.stored
-        value, last = attempt.reporter.value(), attempt.reporter.epochs[-1]
+        value, last = attempt.value(), attempt.epochs[-1]
         if not attempt.place.queue.call(is_wanted, stored, value):
             return
         # A study's value may be a mean over epochs, which no network has.
@@ -40,7 +37,7 @@ class KeptNetworkHook(Hook):
             self._kept = keep_network(url, stored, number, trainer, data, accuracy)
         except Exception as error:
             logger.debug("trial %d: its network", number, exc_info=True)
-            attempt.reporter.say(f"its network is not kept: {reason_of(error)}")
+            attempt.say(f"its network is not kept: {reason_of(error)}")
 
     def attributes(self, ending: Ending) -> tuple[dict[str, Any], dict[str, Any]]:
         """Name the network with a trial that is complete."""

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from skdtune.describe.epoch_report import EpochReport
 from skdtune.queue.stored_study import metric_name
 from skdtune.worker.endings import Ending
-from skdtune.worker.hooks.hook import Hook
-
-if TYPE_CHECKING:
-    from skdtune.worker.attempt import Attempt
+from skdtune.worker.hooks.hook import Hook, TrialInHand
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +16,7 @@ logger = logging.getLogger(__name__)
 class LogLines(Hook):
     """Writes a line for each of them."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: TrialInHand) -> None:
         self._claim = attempt.claim
         self._spec = attempt.place.stored.spec
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skdtune.training.peak_memory import PeakMemory
 from skdtune.worker.endings import Ending
-from skdtune.worker.hooks.hook import Hook
-
-if TYPE_CHECKING:
-    from skdtune.worker.attempt import Attempt
+from skdtune.worker.hooks.hook import Hook, TrialInHand
 
 
 class PeakMemoryHook(Hook):
     """Measures from the start of the training on."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: TrialInHand) -> None:
         self._device = attempt.place.store.device
         self._peak: PeakMemory | None = None
 

@@ -6,13 +6,10 @@ import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from skdtune.describe.epoch_report import EpochReport
-from skdtune.worker.hooks.hook import Hook
-
-if TYPE_CHECKING:
-    from skdtune.worker.attempt import Attempt
+from skdtune.worker.hooks.hook import Hook, TrialInHand
 
 #: Seconds that a training which ran out of time has to notice it, between two steps.
 HANG_S = 30.0
@@ -30,7 +27,7 @@ class TimeLimits(Hook):
         hang_s: Seconds between the end of its time and that.
     """
 
-    def __init__(self, attempt: Attempt, hang_s: float | None = None) -> None:
+    def __init__(self, attempt: TrialInHand, hang_s: float | None = None) -> None:
         self._attempt = attempt
         self._faults = attempt.place.stored.spec.faults
         self._hang_s = HANG_S if hang_s is None else hang_s
@@ -79,7 +76,7 @@ class TimeLimits(Hook):
             if expired is None:
                 expired, expired_at = self._find_excess(), time.monotonic()
                 if expired is not None:
-                    self._attempt.departure.expire(expired)
+                    self._attempt.expire(expired)
             elif self._epoch_started_at is None:
                 # It has left the epoch by itself.
                 return

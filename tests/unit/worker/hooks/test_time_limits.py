@@ -9,8 +9,8 @@ import pytest
 
 from skdtune.describe.epoch_report import EpochReport
 from skdtune.describe.faults import FaultsConfig
-from skdtune.worker.attempt import Attempt
 from skdtune.worker.hooks import time_limits
+from skdtune.worker.hooks.hook import TrialInHand
 from skdtune.worker.hooks.time_limits import TimeLimits
 
 
@@ -37,7 +37,6 @@ class FalseAttempt:
     def __init__(self, on_hang: Callable[[str], None] | None = None, **limits: float) -> None:
         spec = SimpleNamespace(faults=FaultsConfig.model_validate(limits))
         self.place = SimpleNamespace(stored=SimpleNamespace(spec=spec))
-        self.departure = self
         self.expired: str | None = None
         self.settle_hanging = on_hang or never
 
@@ -50,7 +49,7 @@ def never(reason: str) -> None:
 
 
 def watching(attempt: FalseAttempt, **settings: float) -> TimeLimits:
-    return TimeLimits(cast(Attempt, attempt), **settings)
+    return TimeLimits(cast(TrialInHand, attempt), **settings)
 
 
 def epochs(*seconds: float) -> list[EpochReport]:
