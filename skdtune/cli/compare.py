@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from skdtune.cli.application import Application, common_options, console, pass_application
-from skdtune.cli.tables import chosen_format, format_options, print_table
+from skdtune.cli.table_formats import chosen_format, format_options, print_table
 
 
 @click.command()

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from skdtune.cli.application import Application, common_options, pass_application, say
-from skdtune.cli.run import workers_options
-from skdtune.cli.tables import chosen_format, format_options, print_table
+from skdtune.cli.table_formats import chosen_format, format_options, print_table
+from skdtune.cli.workers_options import workers_options
 
 
 @click.command()
@@ -51,7 +51,7 @@ def evaluate(
     and other machines can help with `skdtune worker STUDY.test`. What is there is not trained
     again. STUDY may also be the family of several studies.
     """
-    from skdtune.cli.run import Launch, launch_study
+    from skdtune.cli.launch import Launch, launch_study
     from skdtune.errors import InputError
     from skdtune.queue.final_evaluation import create_evaluation, require_evaluable
     from skdtune.queue.stored_study import expand_family

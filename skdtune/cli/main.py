@@ -5,20 +5,12 @@ Command modules import what they need inside of the commands, so that ``--help``
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
 from skdtune import __version__
 from skdtune.cli.application import common_options
-from skdtune.cli.compare import compare
-from skdtune.cli.control import budget, pause, resume
-from skdtune.cli.create import create_study, studies
-from skdtune.cli.evaluate import evaluate
-from skdtune.cli.explain import explain
-from skdtune.cli.export import export
-from skdtune.cli.look import best, dashboard, status, trials
-from skdtune.cli.report import report
-from skdtune.cli.run import launch, worker
-from skdtune.cli.storage import storage
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99})
@@ -39,24 +31,25 @@ def cli() -> None:
     """  # noqa: D301 (Click reads the backspace)
 
 
+#: In the order of the help: each is a file of this folder, and the function of its name in there.
 _COMMANDS = (
-    studies,
-    create_study,
-    worker,
-    launch,
-    budget,
-    pause,
-    resume,
-    status,
-    best,
-    trials,
-    explain,
-    evaluate,
-    compare,
-    export,
-    report,
-    dashboard,
-    storage,
+    "studies",
+    "create_study",
+    "worker",
+    "launch",
+    "budget",
+    "pause",
+    "resume",
+    "status",
+    "best",
+    "trials",
+    "explain",
+    "evaluate",
+    "compare",
+    "export",
+    "report",
+    "dashboard",
+    "storage",
 )
 for _command in _COMMANDS:
-    cli.add_command(_command)
+    cli.add_command(getattr(import_module(f"skdtune.cli.{_command}"), _command))

@@ -1,4 +1,4 @@
-"""``skdtune worker`` and ``skdtune launch``."""
+"""``skdtune launch``: start workers on this machine and follow them to the end."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from skdtune.cli.application import Application, common_options, pass_application, say
+from skdtune.cli.workers_options import workers_options
 from skdtune.home import CHECKPOINTS_VARIABLE, HOME_VARIABLE, STORAGE_VARIABLE, checkpoints_url
 
 if TYPE_CHECKING:
@@ -20,148 +20,6 @@ if TYPE_CHECKING:
     from skdtune.queue.stored_study import StoredStudy
     from skdtune.results.study_results import Progress
     from skdtune.signals import StopRequest
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-checkpoints_option = click.option(
-    "--checkpoints",
-    metavar="DIR|URL",
-    help=f"Where checkpoints lie; share it between machines.  [env: {CHECKPOINTS_VARIABLE}; "
-    "default: a folder of the home]",
-)
-
-
-@click.command()
-@click.argument("study")
-@click.option("--device", help="cpu, cuda or cuda:1.  [default: the first GPU, else the CPU]")
-@click.option("--max-trials", type=click.IntRange(min=1), help="Leave after so many trials.")
-@click.option("--drain", is_flag=True, help="Leave as soon as no trial waits.")
-@click.option("--prepare", is_flag=True, help="Fetch and decode the data, take no trial.")
-@click.option("--probe", is_flag=True, help="Say how much memory a worker needs, take no trial.")
-@checkpoints_option
-@common_options
-@pass_application
-def worker(
-    application: Application,
-    study: str,
-    device: str | None,
-    max_trials: int | None,
-    drain: bool,
-    prepare: bool,
-    probe: bool,
-    checkpoints: str | None,
-) -> int:
-    """Take trials of STUDY from the queue and train them, one after the other.
-
-    Ctrl-C or SIGTERM finishes the epoch in hand if its end is near, gives the trial back and
-    leaves; SIGUSR1 finishes the trial first. A second signal ends the worker at once.
-    """
-    from skdtune.signals import StopRequest
-
-    application.configure_logging()
-    if prepare:
-        from skdtune.worker.worker import prepare_data
-
-        prepare_data(study, storage=application.url, at=application.home)
-        return 0
-    if probe:
-        return _probe(application, study, device)
-    with StopRequest() as stop:
-        # Torch takes a while to import; a signal must be understood before.
-        from skdtune.worker.worker import run_worker
-
-        finished = run_worker(
-            study,
-            storage=application.url,
-            device=device,
-            max_trials=max_trials,
-            drain=drain,
-            checkpoints=checkpoints,
-            at=application.home,
-            stop=stop,
-            on_hang=lambda finished: _start_again(stop, max_trials and max_trials - finished),
-        )
-        if application.verbosity >= 0:
-            click.echo(f"{finished} trials finished by this worker", err=True)
-        return stop.exit_code
-
-
-def _probe(application: Application, study: str, device: str | None) -> int:
-    """Print how much memory a worker needs, for `launch` to read."""
-    from skdtune.worker.probes.memory_probe import probe_memory
-
-    need = probe_memory(study, storage=application.url, device=device, at=application.home)
-    found = {"needed_bytes": need.needed, "free_bytes": need.free}
-    click.echo(json.dumps({**found, "num_fitting": need.num_fitting}))
-    return 0
-
-
-def _start_again(stop: StopRequest, max_trials: int | None) -> NoReturn:
-    """Replace this process by a new worker: a thread that hangs cannot be ended."""
-    if stop.requested:
-        os._exit(stop.exit_code)
-    arguments = sys.argv[1:]
-    if max_trials is not None:
-        if max_trials <= 0:
-            os._exit(0)
-        # The last one counts.
-        arguments = [*arguments, "--max-trials", str(max_trials)]
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "skdtune", *arguments])
-
-
-def workers_options(command: Command) -> Command:
-    """Add the options that say which workers are started on this machine."""
-    options = (
-        click.option(
-            "--gpus", metavar="all|0,1|none", help="GPUs to use.  [default: all, if any]"
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(1, 512),
-            help="Workers in all.  [default: one per GPU, or per core without GPUs]",
-        ),
-        click.option(
-            "--workers-per-gpu", type=click.IntRange(1, 64), default=1, show_default=True
-        ),
-        checkpoints_option,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Which workers are started on this machine, and where their checkpoints lie."""
-
-    gpus: str | None = None
-    workers: int | None = None
-    workers_per_gpu: int = 1
-    checkpoints: str | None = None
-
-    def require_possible(self) -> list[Slot]:
-        """Return the places of the workers.
-
-        Raises:
-            InputError: If there are not so many GPUs.
-        """
-        from skdtune.engines.local import plan_slots
-
-        return plan_slots(self.gpus, self.workers, self.workers_per_gpu)
-
-
-@dataclass(frozen=True)
-class Launched:
-    """How it went."""
-
-    exit_code: int
-    stopped: bool = False
-    """Somebody asked for an end before there was one."""
-
-    was_finished: bool = False
-    """There was nothing to train."""
-
-    progress: Progress | None = None
 
 
 @click.command()
@@ -201,6 +59,40 @@ def launch(
             say(application, f"{name}: {ended}")
         exit_code = exit_code or launched.exit_code
     return exit_code
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Which workers are started on this machine, and where their checkpoints lie."""
+
+    gpus: str | None = None
+    workers: int | None = None
+    workers_per_gpu: int = 1
+    checkpoints: str | None = None
+
+    def require_possible(self) -> list[Slot]:
+        """Return the places of the workers.
+
+        Raises:
+            InputError: If there are not so many GPUs.
+        """
+        from skdtune.engines.local import plan_slots
+
+        return plan_slots(self.gpus, self.workers, self.workers_per_gpu)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """How it went."""
+
+    exit_code: int
+    stopped: bool = False
+    """Somebody asked for an end before there was one."""
+
+    was_finished: bool = False
+    """There was nothing to train."""
+
+    progress: Progress | None = None
 
 
 def launch_study(application: Application, study: str, settings: Launch) -> Launched:

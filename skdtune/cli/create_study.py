@@ -1,4 +1,4 @@
-"""``skdtune studies`` and ``skdtune create-study``."""
+"""``skdtune create-study``."""
 
 from __future__ import annotations
 
@@ -10,29 +10,12 @@ from skdtune.cli.application import (
     Application,
     common_options,
     console,
-    echo_json,
     pass_application,
     say,
 )
 
 if TYPE_CHECKING:
     from skdtune.describe.spec import StudySpec
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@common_options
-def studies(as_json: bool) -> None:
-    """List the presets, one line each."""
-    from skdtune.describe.presets import list_presets
-
-    presets = list_presets()
-    if as_json:
-        echo_json([{"name": p.name, "description": p.description} for p in presets])
-        return
-    width = max(len(preset.name) for preset in presets)
-    for preset in presets:
-        click.echo(f"{preset.name:<{width}}  {preset.description}")
 
 
 @click.command("create-study")

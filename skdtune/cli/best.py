@@ -1,10 +1,7 @@
-"""``skdtune status``, ``best``, ``trials`` and ``dashboard``."""
+"""``skdtune best``: the best trial beside the published setting."""
 
 from __future__ import annotations
 
-import signal
-import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,77 +15,7 @@ from skdtune.cli.application import (
 )
 
 if TYPE_CHECKING:
-    from skdtune.results.study_results import Progress, StudyResults, TrialResult
-
-
-@click.command()
-@click.argument("study", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--watch", is_flag=True, help="Keep showing it until Ctrl-C or the end.")
-@common_options
-@pass_application
-def status(application: Application, study: str | None, as_json: bool, watch: bool) -> None:
-    """Show trials by state, the best so far, the workers and the time left."""
-    if watch:
-        _watch(application, study)
-        return
-    found = _read_progress(application, study)
-    if as_json:
-        data = [progress.to_dict() for progress in found]
-        # A family is a list, as all studies are.
-        echo_json(data[0] if study and len(data) == 1 else data)
-        return
-    from skdtune.cli.live import progress_view
-
-    for progress in found:
-        console().print(progress_view(progress))
-    if not found:
-        click.echo("no study yet: skdtune create-study digits-drg-dsr")
-
-
-def _read_progress(application: Application, study: str | None) -> list[Progress]:
-    from contextlib import closing
-
-    from skdtune.errors import SpecError, StudyError
-    from skdtune.queue.storage import open_storage
-    from skdtune.queue.stored_study import expand_family, load_study, study_names
-    from skdtune.results.study_results import read_progress
-
-    if study:
-        names = expand_family(study, storage=application.url)
-    else:
-        opened = open_storage(application.url)
-        names = study_names(opened)
-        opened.engine.dispose()
-    found = []
-    for name in names:
-        try:
-            with closing(load_study(name, storage=application.url)) as stored:
-                found.append(read_progress(stored))
-        except (SpecError, StudyError) as error:
-            # One that cannot be read must not hide the others.
-            if study:
-                raise
-            click.echo(f"skdtune: {error}", err=True)
-    return found
-
-
-def _watch(application: Application, study: str | None) -> None:
-    from rich.console import Group
-    from rich.live import Live
-
-    from skdtune.cli.live import progress_view
-
-    with Live(console=console(), auto_refresh=False) as live:
-        while True:
-            found = _read_progress(application, study)
-            if not found:
-                live.update("no study yet: skdtune create-study digits-drg-dsr", refresh=True)
-                return
-            live.update(Group(*(progress_view(progress) for progress in found)), refresh=True)
-            if all(progress.finished for progress in found):
-                return
-            time.sleep(2)
+    from skdtune.results.study_results import StudyResults, TrialResult
 
 
 @click.command()
@@ -233,91 +160,3 @@ def _compared(found: StudyResults, reference: TrialResult, name: str) -> str:
     # The difference of two accuracies on the same images; independent errors are the safe side.
     chance = error is not None and abs(difference) < 2 * 2**0.5 * error
     return f"{sentence}, which chance alone can explain." if chance else f"{sentence}."
-
-
-@click.command()
-@click.argument("study")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-@common_options
-@pass_application
-def trials(application: Application, study: str, as_json: bool, as_csv: bool) -> None:
-    """List the trials of STUDY."""
-    import dataclasses
-
-    from skdtune.results.study_results import results
-
-    found = results(study, storage=application.url)
-    if as_json:
-        echo_json([dataclasses.asdict(trial) for trial in found.trials])
-    elif as_csv:
-        _print_csv(found)
-    else:
-        _print_trials(found)
-
-
-_COLUMNS = ("number", "state", "value", "epochs", "seconds", "seed", "device", "failure_kind")
-
-
-def _print_csv(found: StudyResults) -> None:
-    import csv
-
-    evaluation = found.spec.evaluation
-    tried = [found.spec.search] if evaluation is None else evaluation.params
-    paths = list(dict.fromkeys(path for params in tried for path in params))
-    writer = csv.writer(sys.stdout)
-    writer.writerow([*_COLUMNS, *paths])
-    for trial in found.trials:
-        values = [getattr(trial, column) for column in _COLUMNS]
-        writer.writerow([*values, *(trial.params.get(path) for path in paths)])
-
-
-def _print_trials(found: StudyResults) -> None:
-    from rich.table import Table
-
-    table = Table()
-    value = "value" if found.progress.evaluates else "accuracy"
-    for column in ("trial", "state", value, "epochs", "time"):
-        table.add_column(column, justify="right" if column != "state" else "left", no_wrap=True)
-    table.add_column("parameters", overflow="fold")
-    for trial in found.trials:
-        table.add_row(*_trial_row(trial))
-    console().print(table)
-
-
-def _trial_row(trial: TrialResult) -> tuple[str, ...]:
-    from skdtune.results.tables import format_duration
-
-    params = ", ".join(
-        f"{path.removeprefix('method.')}={value:.4g}"
-        if isinstance(value, float)
-        else f"{path.removeprefix('method.')}={value}"
-        for path, value in trial.params.items()
-    )
-    state = f"{trial.state} ({trial.failure_kind})" if trial.failure_kind else trial.state
-    return (
-        str(trial.number),
-        state,
-        f"{trial.value:.4f}" if trial.value is not None else "-",
-        str(trial.epochs),
-        format_duration(trial.seconds) if trial.seconds is not None else "-",
-        trial.failure_reason or params,
-    )
-
-
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-@common_options
-@pass_application
-def dashboard(application: Application, host: str, port: int) -> None:
-    """Serve optuna-dashboard for the storage, on this machine unless --host says otherwise.
-
-    SKDTUNE_DASHBOARD_PASSWORD, where set, is asked for before anything is shown.
-    """
-    from skdtune.home import artifacts_url
-    from skdtune.views.dashboard.server import serve
-
-    # A service manager ends it with SIGTERM: its ordinary end, no failure.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    serve(application.url, artifacts_url(at=application.home), host, port)

@@ -1,0 +1,27 @@
+"""``skdtune budget``: more trials of a study, or fewer, while workers train."""
+
+from __future__ import annotations
+
+import click
+
+from skdtune.cli.application import Application, common_options, pass_application, say
+from skdtune.cli.named_studies import names_for, opened_for_writing
+
+
+@click.command()
+@click.argument("study")
+@click.argument("num_trials", type=click.IntRange(min=1))
+@common_options
+@pass_application
+def budget(application: Application, study: str, num_trials: int) -> None:
+    """Give STUDY exactly NUM_TRIALS trials, while it runs or after it.
+
+    More trials are queued behind the others; with fewer, those that nobody has begun are taken
+    away. Trials that have begun stay.
+    """
+    from skdtune.queue.trial_budget import set_budget
+
+    for name in names_for(application, study):
+        with opened_for_writing(application, name) as stored:
+            before = set_budget(stored.engine, stored.study_id, num_trials)
+            say(application, f"{name} has {num_trials} trials, {before} before")

@@ -1,0 +1,89 @@
+"""``skdtune status``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from skdtune.cli.application import (
+    Application,
+    common_options,
+    console,
+    echo_json,
+    pass_application,
+)
+
+if TYPE_CHECKING:
+    from skdtune.results.study_results import Progress
+
+
+@click.command()
+@click.argument("study", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--watch", is_flag=True, help="Keep showing it until Ctrl-C or the end.")
+@common_options
+@pass_application
+def status(application: Application, study: str | None, as_json: bool, watch: bool) -> None:
+    """Show trials by state, the best so far, the workers and the time left."""
+    if watch:
+        _watch(application, study)
+        return
+    found = _read_progress(application, study)
+    if as_json:
+        data = [progress.to_dict() for progress in found]
+        # A family is a list, as all studies are.
+        echo_json(data[0] if study and len(data) == 1 else data)
+        return
+    from skdtune.cli.live import progress_view
+
+    for progress in found:
+        console().print(progress_view(progress))
+    if not found:
+        click.echo("no study yet: skdtune create-study digits-drg-dsr")
+
+
+def _read_progress(application: Application, study: str | None) -> list[Progress]:
+    from contextlib import closing
+
+    from skdtune.errors import SpecError, StudyError
+    from skdtune.queue.storage import open_storage
+    from skdtune.queue.stored_study import expand_family, load_study, study_names
+    from skdtune.results.study_results import read_progress
+
+    if study:
+        names = expand_family(study, storage=application.url)
+    else:
+        opened = open_storage(application.url)
+        names = study_names(opened)
+        opened.engine.dispose()
+    found = []
+    for name in names:
+        try:
+            with closing(load_study(name, storage=application.url)) as stored:
+                found.append(read_progress(stored))
+        except (SpecError, StudyError) as error:
+            # One that cannot be read must not hide the others.
+            if study:
+                raise
+            click.echo(f"skdtune: {error}", err=True)
+    return found
+
+
+def _watch(application: Application, study: str | None) -> None:
+    from rich.console import Group
+    from rich.live import Live
+
+    from skdtune.cli.live import progress_view
+
+    with Live(console=console(), auto_refresh=False) as live:
+        while True:
+            found = _read_progress(application, study)
+            if not found:
+                live.update("no study yet: skdtune create-study digits-drg-dsr", refresh=True)
+                return
+            live.update(Group(*(progress_view(progress) for progress in found)), refresh=True)
+            if all(progress.finished for progress in found):
+                return
+            time.sleep(2)

@@ -1,0 +1,89 @@
+"""``skdtune trials``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from skdtune.cli.application import (
+    Application,
+    common_options,
+    console,
+    echo_json,
+    pass_application,
+)
+
+if TYPE_CHECKING:
+    from skdtune.results.study_results import StudyResults, TrialResult
+
+
+@click.command()
+@click.argument("study")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@common_options
+@pass_application
+def trials(application: Application, study: str, as_json: bool, as_csv: bool) -> None:
+    """List the trials of STUDY."""
+    import dataclasses
+
+    from skdtune.results.study_results import results
+
+    found = results(study, storage=application.url)
+    if as_json:
+        echo_json([dataclasses.asdict(trial) for trial in found.trials])
+    elif as_csv:
+        _print_csv(found)
+    else:
+        _print_trials(found)
+
+
+_COLUMNS = ("number", "state", "value", "epochs", "seconds", "seed", "device", "failure_kind")
+
+
+def _print_csv(found: StudyResults) -> None:
+    import csv
+
+    evaluation = found.spec.evaluation
+    tried = [found.spec.search] if evaluation is None else evaluation.params
+    paths = list(dict.fromkeys(path for params in tried for path in params))
+    writer = csv.writer(sys.stdout)
+    writer.writerow([*_COLUMNS, *paths])
+    for trial in found.trials:
+        values = [getattr(trial, column) for column in _COLUMNS]
+        writer.writerow([*values, *(trial.params.get(path) for path in paths)])
+
+
+def _print_trials(found: StudyResults) -> None:
+    from rich.table import Table
+
+    table = Table()
+    value = "value" if found.progress.evaluates else "accuracy"
+    for column in ("trial", "state", value, "epochs", "time"):
+        table.add_column(column, justify="right" if column != "state" else "left", no_wrap=True)
+    table.add_column("parameters", overflow="fold")
+    for trial in found.trials:
+        table.add_row(*_trial_row(trial))
+    console().print(table)
+
+
+def _trial_row(trial: TrialResult) -> tuple[str, ...]:
+    from skdtune.results.tables import format_duration
+
+    params = ", ".join(
+        f"{path.removeprefix('method.')}={value:.4g}"
+        if isinstance(value, float)
+        else f"{path.removeprefix('method.')}={value}"
+        for path, value in trial.params.items()
+    )
+    state = f"{trial.state} ({trial.failure_kind})" if trial.failure_kind else trial.state
+    return (
+        str(trial.number),
+        state,
+        f"{trial.value:.4f}" if trial.value is not None else "-",
+        str(trial.epochs),
+        format_duration(trial.seconds) if trial.seconds is not None else "-",
+        trial.failure_reason or params,
+    )

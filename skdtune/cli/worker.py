@@ -1,0 +1,94 @@
+"""``skdtune worker``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from skdtune.cli.application import Application, common_options, pass_application
+from skdtune.cli.workers_options import checkpoints_option
+
+if TYPE_CHECKING:
+    from skdtune.signals import StopRequest
+
+
+@click.command()
+@click.argument("study")
+@click.option("--device", help="cpu, cuda or cuda:1.  [default: the first GPU, else the CPU]")
+@click.option("--max-trials", type=click.IntRange(min=1), help="Leave after so many trials.")
+@click.option("--drain", is_flag=True, help="Leave as soon as no trial waits.")
+@click.option("--prepare", is_flag=True, help="Fetch and decode the data, take no trial.")
+@click.option("--probe", is_flag=True, help="Say how much memory a worker needs, take no trial.")
+@checkpoints_option
+@common_options
+@pass_application
+def worker(
+    application: Application,
+    study: str,
+    device: str | None,
+    max_trials: int | None,
+    drain: bool,
+    prepare: bool,
+    probe: bool,
+    checkpoints: str | None,
+) -> int:
+    """Take trials of STUDY from the queue and train them, one after the other.
+
+    Ctrl-C or SIGTERM finishes the epoch in hand if its end is near, gives the trial back and
+    leaves; SIGUSR1 finishes the trial first. A second signal ends the worker at once.
+    """
+    from skdtune.signals import StopRequest
+
+    application.configure_logging()
+    if prepare:
+        from skdtune.worker.worker import prepare_data
+
+        prepare_data(study, storage=application.url, at=application.home)
+        return 0
+    if probe:
+        return _probe(application, study, device)
+    with StopRequest() as stop:
+        # Torch takes a while to import; a signal must be understood before.
+        from skdtune.worker.worker import run_worker
+
+        finished = run_worker(
+            study,
+            storage=application.url,
+            device=device,
+            max_trials=max_trials,
+            drain=drain,
+            checkpoints=checkpoints,
+            at=application.home,
+            stop=stop,
+            on_hang=lambda finished: _start_again(stop, max_trials and max_trials - finished),
+        )
+        if application.verbosity >= 0:
+            click.echo(f"{finished} trials finished by this worker", err=True)
+        return stop.exit_code
+
+
+def _probe(application: Application, study: str, device: str | None) -> int:
+    """Print how much memory a worker needs, for `launch` to read."""
+    from skdtune.worker.probes.memory_probe import probe_memory
+
+    need = probe_memory(study, storage=application.url, device=device, at=application.home)
+    found = {"needed_bytes": need.needed, "free_bytes": need.free}
+    click.echo(json.dumps({**found, "num_fitting": need.num_fitting}))
+    return 0
+
+
+def _start_again(stop: StopRequest, max_trials: int | None) -> NoReturn:
+    """Replace this process by a new worker: a thread that hangs cannot be ended."""
+    if stop.requested:
+        os._exit(stop.exit_code)
+    arguments = sys.argv[1:]
+    if max_trials is not None:
+        if max_trials <= 0:
+            os._exit(0)
+        # The last one counts.
+        arguments = [*arguments, "--max-trials", str(max_trials)]
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "skdtune", *arguments])
