@@ -460,6 +460,8 @@ def test_trials_that_wait_are_trained_and_those_that_ended_stay(run: Run, home: 
     now = states(home, "search")
     assert now[:5] == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED", "FAIL"]
     assert set(now[5:]) <= {"COMPLETE", "PRUNED"}
+    claimed = [of_trial(home, "skdtune_event", "search", n)[0]["event_id"] for n in range(5, 8)]
+    assert claimed == sorted(claimed)
     told = plain(run("trials", "search", "--json"))
     assert [trial["params"]["optimizer.lr"] for trial in told[5:]] == [0.07, 0.0003, 0.06]
 
