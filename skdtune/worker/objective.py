@@ -26,7 +26,7 @@ from skdtune.worker.reporter import FinalScores, TrialReporter
 def resolve_trial(stored: StoredStudy, trial: optuna.Trial) -> TrialConfig:
     """Sample a trial's parameters and resolve them into its configuration.
 
-    Those of a final evaluation are in its spec, and nothing is sampled.
+    Where the spec has them, and searches nothing, nothing is sampled.
     """
     params = sample(stored.spec.search, trial, stored.spec.fixed_values())
     return stored.spec.trial_config(params, trial.number)
@@ -62,8 +62,8 @@ def run_trial(
         LeaseLostError: If the trial is not this worker's any more.
         StorageAwayError: If the storage was away for too long.
     """
-    is_evaluation = reporter.stored.spec.evaluation is not None
-    data = store.undivided(config.data) if is_evaluation else store.get(config.data)
+    kind = reporter.stored.spec.kind
+    data = store.undivided(config.data) if kind.learns_from_all_images else store.get(config.data)
     trainer = build_trainer(config, data)
     record_start(describe_start(trainer, data, reporter.stored.spec, reporter.claimed.number))
     try:
@@ -78,7 +78,7 @@ def run_trial(
         return verdict
     verdict = _settled(reporter, verdict)
     if verdict is Verdict.CONTINUE:
-        if is_evaluation:
+        if kind.is_tested:
             reporter.tested = _test_once(trainer, store)
         keep(trainer, data)
     return verdict
@@ -113,10 +113,9 @@ def describe_start(
         "spec_hash": spec.digest,
         "versions": {**versions(), "torch": torch.__version__},
     }
-    if spec.evaluation is not None:
-        candidate, seed_index = spec.evaluation.place(number)
-        trial = spec.evaluation.trials[candidate]
-        return started | {"evaluated_trial": trial, "seed_index": seed_index}
+    started |= spec.kind.origin_of(number)
+    if spec.kind.is_tested:
+        return started
     if data.val is not None:
         started["num_val_images"] = len(data.val)
     return started | {"data_fingerprint": data.fingerprint}

@@ -10,12 +10,13 @@ from skdtune.worker.teacher import require_honest_teacher
 
 def data_of_study(store: DataStore, spec: StudySpec) -> DataOnDevice:
     """Return what the trials of a study learn from, as far as its settings are the base's."""
-    return store.get(spec.data) if spec.evaluation is None else store.undivided(spec.data)
+    undivided = spec.kind.learns_from_all_images
+    return store.undivided(spec.data) if undivided else store.get(spec.data)
 
 
 def prepare_study(store: DataStore, spec: StudySpec) -> None:
     """Load what a study needs, so that missing data are said before a trial is taken."""
     require_honest_teacher(spec, data_of_study(store, spec).fingerprint)
-    if spec.evaluation is not None:
+    if spec.kind.is_tested:
         with test_split_open():
             store.decode_test(spec.data)

@@ -43,7 +43,7 @@ from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import LEASE_S, Claim, WorkerIdentity, lease_seconds
 from skdtune.queue.patience import OUTAGE_S, Patience
 from skdtune.queue.storage import DATABASE_ERRORS, require_writable
-from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, metric_name
+from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study
 from skdtune.search.samplers import build_sampler
 from skdtune.signals import StopRequest
 from skdtune.training.checkpoint import (
@@ -598,7 +598,7 @@ class Worker:
                 claimed.number,
                 kind.value,
                 epochs,
-                metric_name(self.stored.spec),
+                self.stored.spec.kind.metric_name,
                 value,
             )
         else:

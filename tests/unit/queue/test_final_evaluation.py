@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from skdtune.describe.spec import StudySpec, derive_seed
+from skdtune.describe.identity import derive_seed
+from skdtune.describe.kinds.final_evaluation import evaluation_name
+from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError, StudyError
 from skdtune.queue import leases
 from skdtune.queue import trial_writes as trial_record
 from skdtune.queue.events import EventKind
-from skdtune.queue.final_evaluation import create_evaluation, evaluation_name
+from skdtune.queue.final_evaluation import create_evaluation
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity
 from skdtune.queue.patience import Patience
@@ -21,7 +23,6 @@ from skdtune.queue.stored_study import (
     create_study,
     expand_family,
     load_study,
-    study_note,
 )
 from skdtune.search.samplers import build_sampler
 from skdtune.worker.objective import resolve_trial
@@ -188,7 +189,7 @@ def test_the_evaluation_of_a_deleted_namesake_is_not_taken_for_this_ones(
 
 
 def test_its_note_says_what_it_is(searched: StoredStudy, evaluate: Evaluate) -> None:
-    note = study_note(evaluate(top=2).spec)
+    note = evaluate(top=2).spec.note()
     assert "Final evaluation of study `tiny`" in note
     assert "test images" in note
     assert "not opened" not in note
