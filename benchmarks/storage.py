@@ -55,12 +55,11 @@ from rich.table import Table
 from skdtune.describe.presets import load_spec
 from skdtune.describe.space import FloatRange, SearchSpace, sample
 from skdtune.describe.spec import SamplerConfig
-from skdtune.queue import leases, schema
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import leases, schema, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.history import TrialHistory
-from skdtune.queue.patience import Patience
 from skdtune.queue.stored_study import create_study, load_study
+from skdtune.queue.trial_queue import TrialQueue
 from skdtune.search.samplers import build_sampler
 
 STUDY = "benchmark"
@@ -195,7 +194,7 @@ class Skdtune:
         self._stored = load_study(STUDY, storage=url)
         self._engine = self._stored.engine
         self._worker = leases.WorkerIdentity(device="cpu")
-        self._history = TrialHistory(self._stored, Patience())
+        self._history = TrialHistory(TrialQueue(self._stored))
         self._claim: leases.Claim | None = None
         self._step = 0
 
@@ -212,7 +211,7 @@ class Skdtune:
         if self._claim is None:
             self._claim = leases.claim(self._engine, self._stored.study_id, self._worker)
             assert self._claim is not None
-        trial_record.write_report(self._engine, self._claim, self._step, 0.5)
+        trial_writes.write_report(self._engine, self._claim, self._step, 0.5)
         self._step += 1
 
     def claim_and_suggest(self) -> tuple[float, float]:
@@ -224,7 +223,7 @@ class Skdtune:
         sample(SPACE, trial)
         self._history.store_params()
         end = time.perf_counter()
-        trial_record.finish(
+        trial_writes.finish(
             self._engine,
             claim,
             TrialState.COMPLETE,

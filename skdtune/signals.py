@@ -13,6 +13,7 @@ SIGCONT       nothing: some schedulers send it ahead of SIGTERM      -
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -21,7 +22,17 @@ from typing import Any
 
 INTERRUPTED_EXIT_CODE = 130
 
+#: Process id of the supervisor that started this process: when it is gone, a worker gives its
+#: trial back and leaves.
+SUPERVISED_VARIABLE = "SKDTUNE_SUPERVISED"
+
 _SLICE_S = 0.1
+
+
+def is_orphaned() -> bool:
+    """Tell whether this process was started by a supervisor that is gone."""
+    supervisor = os.environ.get(SUPERVISED_VARIABLE)
+    return bool(supervisor) and str(os.getppid()) != supervisor
 
 
 class StopRequest:

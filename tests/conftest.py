@@ -109,17 +109,16 @@ def finish_trials() -> FinishTrials:
     """
     # Optuna takes a while to import, and most tests have no use for it here.
     from skdtune.describe.space import sample
-    from skdtune.queue import leases
-    from skdtune.queue import trial_writes as trial_record
+    from skdtune.queue import leases, trial_writes
     from skdtune.queue.events import EventKind
     from skdtune.queue.history import TrialHistory
-    from skdtune.queue.patience import Patience
     from skdtune.queue.stored_study import load_study
+    from skdtune.queue.trial_queue import TrialQueue
     from skdtune.search.samplers import build_sampler
 
     def finish(url: str, study: str, *ends: float | Mapping[str, object] | None) -> None:
         stored = load_study(study, storage=url)
-        history = TrialHistory(stored, Patience())
+        history = TrialHistory(TrialQueue(stored))
         for end in ends:
             worker = leases.WorkerIdentity(device="cpu")
             claimed = leases.claim(stored.engine, stored.study_id, worker)
@@ -131,7 +130,7 @@ def finish_trials() -> FinishTrials:
             user = dict(end) if isinstance(end, Mapping) else {}
             if end is None:
                 user = {"failure_kind": "error", "failure_reason": "ValueError: a broken cable"}
-            trial_record.finish(
+            trial_writes.finish(
                 stored.engine,
                 claimed,
                 leases.TrialState.FAIL if end is None else leases.TrialState.COMPLETE,

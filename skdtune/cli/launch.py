@@ -106,8 +106,7 @@ def launch_study(application: Application, study: str, settings: Launch) -> Laun
     from skdtune.engines.local import LocalSupervisor
     from skdtune.queue.stored_study import load_study
     from skdtune.results.study_results import read_progress
-    from skdtune.signals import StopRequest
-    from skdtune.worker.heartbeat import SUPERVISED_VARIABLE
+    from skdtune.signals import SUPERVISED_VARIABLE, StopRequest
 
     slots = settings.require_possible()
     stored = load_study(study, storage=application.url)
@@ -214,24 +213,20 @@ class _Reaper:
     """Gives trials back whose workers fell silent, on whatever machine, every few seconds."""
 
     def __init__(self, stored: StoredStudy) -> None:
-        from skdtune.queue.patience import Patience
+        from skdtune.queue.leases import lease_seconds
+        from skdtune.queue.trial_queue import TrialQueue
 
-        self._stored = stored
-        self._patience = Patience()
+        self._queue = TrialQueue(stored, lease_s=lease_seconds())
         self._looked_at = time.monotonic()
 
     def look(self) -> list[str]:
         from skdtune.errors import StorageAwayError
-        from skdtune.queue.leases import lease_seconds
-        from skdtune.worker.heartbeat import reap_silent
 
-        lease_s = lease_seconds()
-        if time.monotonic() - self._looked_at < lease_s / 4:
+        if time.monotonic() - self._looked_at < self._queue.lease_s / 4:
             return []
         self._looked_at = time.monotonic()
-        engine, study_id = self._stored.engine, self._stored.study_id
         try:
-            numbers = reap_silent(engine, study_id, self._patience, lease_s, "launch")
+            numbers = self._queue.reap_silent("launch")
         except StorageAwayError:
             return []
         return [f"trial {number} waits again: its worker fell silent" for number in numbers]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, NoReturn
 
 import optuna
@@ -20,11 +20,9 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from skdtune.queue import trial_writes as trial_record
 from skdtune.queue.leases import IS_WAITING, Claim
-from skdtune.queue.patience import Patience
 from skdtune.queue.schema import trials
-from skdtune.queue.stored_study import StoredStudy
+from skdtune.queue.trial_queue import TrialQueue
 
 _BEGUN = tuple(state for state in TrialState if state is not TrialState.WAITING)
 #: Larger than every key: Optuna's query then returns the trials that are named, and no others.
@@ -35,14 +33,13 @@ class TrialHistory(BaseStorage):
     """A study's trials that have begun, as an Optuna storage of one worker.
 
     Args:
-        stored: The study.
-        patience: Makes the calls to the storage behind it.
+        queue: The queue of the study, which makes the calls to the storage behind it.
     """
 
-    def __init__(self, stored: StoredStudy, patience: Patience) -> None:
-        self._stored = stored
-        self._backend: RDBStorage = stored.storage
-        self._patience: Callable[[Callable[[], Any]], Any] = patience
+    def __init__(self, queue: TrialQueue) -> None:
+        self._queue = queue
+        self._stored = queue.stored
+        self._backend: RDBStorage = queue.stored.storage
         self._trials: dict[int, FrozenTrial] = {}
         self._newest_id = -1
         self._open_ids: set[int] = set()
@@ -51,19 +48,19 @@ class TrialHistory(BaseStorage):
         self._params: dict[str, tuple[float, BaseDistribution]] = {}
 
     @contextlib.contextmanager
-    def calling(self, patience: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
+    def through(self, queue: TrialQueue) -> Iterator[None]:
         """Make the calls to the storage in another way, such as once and without patience."""
-        usual, self._patience = self._patience, patience
+        usual, self._queue = self._queue, queue
         try:
             yield
         finally:
-            self._patience = usual
+            self._queue = usual
 
     def begin(self, claimed: Claim, sampler: BaseSampler) -> optuna.Trial:
         """Take up a claimed trial: its parameters are sampled as they are asked for."""
         self._claim = claimed
         self._params = {}
-        self._current = self._patience(lambda: self._backend.get_trial(claimed.trial_id))
+        self._current = self._queue.call(self._backend.get_trial, claimed.trial_id)
         return optuna.Trial(self.study(sampler), claimed.trial_id)
 
     def study(self, sampler: BaseSampler | None = None) -> optuna.Study:
@@ -89,8 +86,7 @@ class TrialHistory(BaseStorage):
         Raises:
             LeaseLostError: If the trial is not this worker's any more.
         """
-        claimed, params = self._require_claim(), self._params
-        self._patience(lambda: trial_record.write_params(self._backend.engine, claimed, params))
+        self._queue.write_params(self._require_claim(), self._params)
 
     def get_all_trials(
         self,
@@ -99,21 +95,20 @@ class TrialHistory(BaseStorage):
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         """Return the trials that have begun, in the order of their numbers."""
-        self._patience(self._read)
+        self._queue.call(self._read)
         seen = dict(self._trials)
         if self._current is not None:
             seen[self._current.number] = self._current
-        found = [
+        wanted = [
             trial for _, trial in sorted(seen.items()) if states is None or trial.state in states
         ]
-        return copy.deepcopy(found) if deepcopy else found
+        return copy.deepcopy(wanted) if deepcopy else wanted
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return the trial in hand as it is here, any other as it is stored."""
         if self._current is not None and self._current._trial_id == trial_id:
             return self._current
-        trial: FrozenTrial = self._patience(lambda: self._backend.get_trial(trial_id))
-        return trial
+        return self._queue.call(self._backend.get_trial, trial_id)
 
     def set_trial_param(
         self,
@@ -131,19 +126,13 @@ class TrialHistory(BaseStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Store an attribute of the trial in hand: the mark of a rung."""
         trial, claimed = self._require_current(trial_id), self._require_claim()
-        self._patience(
-            lambda: trial_record.write_attributes(
-                self._backend.engine, claimed, system={key: value}
-            )
-        )
+        self._queue.write_attributes(claimed, system={key: value})
         trial.system_attrs[key] = value
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Store an attribute of the trial in hand."""
         trial, claimed = self._require_current(trial_id), self._require_claim()
-        self._patience(
-            lambda: trial_record.write_attributes(self._backend.engine, claimed, user={key: value})
-        )
+        self._queue.write_attributes(claimed, user={key: value})
         trial.user_attrs[key] = value
 
     def get_study_id_from_name(self, study_name: str) -> int:
@@ -160,17 +149,11 @@ class TrialHistory(BaseStorage):
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """Return the user attributes of the study."""
-        found: dict[str, Any] = self._patience(
-            lambda: self._backend.get_study_user_attrs(study_id)
-        )
-        return found
+        return self._queue.call(self._backend.get_study_user_attrs, study_id)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         """Return the system attributes of the study."""
-        found: dict[str, Any] = self._patience(
-            lambda: self._backend.get_study_system_attrs(study_id)
-        )
-        return found
+        return self._queue.call(self._backend.get_study_system_attrs, study_id)
 
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
@@ -203,13 +186,13 @@ class TrialHistory(BaseStorage):
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> NoReturn:
-        """Refuse: a trial ends by ``trial_record.finish``."""
+        """Refuse: a trial ends by ``TrialQueue.finish``."""
         raise NotImplementedError
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> NoReturn:
-        """Refuse: an epoch is stored by ``trial_record.write_report``."""
+        """Refuse: an epoch is stored by ``TrialQueue.report``."""
         raise NotImplementedError
 
     def _require_current(self, trial_id: int) -> FrozenTrial:
@@ -228,7 +211,7 @@ class TrialHistory(BaseStorage):
         newest_id = self._find_newest_id(study_id)
         first_look = self._newest_id < 0
         wanted = self._open_ids | self._ids_between(study_id, self._newest_id, newest_id)
-        found = (
+        read = (
             self._backend._get_trials(study_id, _BEGUN, set(), -1)
             if first_look
             else self._backend._get_trials(study_id, _BEGUN, wanted, _NO_KEY_ABOVE)
@@ -236,14 +219,14 @@ class TrialHistory(BaseStorage):
             else []
         )
         self._newest_id = newest_id
-        ended = {trial._trial_id for trial in found if trial.state.is_finished()}
+        ended = {trial._trial_id for trial in read if trial.state.is_finished()}
         # The first look names none: it may find trials that were begun just now.
-        self._open_ids = (wanted | {trial._trial_id for trial in found}) - ended
+        self._open_ids = (wanted | {trial._trial_id for trial in read}) - ended
         # A trial that was given back waits again: what it was is not what it is.
         numbers = {n for n, trial in self._trials.items() if trial._trial_id in wanted}
         for number in numbers:
             del self._trials[number]
-        self._trials.update({trial.number: trial for trial in found})
+        self._trials.update({trial.number: trial for trial in read})
 
     def _find_newest_id(self, study_id: int) -> int:
         query = sa.select(sa.func.max(trials.c.trial_id)).where(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Sequence
 
 from skdtune.describe.epoch_report import EpochReport
 from skdtune.signals import StopRequest
 from skdtune.worker.heartbeat import Heartbeat
-from skdtune.worker.watchdog import Watchdog
 
 #: Seconds after a signal in which an epoch may still be finished. Slurm and Kubernetes wait 30 s
 #: before they kill; the checkpoint has to be written within them too.
@@ -19,42 +19,41 @@ _MARGIN = 1.2
 
 
 class Departure:
-    """Weighs a signal, a lost lease and a time limit against the epoch in hand.
+    """Weighs a signal, a lost lease and an expired time against the epoch in hand.
 
     Args:
         stop: What the signals asked for.
         heartbeat: Knows whether the trial still is this worker's.
-        watchdog: Knows whether its time is up.
         grace_s: Seconds after a signal in which the epoch may still be finished.
     """
 
-    def __init__(
-        self,
-        stop: StopRequest,
-        heartbeat: Heartbeat,
-        watchdog: Watchdog,
-        grace_s: float = GRACE_S,
-    ) -> None:
+    def __init__(self, stop: StopRequest, heartbeat: Heartbeat, grace_s: float = GRACE_S) -> None:
         self._stop = stop
         self._heartbeat = heartbeat
-        self._watchdog = watchdog
         self._grace_s = grace_s
+        self._expired: str | None = None
         self._usual_epoch_s: float | None = None
+        self._epoch_started_at: float | None = None
+
+    @property
+    def expired(self) -> str | None:
+        """Why the training must end now, None while it may go on."""
+        return self._expired
+
+    def expire(self, reason: str) -> None:
+        """Let the training end as soon as it notices, between two steps."""
+        self._expired = reason
 
     @property
     def is_asked_for(self) -> bool:
         """The trial must be left at the end of the epoch, at the latest."""
-        return self._stop.interrupted or self._heartbeat.lost or bool(self._watchdog.expired)
+        return self._stop.interrupted or self._heartbeat.lost or bool(self._expired)
 
     def epoch_started(self, epochs: Sequence[EpochReport]) -> None:
         """Take note of the epochs so far, at the start of the next one."""
-        self._watchdog.epoch_started(sum(report.seconds for report in epochs))
+        self._epoch_started_at = time.monotonic()
         if epochs:
             self._usual_epoch_s = statistics.median(report.seconds for report in epochs)
-
-    def epoch_ended(self) -> None:
-        """Take note that the training waits."""
-        self._watchdog.epoch_ended()
 
     def is_due(self, progress: float) -> bool:
         """Tell, between two steps, whether the trial must be left now.
@@ -62,7 +61,7 @@ class Departure:
         Args:
             progress: Share of the epoch's steps that are done.
         """
-        if self._heartbeat.lost or self._watchdog.expired:
+        if self._heartbeat.lost or self._expired:
             return True
         if not self._stop.interrupted:
             return False
@@ -70,7 +69,8 @@ class Departure:
 
     def _left_s(self, progress: float) -> float:
         """Estimate how long the epoch will still take, its validation included."""
-        elapsed_s = self._watchdog.epoch_s
+        started_at = self._epoch_started_at
+        elapsed_s = 0.0 if started_at is None else time.monotonic() - started_at
         if self._usual_epoch_s is not None and elapsed_s < self._usual_epoch_s:
             return _MARGIN * (self._usual_epoch_s - elapsed_s)
         if progress <= 0:

@@ -3,50 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 
-import sqlalchemy as sa
-
 from skdtune.errors import StorageAwayError
-from skdtune.queue.leases import LEASE_S, Claim, ping, reap, renew
-from skdtune.queue.patience import Patience
+from skdtune.queue.leases import Claim
+from skdtune.queue.trial_queue import TrialQueue
+from skdtune.signals import is_orphaned
 
 logger = logging.getLogger(__name__)
-
-#: Process id of the supervisor that started this worker: when it is gone, the worker gives its
-#: trial back and leaves.
-SUPERVISED_VARIABLE = "SKDTUNE_SUPERVISED"
-
-
-def is_orphaned() -> bool:
-    """Tell whether this process was started by a supervisor that is gone."""
-    supervisor = os.environ.get(SUPERVISED_VARIABLE)
-    return bool(supervisor) and str(os.getppid()) != supervisor
-
-
-def reap_silent(
-    engine: sa.Engine, study_id: int, patience: Patience, lease_s: float, by: str = ""
-) -> list[int]:
-    """Give trials back whose workers fell silent, and say so.
-
-    After an outage every worker needs a moment to be heard again: for as long as a lease, nobody
-    is taken for dead.
-
-    Raises:
-        StorageAwayError: If the storage does not answer.
-    """
-    if patience.answers_for_s < lease_s:
-        # A real question, so that the moment begins when the storage is there and not before.
-        patience.once(lambda: ping(engine))
-        return []
-    numbers = patience.once(lambda: reap(engine, study_id, by))
-    for number in numbers:
-        logger.warning("trial %d waits again: its worker fell silent", number)
-    return numbers
 
 
 class Heartbeat:
@@ -57,27 +24,16 @@ class Heartbeat:
     for the end of another one to be given back.
 
     Args:
-        engine: The storage's engine.
-        claimed: The trial in hand.
+        queue: The queue that the trial was claimed from.
+        claim: The trial in hand.
         on_orphaned: Called at every beat after the supervisor has died.
-        patience: Makes the calls to the storage.
-        lease_s: Seconds after which a silent lease may be reaped.
     """
 
-    def __init__(
-        self,
-        engine: sa.Engine,
-        claimed: Claim,
-        on_orphaned: Callable[[], None],
-        patience: Patience,
-        lease_s: float = LEASE_S,
-    ) -> None:
-        self._engine = engine
-        self._claim = claimed
+    def __init__(self, queue: TrialQueue, claim: Claim, on_orphaned: Callable[[], None]) -> None:
+        self._queue = queue
+        self._claim = claim
         self._on_orphaned = on_orphaned
-        self._patience = patience
-        self._lease_s = lease_s
-        self._interval_s = lease_s / 6
+        self._interval_s = queue.lease_s / 6
         self._renewed_at = time.monotonic()
         self._reaped_at = time.monotonic()
         self._stop = threading.Event()
@@ -111,7 +67,7 @@ class Heartbeat:
             StorageAwayError: If the storage does not answer.
         """
         if not self.lost:
-            if self._patience.once(lambda: renew(self._engine, self._claim)):
+            if self._queue.once.renew(self._claim):
                 self._renewed_at = time.monotonic()
             else:
                 self._lost.set()
@@ -123,9 +79,9 @@ class Heartbeat:
         A process that was frozen for longer than a lease must not believe what it knew before.
         While the storage is away nobody else can have taken the trial.
         """
-        if self.lost or time.monotonic() - self._renewed_at < self._lease_s:
+        if self.lost or time.monotonic() - self._renewed_at < self._queue.lease_s:
             return not self.lost
-        if not self._patience.is_due:
+        if not self._queue.patience.is_due:
             return True
         try:
             return self.beat()
@@ -138,19 +94,10 @@ class Heartbeat:
                 self._on_orphaned()
             try:
                 self.beat()
-                self._reap_now_and_then()
+                if time.monotonic() - self._reaped_at >= self._queue.lease_s / 2:
+                    self._reaped_at = time.monotonic()
+                    self._queue.reap_silent(str(self._claim.worker))
             except StorageAwayError:
                 continue
             except Exception:
                 logger.warning("the heartbeat failed, trying again", exc_info=True)
-
-    def _reap_now_and_then(self) -> None:
-        if time.monotonic() - self._reaped_at >= self._lease_s / 2:
-            self._reaped_at = time.monotonic()
-            reap_silent(
-                self._engine,
-                self._claim.study_id,
-                self._patience,
-                self._lease_s,
-                str(self._claim.worker),
-            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -20,6 +20,8 @@ from skdtune.errors import CheckpointError
 from skdtune.queue.stored_study import StoredStudy, versions
 from skdtune.training.device import describe_device, describe_kernels
 from skdtune.training.trainer import Trainer
+from skdtune.worker.hooks.hook import Hook
+from skdtune.worker.preparation import data_of_trial
 from skdtune.worker.reporter import FinalScores, TrialReporter
 
 
@@ -39,11 +41,7 @@ def config_hash(config: TrialConfig) -> str:
 
 
 def run_trial(
-    config: TrialConfig,
-    store: DataStore,
-    reporter: TrialReporter,
-    record_start: Callable[[dict[str, Any]], None],
-    keep: Callable[[Trainer, DataOnDevice], None] = lambda trainer, data: None,
+    config: TrialConfig, store: DataStore, reporter: TrialReporter, hooks: Sequence[Hook] = ()
 ) -> Verdict:
     """Train one trial, from its newest checkpoint on if it has one.
 
@@ -51,8 +49,7 @@ def run_trial(
         config: The trial's full configuration.
         store: The worker's data.
         reporter: Takes note of each epoch.
-        record_start: Stores what is needed to repeat the trial.
-        keep: Given a training that ran to its end, may keep its network.
+        hooks: Told of a training that ran to its end.
 
     Returns:
         CONTINUE if it ran to its end, PRUNE or INTERRUPT if it was left.
@@ -62,10 +59,11 @@ def run_trial(
         LeaseLostError: If the trial is not this worker's any more.
         StorageAwayError: If the storage was away for too long.
     """
-    kind = reporter.stored.spec.kind
-    data = store.undivided(config.data) if kind.learns_from_all_images else store.get(config.data)
+    queue, claim = reporter.queue, reporter.claim
+    spec = queue.stored.spec
+    data = data_of_trial(store, spec, config)
     trainer = build_trainer(config, data)
-    record_start(describe_start(trainer, data, reporter.stored.spec, reporter.claimed.number))
+    queue.write_attributes(claim, describe_start(trainer, data, spec, claim.number))
     try:
         verdict = reporter.resume(trainer)
     except CheckpointError as error:
@@ -74,25 +72,18 @@ def run_trial(
         verdict = reporter.start_over(trainer)
     if verdict is Verdict.CONTINUE:
         verdict = trainer.run(reporter, first_epoch=len(reporter.epochs))
-    if verdict is Verdict.INTERRUPT:
-        return verdict
-    verdict = _settled(reporter, verdict)
     if verdict is Verdict.CONTINUE:
-        if kind.is_tested:
-            reporter.tested = _test_once(trainer, store)
-        keep(trainer, data)
+        verdict = reporter.settle()
+    if verdict is Verdict.CONTINUE:
+        if spec.kind.is_tested:
+            # The test images are looked at here, once, and nowhere else.
+            with test_split_open():
+                test = store.test(config.data)
+            scores = trainer.score(test.images)
+            reporter.test_finished(FinalScores(scores, len(test.images), test.fingerprint))
+        for hook in hooks:
+            hook.trained(trainer, data)
     return verdict
-
-
-def _test_once(trainer: Trainer, store: DataStore) -> FinalScores:
-    """Score a finished training on the test images, which are looked at here and nowhere else."""
-    with test_split_open():
-        test = store.test(trainer.config.data)
-    return FinalScores(trainer.score(test.images), len(test.images), test.fingerprint)
-
-
-def _settled(reporter: TrialReporter, verdict: Verdict) -> Verdict:
-    return verdict if verdict is Verdict.PRUNE else reporter.settle()
 
 
 def build_trainer(config: TrialConfig, data: DataOnDevice) -> Trainer:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from skdtune.data.store import DataOnDevice, DataStore
 from skdtune.data.wall import test_split_open
+from skdtune.describe.config import TrialConfig
 from skdtune.describe.spec import StudySpec
 from skdtune.worker.teacher import require_honest_teacher
 
 
 def data_of_study(store: DataStore, spec: StudySpec) -> DataOnDevice:
     """Return what the trials of a study learn from, as far as its settings are the base's."""
+    return data_of_trial(store, spec, spec.base_config())
+
+
+def data_of_trial(store: DataStore, spec: StudySpec, config: TrialConfig) -> DataOnDevice:
+    """Return what a trial learns from, and is judged on where it does not learn from all."""
     undivided = spec.kind.learns_from_all_images
-    return store.undivided(spec.data) if undivided else store.get(spec.data)
+    return store.undivided(config.data) if undivided else store.get(config.data)
 
 
 def prepare_study(store: DataStore, spec: StudySpec) -> None:

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import logging
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from skdtune.describe.epoch_report import EpochReport, Verdict
 from skdtune.describe.rungs import judged_epochs
 from skdtune.errors import CheckpointError, LeaseLostError, StorageAwayError
-from skdtune.networks.keeping import KeptNetwork
-from skdtune.queue import trial_writes as trial_record
 from skdtune.queue.events import EventKind
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import Claim
-from skdtune.queue.patience import Patience
-from skdtune.queue.stored_study import StoredStudy
+from skdtune.queue.trial_queue import TrialQueue
 from skdtune.search.pruners import describe_rank, rung_marks_beyond
 from skdtune.training.checkpoint import Checkpoint, TrialCheckpoints
-from skdtune.training.peak_memory import PeakMemory
 from skdtune.training.scoring import Scores
 from skdtune.training.trainer import Trainer
 from skdtune.worker.departure import Departure
 from skdtune.worker.heartbeat import Heartbeat
+from skdtune.worker.hooks.hook import Hook
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +34,6 @@ JUDGED_ATTRIBUTE = "skdtune:judged_epochs"
 
 #: System attribute of a trial: mean sorted probabilities after the first and the last epoch.
 PROFILE_ATTRIBUTE = "skdtune:profile"
-
-#: Makes a call to the storage, with patience or without.
-Call = Callable[[Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -61,33 +54,28 @@ class TrialReporter:
     and judged, when it answers again.
 
     Args:
-        stored: The study.
-        claimed: The trial in hand.
+        queue: The queue that the trial was claimed from.
+        claim: The trial in hand.
         history: What the pruner sees.
         checkpoints: Where the trial's checkpoints lie.
         heartbeat: Knows whether the trial still is this worker's.
         departure: Says when the worker must leave the trial.
-        patience: Makes the calls to the storage.
-        on_epoch: Called after each epoch, for progress on the terminal.
-        peak_memory: Measures what the trial takes; None if nobody does.
+        hooks: Told of each epoch.
     """
 
-    stored: StoredStudy
-    claimed: Claim
+    queue: TrialQueue
+    claim: Claim
     history: TrialHistory
     checkpoints: TrialCheckpoints
     heartbeat: Heartbeat
     departure: Departure
-    patience: Patience
-    on_epoch: Callable[[EpochReport], None]
-    epochs: list[EpochReport] = field(default_factory=list)
-    pruned_because: str = ""
-    kept: KeptNetwork | None = None
-    peak_memory: PeakMemory | None = None
-    tested: FinalScores | None = None
+    hooks: Sequence[Hook] = ()
+    epochs: list[EpochReport] = field(default_factory=list, init=False)
+    pruned_because: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        spec = self.stored.spec
+        spec = self.queue.stored.spec
+        self._tested: FinalScores | None = None
         self._rungs = judged_epochs(spec.effective_pruner, spec.budget.epochs)
         self._num_stored = 0
         self._num_judged = 0
@@ -105,14 +93,14 @@ class TrialReporter:
             LeaseLostError: If the trial is not this worker's any more.
         """
         self._capture = trainer.state
-        stored = self.history.get_trial(self.claimed.trial_id)
-        found = self.checkpoints.load(self.say) if self.claimed.attempt > 1 else None
+        stored = self.history.get_trial(self.claim.trial_id)
+        found = self.checkpoints.load(self.say) if self.claim.attempt > 1 else None
         if found is not None:
             trainer.load_state(found.state)
             self.epochs = _read_curve(found.curve)
-        if self.claimed.attempt > 1 or stored.intermediate_values:
+        if self.claim.attempt > 1 or stored.intermediate_values:
             self._rewind(found)
-        verdict = self._catch_up(self.patience)
+        verdict = self._catch_up(self.queue)
         if verdict is Verdict.CONTINUE:
             self._start_epoch()
         return verdict
@@ -130,13 +118,15 @@ class TrialReporter:
         Raises:
             LeaseLostError: If the trial is not this worker's any more.
         """
-        self.departure.epoch_ended()
+        for hook in self.hooks:
+            hook.epoch_ends()
         self.epochs.append(report)
         if not self.heartbeat.holds():
             raise LeaseLostError("the lease was lost")
         self._save_checkpoint()
         verdict = self._send()
-        self.on_epoch(report)
+        for hook in self.hooks:
+            hook.reported(report)
         if verdict is Verdict.CONTINUE and self.departure.is_asked_for and not self._is_over:
             return Verdict.INTERRUPT
         if verdict is Verdict.CONTINUE:
@@ -154,7 +144,15 @@ class TrialReporter:
             LeaseLostError: If the trial is not this worker's any more.
             StorageAwayError: If the storage was away for too long.
         """
-        return self._catch_up(self.patience)
+        return self._catch_up(self.queue)
+
+    def test_finished(self, scores: FinalScores) -> None:
+        """Take note of what the training scored on the test images."""
+        self._tested = scores
+
+    def training_left(self) -> None:
+        """Forget the training, whose tensors would be held until the next one's are made."""
+        self._capture = dict
 
     @property
     def unstored(self) -> dict[int, float]:
@@ -166,46 +164,35 @@ class TrialReporter:
 
         For a final evaluation it is the accuracy on the test images.
         """
-        if self.tested is not None:
-            return self.tested.scores.accuracy
-        window = self.epochs[-self.stored.spec.objective.window_epochs :]
+        if self._tested is not None:
+            return self._tested.scores.accuracy
+        window = self.epochs[-self.queue.stored.spec.objective.window_epochs :]
         return sum(report.value for report in window) / len(window)
 
     def attributes(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Sum up the trial as user and system attributes."""
         user, system = describe_epochs(self.epochs)
-        if self.peak_memory is not None and self.peak_memory.mebibytes is not None:
-            user["peak_memory_mb"] = round(self.peak_memory.mebibytes, 1)
-        if self.tested is not None:
-            user |= _describe_test(self.tested)
-            system[PROFILE_ATTRIBUTE] = {"last": list(map(_short, self.tested.scores.profile))}
+        if self._tested is not None:
+            user |= _describe_test(self._tested)
+            system[PROFILE_ATTRIBUTE] = {"last": list(map(_short, self._tested.scores.profile))}
         return user, system
 
     def say(self, message: str) -> None:
         """Tell people, and the trial's story, of something that the trial outlives."""
-        logger.warning("trial %d: %s", self.claimed.number, message)
+        logger.warning("trial %d: %s", self.claim.number, message)
         try:
-            self.patience.once(
-                lambda: trial_record.write_note(
-                    self.stored.engine, self.claimed, EventKind.NOTED, len(self.epochs), message
-                )
-            )
+            self.queue.once.note(self.claim, EventKind.NOTED, len(self.epochs), message)
         except StorageAwayError:
             logger.debug("the storage is away: the note is in this log only")
 
     @property
     def _is_over(self) -> bool:
-        return len(self.epochs) >= self.stored.spec.budget.epochs
+        return len(self.epochs) >= self.queue.stored.spec.budget.epochs
 
     def _start_epoch(self) -> None:
         self.departure.epoch_started(self.epochs)
-        if not self._is_over:
-            logger.debug(
-                "trial %d epoch %d/%d starts",
-                self.claimed.number,
-                len(self.epochs) + 1,
-                self.stored.spec.budget.epochs,
-            )
+        for hook in self.hooks:
+            hook.epoch_starts(self.epochs)
 
     def _rewind(self, found: Checkpoint | None) -> None:
         curve = [report.value for report in self.epochs]
@@ -215,21 +202,17 @@ class TrialReporter:
             if found is None
             else f"after epoch {found.epochs}, from the checkpoint of attempt {found.attempt}"
         )
-        trial = self.history.get_trial(self.claimed.trial_id)
+        trial = self.history.get_trial(self.claim.trial_id)
         self._num_judged = min(int(trial.system_attrs.get(JUDGED_ATTRIBUTE, 0)), len(curve))
         marks = rung_marks_beyond(self.history.study(), trial, self._num_judged)
         marks.append(JUDGED_ATTRIBUTE)
-        self.patience(
-            lambda: trial_record.rewind(
-                self.stored.engine, self.claimed, curve, marks, kind, detail
-            )
-        )
+        self.queue.rewind(self.claim, curve, marks, kind, detail)
         self.history.rewind(curve, marks)
         self._num_stored = len(curve)
         if self._num_judged:
-            self._note_judged(self._num_judged, self.patience)
+            self._note_judged(self._num_judged, self.queue)
         verb = "starts over" if found is None else "goes on"
-        logger.info("trial %d %s %s", self.claimed.number, verb, detail)
+        logger.info("trial %d %s %s", self.claim.number, verb, detail)
 
     def _save_checkpoint(self) -> None:
         curve = [dataclasses.asdict(report) for report in self.epochs]
@@ -246,55 +229,48 @@ class TrialReporter:
 
     def _send(self) -> Verdict:
         """Store and judge what the storage does not have yet, without waiting for it."""
-        if not self.patience.is_due:
+        if not self.queue.patience.is_due:
             return Verdict.CONTINUE
         try:
-            return self._catch_up(self.patience.once)
+            return self._catch_up(self.queue.once)
         except StorageAwayError:
             return Verdict.CONTINUE
 
-    def _catch_up(self, call: Call) -> Verdict:
+    def _catch_up(self, queue: TrialQueue) -> Verdict:
         """Store and judge epoch by epoch, oldest first; what was done stays done."""
         while self._num_judged < len(self.epochs):
             report = self.epochs[self._num_judged]
             if self._num_stored <= report.epoch:
-                call(functools.partial(self._store, report))
-            if self._judge(report.epoch, call) is Verdict.PRUNE:
+                queue.report(self.claim, report.epoch, report.value)
+                self._num_stored = report.epoch + 1
+            if self._judge(report.epoch, queue) is Verdict.PRUNE:
                 return Verdict.PRUNE
             self._num_judged = report.epoch + 1
         return Verdict.CONTINUE
 
-    def _store(self, report: EpochReport) -> None:
-        trial_record.write_report(self.stored.engine, self.claimed, report.epoch, report.value)
-        self._num_stored = report.epoch + 1
-
-    def _judge(self, epoch: int, call: Call) -> Verdict:
+    def _judge(self, epoch: int, queue: TrialQueue) -> Verdict:
         if epoch + 1 not in self._rungs:
             return Verdict.CONTINUE
         curve = {report.epoch: report.value for report in self.epochs[: epoch + 1]}
-        with self.history.calling(call):
+        with self.history.through(queue):
             study = self.history.study()
-            trial = copy.copy(self.history.get_trial(self.claimed.trial_id))
+            trial = copy.copy(self.history.get_trial(self.claim.trial_id))
             trial.intermediate_values = curve
             # A judgement that was cut off is made anew: its mark must not count as passed.
             for mark in rung_marks_beyond(study, trial, self._num_judged):
                 trial.system_attrs.pop(mark)
             if not study.pruner.prune(study, trial):
-                self._note_judged(epoch + 1, call)
+                self._note_judged(epoch + 1, queue)
                 return Verdict.CONTINUE
             trials = study.get_trials(deepcopy=False)
         # Epochs that were trained on while the storage was away do not count.
         del self.epochs[epoch + 1 :]
-        self.pruned_because = describe_rank(trials, self.claimed.number, epoch, curve[epoch])
+        self.pruned_because = describe_rank(trials, self.claim.number, epoch, curve[epoch])
         return Verdict.PRUNE
 
-    def _note_judged(self, num_epochs: int, call: Call) -> None:
+    def _note_judged(self, num_epochs: int, queue: TrialQueue) -> None:
         """Store how far the trial was judged: a resumed one is neither spared nor judged twice."""
-        call(
-            lambda: trial_record.write_attributes(
-                self.stored.engine, self.claimed, system={JUDGED_ATTRIBUTE: num_epochs}
-            )
-        )
+        queue.write_attributes(self.claim, system={JUDGED_ATTRIBUTE: num_epochs})
 
 
 def _read_curve(curve: list[dict[str, Any]]) -> list[EpochReport]:

@@ -240,10 +240,15 @@ def start_worker(start: Starter) -> StartWorker:
 
 
 @pytest.fixture(scope="module")
-def module_start_worker(
+def module_start(
     zygote: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory
-) -> StartWorker:
-    return worker_starter(Starter(zygote, tmp_path_factory.mktemp("processes")))
+) -> Starter:
+    return Starter(zygote, tmp_path_factory.mktemp("processes"))
+
+
+@pytest.fixture(scope="module")
+def module_start_worker(module_start: Starter) -> StartWorker:
+    return worker_starter(module_start)
 
 
 @pytest.fixture

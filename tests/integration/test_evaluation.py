@@ -44,8 +44,8 @@ DataStore.test = lambda self, config: os.kill(os.getpid(), signal.SIGKILL)
 #: The process dies with the scores in hand, before they are stored.
 DIE_AFTER_THE_TEST = """
 import os, signal
-from skdtune.queue import trial_writes as trial_record
-trial_record.finish = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
+from skdtune.queue import trial_writes
+trial_writes.finish = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 #: Remember what was opened of the test images, and when.

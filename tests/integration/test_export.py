@@ -313,8 +313,8 @@ def test_a_machine_without_torch_is_told_what_it_lacks() -> None:
 #: The process dies when the network lies in the store and the storage does not know of it.
 DIE_BEFORE_THE_END = """
 import os, signal
-from skdtune.queue import trial_writes as trial_record
-trial_record.finish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+from skdtune.queue import trial_writes
+trial_writes.finish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -347,11 +347,11 @@ def test_a_worker_that_dies_over_its_file_leaves_an_orphan_and_no_harm(
 LOSE_THE_LEASE = """
 import os
 from skdtune.errors import LeaseLostError
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import trial_writes
 def lost(*_, **__):
     print(len(os.listdir(os.environ["SKDTUNE_ARTIFACTS"])), "file", flush=True)
     raise LeaseLostError("the lease was lost")
-trial_record.finish = lost
+trial_writes.finish = lost
 """
 
 

@@ -147,13 +147,13 @@ def test_a_trial_that_is_ended_at_the_last_moment_stays_as_it_was_ended(
     code = f"""
 import optuna
 from optuna.trial import TrialState
-from skdtune.queue import trial_writes as trial_record
-finish = trial_record.finish
+from skdtune.queue import trial_writes
+finish = trial_writes.finish
 def finish_too_late(engine, claimed, *arguments, **settings):
     outside = optuna.load_study(study_name="tiny", storage={sqlite_url!r})
     outside._storage.set_trial_state_values(claimed.trial_id, TrialState.FAIL)
     return finish(engine, claimed, *arguments, **settings)
-trial_record.finish = finish_too_late
+trial_writes.finish = finish_too_late
 """
     search = make_search(sqlite_url, "budget.epochs=1", num_trials=2)
     process = start_worker(search, code=code)
@@ -166,13 +166,13 @@ def test_a_storage_that_does_not_answer_for_a_while_costs_nothing(
 ) -> None:
     code = """
 import sqlalchemy as sa
-from skdtune.queue import trial_writes as trial_record
-write, tries = trial_record.write_report, iter(range(99))
+from skdtune.queue import trial_writes
+write, tries = trial_writes.write_report, iter(range(99))
 def away(engine, claimed, epoch, value):
     if epoch < 5 and next(tries) < 2:
         raise sa.exc.OperationalError("INSERT", {}, Exception("the password is hunter2"))
     write(engine, claimed, epoch, value)
-trial_record.write_report = away
+trial_writes.write_report = away
 """
     search = make_search(any_url, "budget.epochs=6", num_trials=1)
     worker = start_worker(search, code=code)
@@ -190,13 +190,13 @@ def test_a_worker_gives_up_on_a_storage_that_stays_away_and_the_trial_goes_on_la
 ) -> None:
     code = """
 import sqlalchemy as sa
-from skdtune.queue import trial_writes as trial_record
-write = trial_record.write_report
+from skdtune.queue import trial_writes
+write = trial_writes.write_report
 def away(engine, claimed, epoch, value):
     if epoch > 0:
         raise sa.exc.OperationalError("INSERT", {}, Exception("the server closed the connection"))
     write(engine, claimed, epoch, value)
-trial_record.write_report = away
+trial_writes.write_report = away
 """
     search = make_search(any_url, "budget.epochs=3", num_trials=1)
     env = {"SKDTUNE_OUTAGE_SECONDS": "0.5", "SKDTUNE_CHECKPOINTS": str(tmp_path / "kept")}
@@ -278,9 +278,9 @@ def test_a_study_made_anew_right_before_an_epoch_is_stored_is_not_written_into(
     code = f"""
 import optuna
 from skdtune.describe.presets import load_spec
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import trial_writes
 from skdtune.queue.stored_study import create_study
-write = trial_record.write_report
+write = trial_writes.write_report
 def too_late(engine, claimed, epoch, value):
     if epoch == 1:
         spec = load_spec("digits-baseline", name="tiny", num_trials=1)
@@ -288,7 +288,7 @@ def too_late(engine, claimed, epoch, value):
         create_study(spec, storage={sqlite_url!r})
         print("made anew")
     write(engine, claimed, epoch, value)
-trial_record.write_report = too_late
+trial_writes.write_report = too_late
 """
     search = make_search(sqlite_url, num_trials=1)
     old = search.stored.study._study_id

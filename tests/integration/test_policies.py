@@ -109,9 +109,8 @@ def test_a_training_that_hangs_is_ended_and_the_worker_starts_again(
     )
     code = """
 import time
-from skdtune.worker import watchdog
-from skdtune.worker import worker
-worker.Watchdog.__init__.__defaults__ = (0.5,)
+from skdtune.worker.hooks import time_limits
+time_limits.HANG_S = 0.5
 from skdtune.training.trainer import Trainer
 def hang(trainer, batch, epoch):
     time.sleep(3600)
@@ -306,18 +305,17 @@ def test_waiting_for_the_storage_is_no_training_time(
     code = """
 import time
 import sqlalchemy as sa
-from skdtune.queue import trial_writes as trial_record
-from skdtune.worker import watchdog
-from skdtune.worker import worker
-worker.Watchdog.__init__.__defaults__ = (0.1,)
+from skdtune.queue import trial_writes
+from skdtune.worker.hooks import time_limits
+time_limits.HANG_S = 0.1
 def away(name):
-    real, until = getattr(trial_record, name), []
+    real, until = getattr(trial_writes, name), []
     def call(*arguments, **settings):
         until.append(time.monotonic() + 4)
         if time.monotonic() < until[0]:
             raise sa.exc.OperationalError(name, {}, Exception("gone"))
         return real(*arguments, **settings)
-    setattr(trial_record, name, call)
+    setattr(trial_writes, name, call)
 away("write_params")
 away("finish")
 """

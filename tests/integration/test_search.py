@@ -152,14 +152,14 @@ def test_weak_trials_are_pruned_at_rungs(
 
 REFUSE_THE_TEST_SPLIT = """
 import sys
-from skdtune.data import catalogue as registry
+from skdtune.data import catalogue
 def search_only(loader):
     def load(config, split, data_dir, cache_dir):
         assert split == "train", "the search opened the test images"
         return loader(config, split, data_dir, cache_dir)
     return load
-for name, loader in registry.LOADERS.items():
-    registry.LOADERS[name] = search_only(loader)
+for name, loader in catalogue.LOADERS.items():
+    catalogue.LOADERS[name] = search_only(loader)
 def refuse(event, arguments):
     if event in ("open", "os.listdir", "os.scandir") and "/tree/test" in str(arguments[0]):
         raise AssertionError(f"the search opened {arguments[0]}")
@@ -210,7 +210,7 @@ def test_the_guard_of_the_two_tests_above_would_have_noticed(
         "digits": (
             "from skdtune.data.wall import test_split_open\n"
             "with test_split_open():\n"
-            "    registry.load_test_images(None.__class__, data_dir=None, cache_dir=None)"
+            "    catalogue.load_test_images(None.__class__, data_dir=None, cache_dir=None)"
         ),
         "folder": f"import os; os.listdir({str(tmp_path / 'tree' / 'test')!r})",
     }[part]

@@ -11,7 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from skdtune.signals import INTERRUPTED_EXIT_CODE, StopRequest
+from skdtune.signals import (
+    INTERRUPTED_EXIT_CODE,
+    SUPERVISED_VARIABLE,
+    StopRequest,
+    is_orphaned,
+)
 
 CHILD = """
 import sys
@@ -195,3 +200,15 @@ def test_nobody_waits_after_an_interrupt() -> None:
     stop.interrupt()
     stop.wait(3600)
     assert stop.interrupted
+
+
+@pytest.mark.parametrize(
+    ("supervisor", "expected"),
+    [(None, False), ("", False), (str(os.getppid()), False), ("1999999999", True)],
+)
+def test_a_process_is_orphaned_when_its_supervisor_is_not_its_parent(
+    supervisor: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if supervisor is not None:
+        monkeypatch.setenv(SUPERVISED_VARIABLE, supervisor)
+    assert is_orphaned() is expected

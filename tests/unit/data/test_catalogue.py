@@ -8,8 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from skdtune.data import catalogue as registry
-from skdtune.data import wall
+from skdtune.data import catalogue, wall
 from skdtune.data.catalogue import (
     LOADERS,
     load_search_data,
@@ -29,7 +28,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 def load_test_images(config: DataConfig, *, data_dir: Path, cache_dir: Path) -> ImageSet:
     """Load the test part as a final evaluation does."""
     with wall.test_split_open():
-        return registry.load_test_images(config, data_dir=data_dir, cache_dir=cache_dir)
+        return catalogue.load_test_images(config, data_dir=data_dir, cache_dir=cache_dir)
 
 
 def digits(**values: Any) -> DataConfig:
@@ -98,7 +97,7 @@ def test_a_search_never_asks_for_the_test_part(
         assert split == "train"
         return make_images()
 
-    monkeypatch.setitem(registry.LOADERS, name, load)
+    monkeypatch.setitem(catalogue.LOADERS, name, load)
     config = DataConfig.model_validate({"name": name, "root": "anywhere"})
     load_search_data(config, **folders(tmp_path))
     with pytest.raises(AssertionError):

@@ -9,8 +9,7 @@ from optuna.trial import TrialState
 
 from skdtune.networks.keeping import KeptNetwork, is_wanted, network_of
 from skdtune.networks.network_artifact import KeptFile
-from skdtune.queue import leases
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import leases, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import WorkerIdentity
 from skdtune.queue.stored_study import StoredStudy
@@ -27,7 +26,7 @@ def finish(
     claimed = leases.claim(stored.engine, stored.study_id, ALICE)
     assert claimed is not None
     kind = EventKind(state.name.lower())
-    trial_record.finish(stored.engine, claimed, state, kind, value=value, epochs=1, **more)
+    trial_writes.finish(stored.engine, claimed, state, kind, value=value, epochs=1, **more)
 
 
 def test_the_best_complete_trial_so_far_is_wanted(make_study: MakeStudy) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from skdtune.queue import leases
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import leases, trial_writes
 from skdtune.queue.events import (
     EventKind,
     num_failures,
@@ -47,7 +46,7 @@ def test_a_story_is_told_from_its_beginning(make_study: MakeStudy, pass_time: Pa
     stored = make_study()
     first, other = claim(stored), claim(stored)
     pass_time(10)
-    trial_record.write_note(stored.engine, first, EventKind.NOTED, 1, "a note")
+    trial_writes.write_note(stored.engine, first, EventKind.NOTED, 1, "a note")
     leases.release(stored.engine, other)
     pass_time(10)
     leases.release(stored.engine, first, epochs=2, detail="asked to leave")
@@ -113,7 +112,7 @@ def test_the_epochs_that_the_storage_knows_are_counted(make_study: MakeStudy) ->
     stored = make_study()
     claimed, other = claim(stored), claim(stored)
     for epoch in range(4):
-        trial_record.write_report(stored.engine, claimed, epoch, 0.5)
+        trial_writes.write_report(stored.engine, claimed, epoch, 0.5)
     with stored.engine.connect() as connection:
         assert num_finished_epochs(connection, claimed.trial_id) == 4
         assert num_finished_epochs(connection, other.trial_id) == 0
@@ -124,7 +123,7 @@ def test_only_the_event_that_a_trial_ended_with_is_final(make_study: MakeStudy) 
     claimed = claim(stored)
     leases.release(stored.engine, claimed, EventKind.ERROR, detail="first")
     again = claim(stored)
-    trial_record.finish(
+    trial_writes.finish(
         stored.engine, again, TrialState.FAIL, EventKind.ERROR, value=None, epochs=0
     )
     told = story(stored.engine, claimed.study_id, claimed.trial_id)

@@ -11,19 +11,18 @@ from skdtune.describe.identity import derive_seed
 from skdtune.describe.kinds.final_evaluation import evaluation_name
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError, StudyError
-from skdtune.queue import leases
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import leases, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.final_evaluation import create_evaluation
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity
-from skdtune.queue.patience import Patience
 from skdtune.queue.stored_study import (
     StoredStudy,
     create_study,
     expand_family,
     load_study,
 )
+from skdtune.queue.trial_queue import TrialQueue
 from skdtune.search.samplers import build_sampler
 from skdtune.worker.objective import resolve_trial
 
@@ -33,7 +32,7 @@ Evaluate = Callable[..., StoredStudy]
 
 def finish(stored: StoredStudy, *values: float | None) -> None:
     """End the next trials as a worker does; None is a trial that failed."""
-    history = TrialHistory(stored, Patience())
+    history = TrialHistory(TrialQueue(stored))
     for value in values:
         claimed = leases.claim(stored.engine, stored.study_id, WorkerIdentity(device="cpu"))
         assert claimed is not None
@@ -45,7 +44,7 @@ def finish(stored: StoredStudy, *values: float | None) -> None:
             if value is None
             else (TrialState.COMPLETE, EventKind.COMPLETE)
         )
-        trial_record.finish(stored.engine, claimed, state, kind, value=value, epochs=3)
+        trial_writes.finish(stored.engine, claimed, state, kind, value=value, epochs=3)
 
 
 @pytest.fixture

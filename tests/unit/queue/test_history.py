@@ -15,14 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 from skdtune.describe.space import sample
 from skdtune.describe.spec import SamplerConfig
 from skdtune.errors import InputError, LeaseLostError
-from skdtune.queue import leases, schema
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import leases, schema, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
 from skdtune.queue.stored_study import StoredStudy
 from skdtune.queue.trial_budget import set_budget
+from skdtune.queue.trial_queue import TrialQueue
 from skdtune.search.samplers import build_sampler
 
 MakeStudy = Callable[..., StoredStudy]
@@ -40,12 +40,12 @@ def claim(stored: StoredStudy, worker: WorkerIdentity = ALICE) -> Claim:
 
 
 def new_history(stored: StoredStudy) -> TrialHistory:
-    return TrialHistory(stored, Patience(outage_s=0))
+    return TrialHistory(TrialQueue(stored, Patience(outage_s=0)))
 
 
 def finish(stored: StoredStudy, claimed: Claim, value: float = 0.5) -> None:
     ended = (TrialState.COMPLETE, EventKind.COMPLETE)
-    trial_record.finish(stored.engine, claimed, *ended, value=value, epochs=1)
+    trial_writes.finish(stored.engine, claimed, *ended, value=value, epochs=1)
 
 
 def seen(history: TrialHistory, stored: StoredStudy) -> dict[int, TrialState]:
@@ -372,9 +372,9 @@ def test_going_back_forgets_curve_and_marks_after_the_checkpoint(make_study: Mak
     stored = make_study()
     claimed = claim(stored)
     for epoch in range(4):
-        trial_record.write_report(stored.engine, claimed, epoch, 0.1 * epoch)
+        trial_writes.write_report(stored.engine, claimed, epoch, 0.1 * epoch)
     marks = {"completed_rung_0": 0.1, "completed_rung_1": 0.2}
-    trial_record.write_attributes(stored.engine, claimed, system=marks)
+    trial_writes.write_attributes(stored.engine, claimed, system=marks)
     history = new_history(stored)
     history.rewind([], [])
     history.begin(claimed, RandomSampler())
@@ -424,7 +424,7 @@ def test_the_pruner_leaves_its_marks_in_the_storage(make_study: MakeStudy) -> No
         claimed = claim(stored)
         history = new_history(stored)
         history.begin(claimed, RandomSampler())
-        trial_record.write_report(stored.engine, claimed, 0, value)
+        trial_writes.write_report(stored.engine, claimed, 0, value)
         trial = history.get_trial(claimed.trial_id)
         trial.intermediate_values[0] = value
         study = history.study()
@@ -509,5 +509,5 @@ def test_a_look_waits_for_a_storage_that_is_away(
         return real(*arguments)
 
     monkeypatch.setattr(stored.storage, "_get_trials", fails_at_first)
-    history = TrialHistory(stored, Patience(outage_s=1e9, sleep=lambda seconds: None))
+    history = TrialHistory(TrialQueue(stored, Patience(outage_s=1e9, sleep=lambda seconds: None)))
     assert seen(history, stored) == {0: TrialState.COMPLETE}

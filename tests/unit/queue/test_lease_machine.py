@@ -25,9 +25,7 @@ from optuna.trial import TrialState
 
 from skdtune.describe.presets import load_spec
 from skdtune.errors import InputError, LeaseLostError
-from skdtune.queue import events, leases, pausing, schema
-from skdtune.queue import trial_budget as budget
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import events, leases, pausing, schema, trial_budget, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.stored_study import create_study, load_study
@@ -134,12 +132,12 @@ class LeaseMachine(RuleBasedStateMachine):
     def report(self, data: st.DataObject, epoch: int, value: float) -> None:
         claimed, trial = self.pick(data)
         if is_held(trial, claimed):
-            trial_record.write_report(self.stored.engine, claimed, epoch, value)
+            trial_writes.write_report(self.stored.engine, claimed, epoch, value)
             trial.curve[epoch] = value
             trial.renewed_at = self.time
             return
         with pytest.raises(LeaseLostError):
-            trial_record.write_report(self.stored.engine, claimed, epoch, value)
+            trial_writes.write_report(self.stored.engine, claimed, epoch, value)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), curve=st.lists(st.floats(0, 1), max_size=3))
@@ -147,13 +145,13 @@ class LeaseMachine(RuleBasedStateMachine):
         claimed, trial = self.pick(data)
         arguments = (self.stored.engine, claimed, curve, [], EventKind.RESUMED, "")
         if is_held(trial, claimed):
-            trial_record.rewind(*arguments)
+            trial_writes.rewind(*arguments)
             trial.curve = dict(enumerate(curve))
             trial.told.append("resumed")
             trial.renewed_at = self.time
             return
         with pytest.raises(LeaseLostError):
-            trial_record.rewind(*arguments)
+            trial_writes.rewind(*arguments)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), kind=st.sampled_from([EventKind.PREEMPTED, EventKind.OOM]))
@@ -173,15 +171,15 @@ class LeaseMachine(RuleBasedStateMachine):
         value = 0.5 if state is TrialState.COMPLETE else None
         arguments = (self.stored.engine, claimed, state, kind)
         if is_held(trial, claimed):
-            trial_record.finish(*arguments, value=value, epochs=1)
+            trial_writes.finish(*arguments, value=value, epochs=1)
             trial.state, trial.owner = state, None
             trial.told.append(kind.value)
         elif trial.state.is_finished() and trial.attempt == claimed.attempt:
             # Its own end, once more: the answer to the first call was lost.
-            trial_record.finish(*arguments, value=value, epochs=1)
+            trial_writes.finish(*arguments, value=value, epochs=1)
         else:
             with pytest.raises(LeaseLostError):
-                trial_record.finish(*arguments, value=value, epochs=1)
+                trial_writes.finish(*arguments, value=value, epochs=1)
 
     @rule(seconds=st.sampled_from([9.0, 11.0, 61.0]))
     def wait(self, seconds: float) -> None:
@@ -217,9 +215,9 @@ class LeaseMachine(RuleBasedStateMachine):
         begun = max((n + 1 for n, t in enumerate(self.trials) if t.attempt), default=1)
         if num_trials < begun:
             with pytest.raises(InputError):
-                budget.set_budget(self.stored.engine, self.stored.study_id, num_trials)
+                trial_budget.set_budget(self.stored.engine, self.stored.study_id, num_trials)
             return
-        before = budget.set_budget(self.stored.engine, self.stored.study_id, num_trials)
+        before = trial_budget.set_budget(self.stored.engine, self.stored.study_id, num_trials)
         assert before == len(self.trials)
         del self.trials[num_trials:]
         self.trials += [Modelled() for _ in range(num_trials - len(self.trials))]

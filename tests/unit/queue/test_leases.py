@@ -18,8 +18,7 @@ from optuna.trial import TrialState
 from skdtune.describe.space import sample
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import LeaseLostError
-from skdtune.queue import leases, pausing, schema
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import leases, pausing, schema, trial_writes
 from skdtune.queue.events import EventKind, story
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study
@@ -253,7 +252,7 @@ def taken_again_by_the_same_worker(stored: StoredStudy, claimed: Claim) -> None:
 
 
 def finished_by_its_owner(stored: StoredStudy, claimed: Claim) -> None:
-    trial_record.finish(
+    trial_writes.finish(
         stored.engine, claimed, TrialState.PRUNED, EventKind.PRUNED, value=None, epochs=0
     )
 
@@ -473,7 +472,7 @@ def test_a_loss_is_told_with_the_epochs_that_the_storage_knows(
     stored = make_study()
     claimed = claim(stored)
     for epoch in range(3):
-        trial_record.write_report(stored.engine, claimed, epoch, 0.5)
+        trial_writes.write_report(stored.engine, claimed, epoch, 0.5)
     pass_time(100)
     leases.reap(stored.engine, stored.study_id, by="bob")
     *_, event = story(stored.engine, stored.study_id, claimed.trial_id)
@@ -747,13 +746,13 @@ def train(
 def train_one(own: StoredStudy, claimed: Claim, *, gives_back: bool) -> bool:
     """Do with a trial what a worker does; False if it did not end."""
     with contextlib.suppress(LeaseLostError):
-        trial_record.rewind(own.engine, claimed, [0.1], [], EventKind.RESUMED, "")
-        trial_record.write_report(own.engine, claimed, 1, 0.5)
+        trial_writes.rewind(own.engine, claimed, [0.1], [], EventKind.RESUMED, "")
+        trial_writes.write_report(own.engine, claimed, 1, 0.5)
         if gives_back:
             leases.release(own.engine, claimed)
             return False
         end_it = (TrialState.COMPLETE, EventKind.COMPLETE)
-        trial_record.finish(own.engine, claimed, *end_it, value=0.5, epochs=2)
+        trial_writes.finish(own.engine, claimed, *end_it, value=0.5, epochs=2)
         return True
     return False
 

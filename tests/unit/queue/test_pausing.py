@@ -5,8 +5,7 @@ from collections.abc import Callable
 import pytest
 from optuna.trial import TrialState
 
-from skdtune.queue import leases, pausing
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import leases, pausing, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.stored_study import StoredStudy
@@ -30,7 +29,7 @@ def end(stored: StoredStudy, kind: EventKind, detail: str = "") -> None:
     state = STATES.get(kind, TrialState.PRUNED if kind is EventKind.NAN else TrialState.FAIL)
     value = 0.5 if state is TrialState.COMPLETE else None
     claimed = claim(stored)
-    trial_record.finish(stored.engine, claimed, state, kind, value=value, epochs=0, detail=detail)
+    trial_writes.finish(stored.engine, claimed, state, kind, value=value, epochs=0, detail=detail)
 
 
 def fail(stored: StoredStudy, times: int = 1) -> None:

@@ -22,7 +22,6 @@ from skdtune.errors import StorageError
 from skdtune.queue import leases, schema
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity
-from skdtune.queue.patience import Patience
 from skdtune.queue.storage import (
     NETWORK_FILE_SYSTEMS,
     file_system_of,
@@ -35,6 +34,7 @@ from skdtune.queue.storage import (
     upgrade_storage,
 )
 from skdtune.queue.stored_study import create_study, load_study
+from skdtune.queue.trial_queue import TrialQueue
 
 MARK = "S3cr3t"
 
@@ -228,7 +228,7 @@ def test_the_queue_is_found_by_its_index_however_many_trials_there_are(
         sa.event.listen(stored.engine, "before_cursor_execute", note)
         claimed = leases.claim(stored.engine, stored.study_id, WorkerIdentity(device="cpu"))
         assert claimed is not None
-        TrialHistory(stored, Patience())._find_newest_id(stored.study_id)
+        TrialHistory(TrialQueue(stored))._find_newest_id(stored.study_id)
         sa.event.remove(stored.engine, "before_cursor_execute", note)
         looks = [(text, values) for text, values in executed if text.startswith("SELECT")]
         with stored.engine.connect() as connection:

@@ -11,9 +11,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from skdtune.errors import InputError
-from skdtune.queue import leases, schema
-from skdtune.queue import trial_budget as budget
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import leases, schema, trial_budget, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.stored_study import StoredStudy, load_study
@@ -36,7 +34,7 @@ def numbers(stored: StoredStudy) -> list[int]:
 
 def finish(stored: StoredStudy, claimed: Claim) -> None:
     ended = (TrialState.PRUNED, EventKind.PRUNED)
-    trial_record.finish(stored.engine, claimed, *ended, value=None, epochs=0)
+    trial_writes.finish(stored.engine, claimed, *ended, value=None, epochs=0)
 
 
 def test_a_budget_is_raised_by_waiting_trials(make_study: MakeStudy) -> None:
@@ -238,7 +236,7 @@ def test_a_trial_that_is_begun_and_given_back_meanwhile_is_not_taken_away(
     with stored.engine.connect() as gate:
         gate.execute(sa.text("SELECT pg_advisory_lock(42)"))
         with monkeypatch.context() as patch:
-            patch.setattr(budget, "IS_WAITING", sa.and_(wait == 0, budget.IS_WAITING))
+            patch.setattr(trial_budget, "IS_WAITING", sa.and_(wait == 0, trial_budget.IS_WAITING))
             slow = threading.Thread(target=lower)
             slow.start()
             while not gate.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")):

@@ -17,8 +17,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from skdtune.errors import LeaseLostError
-from skdtune.queue import leases, schema
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import leases, schema, trial_writes
 from skdtune.queue.events import EventKind, story
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.stored_study import StoredStudy
@@ -92,25 +91,25 @@ def internal(params: dict[str, Any]) -> dict[str, tuple[float, BaseDistribution]
 
 
 def params(stored: StoredStudy, claimed: Claim) -> None:
-    trial_record.write_params(stored.engine, claimed, internal(PARAMS))
+    trial_writes.write_params(stored.engine, claimed, internal(PARAMS))
 
 
 def attributes(stored: StoredStudy, claimed: Claim) -> None:
-    trial_record.write_attributes(stored.engine, claimed, {"seed": 7}, {"mark": [1, None]})
+    trial_writes.write_attributes(stored.engine, claimed, {"seed": 7}, {"mark": [1, None]})
 
 
 def report(stored: StoredStudy, claimed: Claim) -> None:
-    trial_record.write_report(stored.engine, claimed, 0, 0.5)
+    trial_writes.write_report(stored.engine, claimed, 0, 0.5)
 
 
 def going_back(stored: StoredStudy, claimed: Claim) -> None:
-    trial_record.rewind(
+    trial_writes.rewind(
         stored.engine, claimed, [0.1, 0.2], ["mark"], EventKind.RESUMED, "after epoch 2"
     )
 
 
 def telling(stored: StoredStudy, claimed: Claim) -> None:
-    trial_record.write_note(stored.engine, claimed, EventKind.NOTED, 2, "a damaged checkpoint")
+    trial_writes.write_note(stored.engine, claimed, EventKind.NOTED, 2, "a damaged checkpoint")
 
 
 def finish(stored: StoredStudy, claimed: Claim, **changes: Any) -> None:
@@ -123,7 +122,7 @@ def finish(stored: StoredStudy, claimed: Claim, **changes: Any) -> None:
         "user": {"seed": 7},
         "system": {"curves": {"lr": [0.1, 0.2]}},
     }
-    trial_record.finish(stored.engine, claimed, **(arguments | changes))
+    trial_writes.finish(stored.engine, claimed, **(arguments | changes))
 
 
 WRITES = [params, attributes, report, going_back, telling, finish]
@@ -163,7 +162,7 @@ def test_parameters_are_stored_as_optuna_stores_them(make_study: MakeStudy) -> N
 def test_no_parameters_are_none(make_study: MakeStudy) -> None:
     stored = make_study()
     claimed = claim(stored)
-    trial_record.write_params(stored.engine, claimed, {})
+    trial_writes.write_params(stored.engine, claimed, {})
     assert read(stored, claimed).params == {}
 
 
@@ -171,7 +170,7 @@ def test_attributes_read_back_and_are_replaced(make_study: MakeStudy) -> None:
     stored = make_study()
     claimed = claim(stored)
     attributes(stored, claimed)
-    trial_record.write_attributes(stored.engine, claimed, {"seed": 8, "new": "ä" * 5000})
+    trial_writes.write_attributes(stored.engine, claimed, {"seed": 8, "new": "ä" * 5000})
     trial = read(stored, claimed)
     assert trial.user_attrs == {"seed": 8, "new": "ä" * 5000}
     assert trial.system_attrs["mark"] == [1, None]
@@ -181,7 +180,7 @@ def test_a_curve_reads_back_and_an_epoch_is_replaced(make_study: MakeStudy) -> N
     stored = make_study()
     claimed = claim(stored)
     for epoch, value in ((0, 0.25), (1, 0.5), (0, 1 / 3)):
-        trial_record.write_report(stored.engine, claimed, epoch, value)
+        trial_writes.write_report(stored.engine, claimed, epoch, value)
     assert read(stored, claimed).intermediate_values == {0: 1 / 3, 1: 0.5}
 
 
@@ -263,10 +262,10 @@ def test_going_back_leaves_exactly_the_curve_of_the_checkpoint(
     marks = {"completed_rung_0": 0.1, "completed_rung_1": 0.2, "kept": 1}
     for one in (claimed, other):
         for epoch, value in before.items():
-            trial_record.write_report(stored.engine, one, epoch, value)
-        trial_record.write_attributes(stored.engine, one, {"seed": 7}, marks)
+            trial_writes.write_report(stored.engine, one, epoch, value)
+        trial_writes.write_attributes(stored.engine, one, {"seed": 7}, marks)
     for _ in range(2):
-        trial_record.rewind(stored.engine, claimed, curve, gone, EventKind.RESUMED, "")
+        trial_writes.rewind(stored.engine, claimed, curve, gone, EventKind.RESUMED, "")
         trial, untouched = stored.storage.get_all_trials(stored.study_id)[:2]
         assert trial.intermediate_values == dict(enumerate(curve))
         assert {m: v for m, v in trial.system_attrs.items() if m != "fixed_params"} == {
@@ -285,7 +284,7 @@ def test_going_back_is_told_with_the_epochs_of_the_checkpoint(
 ) -> None:
     stored = make_study()
     claimed = claim(stored)
-    trial_record.rewind(stored.engine, claimed, [0.1] * 3, [], kind, "from there")
+    trial_writes.rewind(stored.engine, claimed, [0.1] * 3, [], kind, "from there")
     *_, event = story(stored.engine, stored.study_id, claimed.trial_id)
     assert (event.kind, event.epochs, event.detail) == (kind.value, 3, "from there")
 
@@ -295,7 +294,7 @@ def test_going_back_works_with_tens_of_thousands_of_epochs(make_study: MakeStudy
     stored = make_study()
     claimed = claim(stored)
     curve = [0.5] * 20_000
-    trial_record.rewind(stored.engine, claimed, curve, [], EventKind.RESUMED, "")
+    trial_writes.rewind(stored.engine, claimed, curve, [], EventKind.RESUMED, "")
     with stored.engine.connect() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(schema.steps)) == 20_000
 
@@ -431,14 +430,14 @@ def test_an_end_that_fails_half_way_leaves_everything_as_it_was(
     claimed = claim(stored)
     report(stored, claimed)
     before = everything(stored)
-    real = getattr(trial_record, step)
+    real = getattr(trial_writes, step)
 
     def fails_at_the_end(*arguments: Any, **settings: Any) -> None:
         real(*arguments, **settings)
         raise RuntimeError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trial_record, step, fails_at_the_end)
+        patch.setattr(trial_writes, step, fails_at_the_end)
         with pytest.raises(RuntimeError, match="the disk is full"):
             finish(stored, claimed)
     assert everything(stored) == before
@@ -452,5 +451,5 @@ def test_an_attribute_that_cannot_be_stored_stores_none(make_study: MakeStudy) -
     claimed = claim(stored)
     before = everything(stored)
     with pytest.raises(TypeError, match="not JSON serializable"):
-        trial_record.write_attributes(stored.engine, claimed, {"good": 1}, {"bad": object()})
+        trial_writes.write_attributes(stored.engine, claimed, {"good": 1}, {"bad": object()})
     assert everything(stored) == before

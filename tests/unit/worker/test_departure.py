@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -10,9 +11,14 @@ from hypothesis import strategies as st
 
 from skdtune.describe.epoch_report import EpochReport
 from skdtune.signals import StopRequest
+from skdtune.worker import departure
 from skdtune.worker.departure import GRACE_S, Departure
 from skdtune.worker.heartbeat import Heartbeat
-from skdtune.worker.watchdog import Watchdog
+
+
+@pytest.fixture(autouse=True)
+def real_clock_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(departure, "time", departure.time)  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -26,27 +32,15 @@ class FalseHeartbeat:
     lost: bool = False
 
 
-@dataclass
-class FalseWatchdog:
-    expired: str | None = None
-    epoch_s: float = 0.0
-    spent: list[float] = field(default_factory=list)
-
-    def epoch_started(self, spent_s: float) -> None:
-        self.spent.append(spent_s)
-        self.epoch_s = 0.0
-
-
 class Scene:
-    """A departure whose surroundings a test sets by hand."""
+    """A departure whose surroundings, and whose clock, a test sets by hand."""
 
     def __init__(self, grace_s: float = 20) -> None:
-        self.stop, self.heartbeat, self.watchdog = FalseStop(), FalseHeartbeat(), FalseWatchdog()
+        self.stop, self.heartbeat = FalseStop(), FalseHeartbeat()
+        self.elapsed_s = 0.0
+        departure.time = SimpleNamespace(monotonic=lambda: 1000.0 + self.elapsed_s)  # type: ignore[attr-defined]
         self.departure = Departure(
-            cast(StopRequest, self.stop),
-            cast(Heartbeat, self.heartbeat),
-            cast(Watchdog, self.watchdog),
-            grace_s,
+            cast(StopRequest, self.stop), cast(Heartbeat, self.heartbeat), grace_s
         )
 
     def signal(self, seconds_ago: float = 0.0) -> None:
@@ -54,6 +48,7 @@ class Scene:
 
     def start_epoch(self, *seconds: float) -> None:
         """Start an epoch after some that took so long."""
+        self.elapsed_s = 0.0
         self.departure.epoch_started(
             [
                 EpochReport(epoch=n, val_accuracy=0.5, val_loss=1, lr=0.1, seconds=took)
@@ -65,7 +60,7 @@ class Scene:
 def test_as_long_as_nothing_happens_the_training_goes_on() -> None:
     scene = Scene()
     scene.start_epoch(1e6)
-    scene.watchdog.epoch_s = 1e6
+    scene.elapsed_s = 1e6
     assert not scene.departure.is_asked_for
     assert not scene.departure.is_due(0.0)
 
@@ -75,7 +70,7 @@ def test_an_epoch_that_can_be_finished_in_time_is_finished() -> None:
     scene.start_epoch(10, 10, 10)
     scene.signal()
     for elapsed in (0.0, 5.0, 9.0):
-        scene.watchdog.epoch_s = elapsed
+        scene.elapsed_s = elapsed
         assert not scene.departure.is_due(elapsed / 10)
         assert scene.departure.is_asked_for, "but no other is begun"
 
@@ -84,9 +79,9 @@ def test_an_epoch_that_cannot_be_finished_is_left_at_once() -> None:
     scene = Scene(grace_s=20)
     scene.start_epoch(60)
     scene.signal()
-    scene.watchdog.epoch_s = 5
+    scene.elapsed_s = 5
     assert scene.departure.is_due(5 / 60)
-    scene.watchdog.epoch_s = 50
+    scene.elapsed_s = 50
     assert not scene.departure.is_due(50 / 60), "its end is near"
 
 
@@ -97,7 +92,7 @@ def test_an_epoch_that_turns_out_to_be_slow_is_left_before_the_time_is_over() ->
     assert not scene.departure.is_due(0.0)
     # Twice as slow as usual: half is done after ten seconds.
     scene.signal(seconds_ago=10)
-    scene.watchdog.epoch_s = 10
+    scene.elapsed_s = 10
     assert scene.departure.is_due(0.5)
 
 
@@ -118,7 +113,7 @@ def test_the_first_epoch_is_judged_by_its_own_progress(
     scene = Scene(grace_s=20)
     scene.start_epoch()
     scene.signal()
-    scene.watchdog.epoch_s = elapsed_s
+    scene.elapsed_s = elapsed_s
     assert scene.departure.is_due(progress) is expected
 
 
@@ -144,16 +139,9 @@ def test_a_lost_lease_is_left_at_once(progress: float) -> None:
 def test_a_trial_whose_time_is_up_is_left_at_once(progress: float) -> None:
     scene = Scene()
     scene.start_epoch(1)
-    scene.watchdog.expired = "it took too long"
+    scene.departure.expire("it took too long")
     assert scene.departure.is_due(progress)
     assert scene.departure.is_asked_for
-
-
-def test_the_watchdog_is_told_how_long_the_epochs_took() -> None:
-    scene = Scene()
-    scene.start_epoch()
-    scene.start_epoch(2, 3)
-    assert scene.watchdog.spent == [0, 5]
 
 
 def test_the_usual_grace_leaves_time_for_the_checkpoint() -> None:
@@ -171,7 +159,7 @@ def test_the_longer_a_signal_is_ago_the_sooner_a_trial_is_left(
 ) -> None:
     scene = Scene(grace_s=20)
     scene.start_epoch(usual_s)
-    scene.watchdog.epoch_s = elapsed_s
+    scene.elapsed_s = elapsed_s
     scene.signal(waited_s)
     is_due: Callable[[float], bool] = scene.departure.is_due
     first = is_due(progress)

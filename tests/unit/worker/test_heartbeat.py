@@ -1,23 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from optuna.trial import TrialState
 
 from skdtune.errors import StorageAwayError
 from skdtune.queue import leases, patience
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
 from skdtune.queue.stored_study import StoredStudy
+from skdtune.queue.trial_queue import TrialQueue
+from skdtune.signals import SUPERVISED_VARIABLE
 from skdtune.worker import heartbeat
-from skdtune.worker.heartbeat import SUPERVISED_VARIABLE, Heartbeat, is_orphaned, reap_silent
+from skdtune.worker.heartbeat import Heartbeat
 
 MakeStudy = Callable[..., StoredStudy]
 PassTime = Callable[[float], None]
@@ -48,7 +47,7 @@ def held(make_study: MakeStudy) -> Held:
 
 def make_heartbeat(held: Held, lease_s: float = 60, calm: Patience | None = None) -> Heartbeat:
     stored, claimed = held
-    return Heartbeat(stored.engine, claimed, never, calm or Patience(), lease_s)
+    return Heartbeat(TrialQueue(stored, calm, lease_s), claimed, never)
 
 
 def beats(monkeypatch: pytest.MonkeyPatch, number: int) -> threading.Event:
@@ -64,7 +63,7 @@ def beats(monkeypatch: pytest.MonkeyPatch, number: int) -> threading.Event:
             done.set()
         return renewed
 
-    monkeypatch.setattr(heartbeat, "renew", counted)
+    monkeypatch.setattr(leases, "renew", counted)
     return done
 
 
@@ -74,7 +73,7 @@ def break_storage(monkeypatch: pytest.MonkeyPatch, error: Exception | None = Non
     def fails(engine: sa.Engine, claimed: Claim) -> bool:
         raise error or sa.exc.OperationalError("renew", None, Exception("server closed"))
 
-    monkeypatch.setattr(heartbeat, "renew", fails)
+    monkeypatch.setattr(leases, "renew", fails)
 
 
 @pytest.fixture
@@ -124,7 +123,7 @@ def test_a_database_that_hiccups_is_tried_again(
             recovered.set()
         return renewed
 
-    monkeypatch.setattr(heartbeat, "renew", hiccup)
+    monkeypatch.setattr(leases, "renew", hiccup)
     with make_heartbeat(held, QUICK_LEASE_S) as beating:
         assert recovered.wait(60)
         assert not beating.lost
@@ -146,7 +145,7 @@ def test_the_thread_outlives_an_error_that_nobody_expected(
         recovered.set()
         return real(engine, claimed)
 
-    monkeypatch.setattr(heartbeat, "renew", breaks_once)
+    monkeypatch.setattr(leases, "renew", breaks_once)
     with make_heartbeat(held, QUICK_LEASE_S) as beating:
         assert recovered.wait(60)
         assert not beating.lost
@@ -161,7 +160,7 @@ def test_the_thread_gives_back_what_a_dead_worker_held(
     pass_time(100)
     assert leases.renew(stored.engine, claimed)
     reaped = threading.Event()
-    real = heartbeat.reap
+    real = leases.reap
 
     def reap(engine: sa.Engine, study_id: int | None = None, by: str = "") -> list[int]:
         numbers = real(engine, study_id, by)
@@ -169,7 +168,7 @@ def test_the_thread_gives_back_what_a_dead_worker_held(
             reaped.set()
         return numbers
 
-    monkeypatch.setattr(heartbeat, "reap", reap)
+    monkeypatch.setattr(leases, "reap", reap)
     with make_heartbeat(held, QUICK_LEASE_S) as beating:
         assert reaped.wait(60)
         assert not beating.lost
@@ -249,52 +248,7 @@ def test_a_renewed_lease_is_believed_for_another_one(held: Held, at: list[float]
     assert not beating.holds()
 
 
-# Reaping
-
-
-def test_silent_workers_are_reaped_and_named(
-    held: Held, pass_time: PassTime, caplog: pytest.LogCaptureFixture
-) -> None:
-    stored, _ = held
-    pass_time(100)
-    assert reap_silent(stored.engine, stored.study_id, Patience(), 60, "me") == [0]
-    assert "trial 0 waits again: its worker fell silent" in caplog.text
-
-
-def test_after_an_outage_nobody_is_taken_for_dead_for_as_long_as_a_lease(
-    held: Held, pass_time: PassTime, at: list[float]
-) -> None:
-    stored, _ = held
-    pass_time(100)
-    calm = Patience()
-
-    def fails() -> Any:
-        raise sa.exc.OperationalError("renew", None, Exception("server closed"))
-
-    with pytest.raises(StorageAwayError):
-        calm.once(fails)
-    assert reap_silent(stored.engine, stored.study_id, calm, 60) == []
-    calm.once(lambda: None)
-    at[0] += 59
-    assert reap_silent(stored.engine, stored.study_id, calm, 60) == []
-    at[0] += 2
-    assert reap_silent(stored.engine, stored.study_id, calm, 60) == [0]
-    assert leases.counts(stored.engine, stored.study_id)[TrialState.WAITING] == 5
-
-
 # Orphans
-
-
-@pytest.mark.parametrize(
-    ("supervisor", "expected"),
-    [(None, False), ("", False), (str(os.getppid()), False), ("1999999999", True)],
-)
-def test_a_process_is_orphaned_when_its_supervisor_is_not_its_parent(
-    supervisor: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if supervisor is not None:
-        monkeypatch.setenv(SUPERVISED_VARIABLE, supervisor)
-    assert is_orphaned() is expected
 
 
 @pytest.mark.parametrize("is_away", [False, True])
@@ -306,11 +260,11 @@ def test_an_orphan_is_told_so_by_its_heartbeat(
     monkeypatch.setenv(SUPERVISED_VARIABLE, "1999999999")
     if is_away:
         break_storage(monkeypatch)
-    with Heartbeat(stored.engine, claimed, told.set, Patience(), QUICK_LEASE_S):
+    with Heartbeat(TrialQueue(stored, lease_s=QUICK_LEASE_S), claimed, told.set):
         assert told.wait(60)
 
 
 def test_a_heartbeat_is_of_one_attempt(held: Held) -> None:
     stored, claimed = held
     other = dataclasses.replace(claimed, attempt=2)
-    assert not Heartbeat(stored.engine, other, never, Patience()).beat()
+    assert not Heartbeat(TrialQueue(stored), other, never).beat()

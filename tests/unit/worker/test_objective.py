@@ -14,8 +14,8 @@ from skdtune.describe.spec import StudySpec
 from skdtune.queue import leases
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity
-from skdtune.queue.patience import Patience
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study
+from skdtune.queue.trial_queue import TrialQueue
 from skdtune.search.samplers import build_sampler
 from skdtune.worker.objective import config_hash, resolve_trial
 
@@ -30,7 +30,7 @@ def stored(sqlite_url: str, make_spec: Callable[..., StudySpec]) -> Iterator[Sto
 
 
 def test_a_trial_resolves_to_its_parameters_and_a_seed_of_its_own(stored: StoredStudy) -> None:
-    history = TrialHistory(stored, Patience())
+    history = TrialHistory(TrialQueue(stored))
     configs = []
     for _ in range(3):
         claimed = leases.claim(stored.engine, stored.study_id, WorkerIdentity(device="cpu"))

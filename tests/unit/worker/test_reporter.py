@@ -15,18 +15,19 @@ from optuna.trial import FrozenTrial, TrialState
 from skdtune.describe.epoch_report import EpochReport, Verdict
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import CheckpointError, LeaseLostError, StorageAwayError
-from skdtune.queue import events, leases, schema
-from skdtune.queue import trial_writes as trial_record
+from skdtune.queue import events, leases, schema, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study
+from skdtune.queue.trial_queue import TrialQueue
 from skdtune.signals import StopRequest
 from skdtune.training.checkpoint import CheckpointOwner, TrialCheckpoints
 from skdtune.training.scoring import Scores
 from skdtune.worker.departure import Departure
 from skdtune.worker.heartbeat import Heartbeat
+from skdtune.worker.hooks.hook import Hook
 from skdtune.worker.reporter import (
     CURVES_ATTRIBUTE,
     PROFILE_ATTRIBUTE,
@@ -34,7 +35,6 @@ from skdtune.worker.reporter import (
     TrialReporter,
     describe_epochs,
 )
-from skdtune.worker.watchdog import Watchdog
 
 
 class Spy(BasePruner):
@@ -65,6 +65,16 @@ class Training:
         self.loaded.append(state)
 
 
+class Listener(Hook):
+    """Notes the epochs that it is told of."""
+
+    def __init__(self, told: list[int]) -> None:
+        self._told = told
+
+    def reported(self, report: EpochReport) -> None:
+        self._told.append(report.epoch)
+
+
 @dataclasses.dataclass
 class Desk:
     """Makes reporters for the attempts of one trial, as a worker does."""
@@ -83,20 +93,19 @@ class Desk:
         return claimed
 
     def reporter(self, claimed: Claim, training: Any = None) -> TrialReporter:
-        history = TrialHistory(self.stored, self.patience)
+        queue = TrialQueue(self.stored, self.patience)
+        history = TrialHistory(queue)
         history.begin(claimed, RandomSampler())
-        heartbeat = Heartbeat(self.stored.engine, claimed, lambda: None, self.patience)
-        watchdog = Watchdog(self.stored.spec.faults, lambda reason: None)
+        heartbeat = Heartbeat(queue, claimed, lambda: None)
         owner = CheckpointOwner("tiny", self.stored.lineage, claimed.number, "hash")
         reporter = TrialReporter(
-            stored=self.stored,
-            claimed=claimed,
+            queue=queue,
+            claim=claimed,
             history=history,
             checkpoints=TrialCheckpoints(str(self.folder), owner, claimed.attempt),
             heartbeat=heartbeat,
-            departure=Departure(self.stop, heartbeat, watchdog, grace_s=0),
-            patience=self.patience,
-            on_epoch=lambda report: self.told.append(report.epoch),
+            departure=Departure(self.stop, heartbeat, grace_s=0),
+            hooks=[Listener(self.told)],
         )
         assert reporter.resume(training or Training()) is Verdict.CONTINUE
         return reporter
@@ -135,13 +144,13 @@ def report(epoch: int, accuracy: float = 0.5) -> EpochReport:
 
 def away(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let the storage not answer to reports, until the returned function is called."""
-    real = trial_record.write_report
+    real = trial_writes.write_report
 
     def refuse(*arguments: Any) -> None:
         raise sa.exc.OperationalError("INSERT", {}, Exception("gone"))
 
-    monkeypatch.setattr(trial_record, "write_report", refuse)
-    return lambda: monkeypatch.setattr(trial_record, "write_report", real)
+    monkeypatch.setattr(trial_writes, "write_report", refuse)
+    return lambda: monkeypatch.setattr(trial_writes, "write_report", real)
 
 
 def test_every_epoch_is_stored_and_the_pruner_is_asked_at_the_rungs_only(desk: Desk) -> None:
@@ -341,7 +350,7 @@ def test_the_record_of_the_epochs_is_left_on_the_trial(desk: Desk) -> None:
     for epoch in range(2):
         reporter.epoch_finished(report(epoch))
     user, system = describe_epochs(reporter.epochs)
-    trial_record.finish(
+    trial_writes.finish(
         desk.stored.engine,
         claimed,
         TrialState.COMPLETE,
@@ -368,7 +377,7 @@ def test_a_rung_that_was_stored_but_not_judged_is_judged_on_resume(
 ) -> None:
     first = desk.claim()
     reporter = desk.reporter(first)
-    monkeypatch.setattr(reporter, "_judge", lambda epoch, call: Verdict.CONTINUE)
+    monkeypatch.setattr(reporter, "_judge", lambda epoch, queue: Verdict.CONTINUE)
     for epoch in range(3):
         reporter.epoch_finished(report(epoch, epoch / 10))
     leases.release(desk.stored.engine, first)
@@ -404,7 +413,7 @@ def test_a_judgement_that_the_storage_cut_off_is_made_later(
     assert desk.curve() == {0: 0.1, 1: 0.2}
     monkeypatch.setattr(TrialHistory, "_read", real)
     assert reporter.settle() is Verdict.CONTINUE
-    marks = desk.stored.storage.get_trial(reporter.claimed.trial_id).system_attrs
+    marks = desk.stored.storage.get_trial(reporter.claim.trial_id).system_attrs
     assert marks["completed_rung_0"] == 0.2
     assert marks["skdtune:judged_epochs"] == 2
 
@@ -455,7 +464,7 @@ def test_without_validation_the_training_loss_is_stored_and_the_test_is_the_valu
         reporter.epoch_finished(unjudged)
     assert desk.curve() == {0: 2 / 3, 1: 2 / 3}
     scores = Scores(accuracy=0.123456789, loss=2.5, top5=0.5, ece=0.1, profile=[0.7, 0.3])
-    reporter.tested = FinalScores(scores, 450, "abc")
+    reporter.test_finished(FinalScores(scores, 450, "abc"))
     assert reporter.value() == 0.123456789
     user, system = reporter.attributes()
     assert user["test_accuracy"] == 0.123456789

@@ -1,0 +1,60 @@
+"""What all attempts of a worker at the trials of one study share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from skdtune.data.store import DataStore
+from skdtune.home import artifacts_url, seconds_from_environment
+from skdtune.queue.history import TrialHistory
+from skdtune.queue.leases import LEASE_S, WorkerIdentity, lease_seconds
+from skdtune.queue.patience import OUTAGE_S, Patience
+from skdtune.queue.stored_study import StoredStudy
+from skdtune.queue.trial_queue import TrialQueue
+from skdtune.signals import StopRequest
+from skdtune.worker.departure import GRACE_S
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The times of a worker, in seconds; a person may set each by a variable."""
+
+    lease_s: float = LEASE_S
+    outage_s: float = OUTAGE_S
+    grace_s: float = GRACE_S
+
+    @classmethod
+    def from_environment(cls) -> Timing:
+        """Read ``SKDTUNE_LEASE_SECONDS``, and so on for outage and grace."""
+        outage_s = seconds_from_environment("SKDTUNE_OUTAGE_SECONDS", OUTAGE_S)
+        grace_s = seconds_from_environment("SKDTUNE_GRACE_SECONDS", GRACE_S)
+        return cls(lease_seconds(), outage_s, grace_s)
+
+
+@dataclass
+class Workplace:
+    """One study as a worker has it before it: its queue, its history, its data."""
+
+    stored: StoredStudy
+    store: DataStore
+    identity: WorkerIdentity
+    stop: StopRequest
+    checkpoints: str
+    """Folder or fsspec URL of the checkpoints."""
+
+    artifacts: str = field(default_factory=artifacts_url)
+    """Folder or fsspec URL of the networks that are kept."""
+
+    timing: Timing = Timing()
+    on_hang: Callable[[int], None] | None = None
+    """Called from another thread, with the number of trials finished so far, after a training
+    that did not react was settled."""
+
+    num_finished: int = field(default=0, init=False)
+    """Trials that this worker ended for good."""
+
+    def __post_init__(self) -> None:
+        patience = Patience(self.timing.outage_s, lambda: self.stop.interrupted, self.stop.wait)
+        self.queue = TrialQueue(self.stored, patience, self.timing.lease_s)
+        self.history = TrialHistory(self.queue)
