@@ -44,6 +44,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from skdtune.describe.identity import derive_seed
 from skdtune.describe.rungs import (
     AshaConfig,
     HyperbandConfig,
@@ -52,7 +53,7 @@ from skdtune.describe.rungs import (
     judged_epochs,
 )
 from skdtune.describe.space import FloatRange, IntRange, sample
-from skdtune.describe.spec import SamplerConfig, StudySpec, derive_seed
+from skdtune.describe.spec import SamplerConfig, StudySpec
 from skdtune.search.pruners import build_pruner
 from skdtune.search.samplers import build_sampler
 

@@ -36,7 +36,7 @@ def best(
     other = results(against, storage=application.url) if against else None
     for shown in (found, other):
         if shown is not None:
-            _require_search(shown)
+            shown.spec.kind.require_picking(shown.progress.study)
     if found.best is None:
         raise StudyError(f"study {study!r} has no complete trial yet: skdtune status {study}")
     if as_json:
@@ -51,18 +51,6 @@ def best(
         click.echo(yaml.safe_dump(plain, sort_keys=False).rstrip())
     else:
         _print_best(found, other)
-
-
-def _require_search(found: StudyResults) -> None:
-    """Refuse to pick the best of a final evaluation: that would choose on the test images."""
-    from skdtune.errors import StudyError
-
-    name, evaluates = found.progress.study, found.progress.evaluates
-    if evaluates is not None:
-        raise StudyError(
-            f"study {name!r} is the final evaluation of {evaluates}, of which none is picked: "
-            f"{found.progress.result_command} shows its mean"
-        )
 
 
 def _best_data(found: StudyResults, other: StudyResults | None) -> dict[str, Any]:

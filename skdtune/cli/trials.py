@@ -46,9 +46,7 @@ _COLUMNS = ("number", "state", "value", "epochs", "seconds", "seed", "device", "
 def _print_csv(found: StudyResults) -> None:
     import csv
 
-    evaluation = found.spec.evaluation
-    tried = [found.spec.search] if evaluation is None else evaluation.params
-    paths = list(dict.fromkeys(path for params in tried for path in params))
+    paths = found.spec.kind.tried_paths(found.spec.search)
     writer = csv.writer(sys.stdout)
     writer.writerow([*_COLUMNS, *paths])
     for trial in found.trials:
@@ -60,8 +58,7 @@ def _print_trials(found: StudyResults) -> None:
     from rich.table import Table
 
     table = Table()
-    value = "value" if found.progress.evaluates else "accuracy"
-    for column in ("trial", "state", value, "epochs", "time"):
+    for column in ("trial", "state", found.spec.kind.value_heading, "epochs", "time"):
         table.add_column(column, justify="right" if column != "state" else "left", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     for trial in found.trials:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from skdtune.describe import dotted
 from skdtune.describe.config import (
@@ -22,6 +22,10 @@ from skdtune.describe.config import (
     encode_stages,
 )
 from skdtune.describe.faults import FaultsConfig
+from skdtune.describe.identity import StudyName
+from skdtune.describe.kinds.catalogue import KINDS, kind_of
+from skdtune.describe.kinds.final_evaluation import EvaluationConfig
+from skdtune.describe.kinds.kind import Kind, Outline
 from skdtune.describe.rungs import MedianConfig, PrunerConfig, judged_epochs
 from skdtune.describe.space import Scalar, SearchSpace, StageSubsets, sampling_order
 from skdtune.errors import SpecError
@@ -42,8 +46,6 @@ NOT_SEARCHABLE = frozenset(
 
 Settings = TypeVar("Settings", bound=Frozen)
 
-StudyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-
 
 class ObjectiveConfig(Frozen):
     """The one number a trial is judged by: validation accuracy, never the best epoch's."""
@@ -63,43 +65,6 @@ class SamplerConfig(Frozen):
 
     num_startup_trials: int = Field(default=10, ge=0)
     """Finished trials before TPE takes over from random sampling."""
-
-
-class EvaluationConfig(Frozen):
-    """What a final evaluation tests: chosen trials of a search, each with several seeds.
-
-    Trial n of the evaluation is candidate n modulo their number: whatever stops it, all
-    candidates have been trained with nearly as many seeds.
-    """
-
-    source: StudyName
-    """The study that was searched."""
-
-    lineage: str
-    """Random token of that study's creation."""
-
-    digest: str
-    """Hash of that study's spec."""
-
-    trials: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
-    """Numbers of the candidates in that study, the best one first."""
-
-    params: tuple[dict[str, Scalar], ...]
-    """Parameters of each candidate."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> EvaluationConfig:
-        if len(self.params) != len(self.trials):
-            raise ValueError(
-                f"evaluation.params: expected {len(self.trials)} sets, one for each candidate, "
-                f"received {len(self.params)}"
-            )
-        return self
-
-    def place(self, number: int) -> tuple[int, int]:
-        """Return the index of the candidate and that of the seed of a trial of the evaluation."""
-        seed_index, candidate = divmod(number, len(self.trials))
-        return candidate, seed_index
 
 
 class StudySpec(Frozen):
@@ -166,8 +131,7 @@ class StudySpec(Frozen):
         self._check_space(base)
         self._check_base()
         self._check_enqueued()
-        if self.evaluation is not None and (self.search or self.pruner.name != "none"):
-            raise ValueError("evaluation: a final evaluation has no search space and no pruner")
+        self.kind.require_consistent(self.search, self.pruner.name)
         epochs = self.budget.epochs
         if self.objective.window_epochs > epochs:
             raise ValueError(
@@ -264,6 +228,26 @@ class StudySpec(Frozen):
                         f"enqueue: {path}={value!r} lies outside of {self.search[path].describe()}"
                     )
 
+    @property
+    def kind(self) -> Kind:
+        """How the trials of the study are made, judged, named and shown."""
+        return kind_of({field: getattr(self, field) for field in KINDS})
+
+    def note(self) -> str:
+        """Write the Markdown note that the dashboard shows with the study."""
+        outline = Outline(
+            epochs=self.budget.epochs,
+            num_trials=self.num_trials,
+            window_epochs=self.objective.window_epochs,
+            sampler=self.sampler.name,
+            pruner=self.pruner.name,
+            search=self.search,
+            base_params=self.base_params(),
+        )
+        last = f"Network `{self.model.name}`, data `{self.data.name}`, spec `{self.digest}`."
+        lines = [f"## {self.name}", self.description, "", *self.kind.note(outline), "", last]
+        return "\n".join(lines)
+
     def base_config(self) -> TrialConfig:
         """Return the configuration before any parameter is searched: the published setting."""
         return TrialConfig(
@@ -295,24 +279,18 @@ class StudySpec(Frozen):
         """Resolve the parameters of one trial into its full, validated configuration.
 
         Args:
-            params: Values by dotted path, as sampled. Those of a final evaluation are its
-                candidate's.
-            number: Number of the trial; its seed is derived from the study's seed and from it, so
-                that the same trial of two studies starts from the same weights where it can. The
-                seeds of final evaluations are the same in every study: their results are pairs.
+            params: Values by dotted path, as sampled; the kind of study may know better.
+            number: Number of the trial, by which the kind of study gives it its seed: the same
+                trial of two studies starts from the same weights where it can.
 
         Raises:
             SpecError: If the values do not make a valid configuration.
         """
-        seed = derive_seed(self.seed, "trial", number)
-        if self.evaluation is not None:
-            candidate, seed_index = self.evaluation.place(number)
-            params = {**self.evaluation.params[candidate], **params}
-            seed = derive_seed(0, "evaluation", seed_index)
+        kind = self.kind
         raw = self.base_config().model_dump(mode="json")
-        for path, value in params.items():
+        for path, value in kind.params_of(number, params).items():
             raw = dotted.put(raw, path, value)
-        raw["seed"] = seed
+        raw["seed"] = kind.seed_of(number, self.seed)
         return parse(TrialConfig, raw, f"trial {number} of {self.name}")
 
     def to_json(self) -> str:
@@ -326,8 +304,8 @@ class StudySpec(Frozen):
         return _digest(self._content())
 
     def _content(self) -> dict[str, Any]:
-        # A search says nothing of it: its hash is what it was before there were evaluations.
-        absent = {"evaluation"} if self.evaluation is None else set()
+        # Of other kinds a spec says nothing: its hash is what it was before there were any.
+        absent = {field for field in KINDS if getattr(self, field) is None}
         if self.keep_networks == "best":
             absent.add("keep_networks")
         return {"format": SPEC_FORMAT, "spec": self.model_dump(mode="json", exclude=absent)}
@@ -370,12 +348,6 @@ def fill_stages(raw: Mapping[str, Any]) -> dict[str, Any]:
         for path, param in search.items()
     }
     return {**raw, "search": filled}
-
-
-def derive_seed(seed: int, *words: object) -> int:
-    """Derive an independent 31-bit seed from a seed and what it is for."""
-    text = ":".join(map(str, (seed, *words)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 def stored_digest(text: str) -> str:

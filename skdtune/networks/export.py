@@ -115,23 +115,18 @@ def _pick(stored: StoredStudy, number: int | None) -> FrozenTrial:
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
         raise StudyError(f"study {name!r} has no complete trial yet: skdtune status {name}")
-    if stored.spec.evaluation is not None:
-        return min(complete, key=lambda trial: trial.number)
-    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
+    ranked = sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
+    chosen = stored.spec.kind.default_trial([trial.number for trial in ranked])
+    return next(trial for trial in ranked if trial.number == chosen)
 
 
 def _require_kept(stored: StoredStudy, trial: FrozenTrial) -> KeptFile:
     kept = network_of(trial.system_attrs)
     if kept is not None:
         return kept
-    name, where = stored.spec.name, f"trial {trial.number} of {stored.spec.name!r}"
-    if stored.spec.evaluation is not None:
-        raise StudyError(f"the network of {where} was not kept")
-    raise StudyError(
-        f"the network of {where} was not kept (keep_networks is {stored.spec.keep_networks!r}); "
-        f"`skdtune evaluate {name}` trains the best one anew, then `skdtune export {name}.test`; "
-        "studies made with --set keep_networks=all keep every one"
-    )
+    name, keep = stored.spec.name, stored.spec.keep_networks
+    why = stored.spec.kind.without_network(name, keep)
+    raise StudyError(f"the network of trial {trial.number} of {name!r} was not kept{why}")
 
 
 def _require_free(target: Path) -> None:
@@ -243,10 +238,11 @@ def _facts(
 def _measured(
     stored: StoredStudy, attributes: Mapping[str, Any], file: NetworkFile
 ) -> dict[str, Any]:
-    prefix = "val" if stored.spec.evaluation is None else "test"
+    kind = stored.spec.kind
+    prefix = kind.scores_prefix
     num_images = attributes.get(f"num_{prefix}_images")
     return {
-        "images": "validation" if prefix == "val" else "test",
+        "images": kind.judged_images,
         "num_images": num_images,
         "accuracy": file.info.accuracy,
         "standard_error": standard_error(file.info.accuracy, num_images),

@@ -87,7 +87,7 @@ def is_wanted(stored: StoredStudy, value: float) -> bool:
     kept = stored.spec.keep_networks
     if kept == "none":
         return False
-    if kept == "all" or stored.spec.evaluation is not None:
+    if kept == "all" or stored.spec.kind.keeps_every_network:
         return True
     best = _best_value(stored.engine, stored.study_id)
     # An equal one, too: of equal trials the one of the lowest number counts as the best.

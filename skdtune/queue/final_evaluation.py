@@ -12,21 +12,18 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from skdtune.describe.spec import EvaluationConfig, StudySpec, parse
+from skdtune.describe.kinds.final_evaluation import (
+    EvaluationConfig,
+    FinalEvaluation,
+    evaluation_name,
+)
+from skdtune.describe.spec import StudySpec, parse
 from skdtune.errors import StudyError
 from skdtune.queue import leases
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study, study_names
 from skdtune.queue.trial_budget import set_budget
 
-#: What the name of an evaluation adds to that of its study.
-SUFFIX = ".test"
-
 DEFAULT_SEEDS = 5
-
-
-def evaluation_name(study: str) -> str:
-    """Return the usual name of the final evaluation of a study."""
-    return f"{study}{SUFFIX}"
 
 
 def create_evaluation(
@@ -146,12 +143,8 @@ def best_trials(source: StoredStudy, top: int) -> list[FrozenTrial]:
 
 
 def _require_evaluable(source: StoredStudy, now: bool) -> None:
-    name, evaluation = source.spec.name, source.spec.evaluation
-    if evaluation is not None:
-        raise StudyError(
-            f"study {name!r} is itself the final evaluation of {evaluation.source}: "
-            f"skdtune evaluate {evaluation.source}"
-        )
+    name = source.spec.name
+    source.spec.kind.require_evaluable(name)
     counts = leases.counts(source.engine, source.study_id)
     left = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
     if left and not now:
@@ -165,12 +158,13 @@ def _extend(
     source: StoredStudy, there: StoredStudy, top: int | None, num_seeds: int | None
 ) -> None:
     """Queue the seeds that an evaluation lacks, if it is one of the same candidates."""
-    name, evaluation = there.spec.name, there.spec.evaluation
-    if evaluation is None or evaluation.source != source.spec.name:
+    name, kind = there.spec.name, there.spec.kind
+    if not isinstance(kind, FinalEvaluation) or kind.source != source.spec.name:
         raise StudyError(
             f"study {name!r} exists and is no final evaluation of {source.spec.name}; "
             "choose another --name"
         )
+    evaluation = kind.settings
     if evaluation.lineage != source.lineage:
         raise StudyError(
             f"study {name!r} evaluates an earlier study of the name {source.spec.name}; "

@@ -16,7 +16,8 @@ from optuna.trial import TrialState
 
 import skdtune
 from skdtune.describe import dotted
-from skdtune.describe.spec import EvaluationConfig, StudySpec, spec_from_json, stored_digest
+from skdtune.describe.kinds.catalogue import is_search
+from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
 from skdtune.errors import SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
@@ -26,7 +27,6 @@ from skdtune.search.pruners import build_pruner
 SPEC_ATTRIBUTE = "skdtune:spec"
 DIGEST_ATTRIBUTE = "skdtune:spec_hash"
 VERSIONS_ATTRIBUTE = "skdtune:versions"
-METRIC_NAME = "validation accuracy"
 
 _NOTE_PIECE = 2045
 
@@ -209,7 +209,7 @@ def _members_of(opened: RDBStorage, family: str) -> list[str]:
         for name, text in connection.execute(query).all():
             try:
                 spec = json.loads(json.loads(text))["spec"]
-                is_member = spec["family"] == family and not spec.get("evaluation")
+                is_member = spec["family"] == family and is_search(spec)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 continue
             if is_member:
@@ -280,7 +280,8 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
         DIGEST_ATTRIBUTE: spec.digest,
         VERSIONS_ATTRIBUTE: versions(),
     }
-    system = {"study:metric_names": [metric_name(spec)], **_note_attributes(study_note(spec))}
+    metric = {"study:metric_names": [spec.kind.metric_name]}
+    system = {**metric, **_note_attributes(spec.note())}
     for table, attributes in (
         (schema.study_user_attributes, user),
         (schema.study_system_attributes, system),
@@ -357,80 +358,3 @@ def versions() -> dict[str, str]:
         "optuna": optuna.__version__,
         "python": platform.python_version(),
     }
-
-
-def metric_name(spec: StudySpec) -> str:
-    """Name the number that the trials of a study are judged by."""
-    return METRIC_NAME if spec.evaluation is None else "test accuracy"
-
-
-def step_name(spec: StudySpec) -> str:
-    """Name the number that is stored of every epoch."""
-    return METRIC_NAME if spec.evaluation is None else "training loss"
-
-
-def study_note(spec: StudySpec) -> str:
-    """Write the Markdown note that the dashboard shows with a study."""
-    return _evaluation_note(spec, spec.evaluation) if spec.evaluation else _search_note(spec)
-
-
-def _evaluation_note(spec: StudySpec, evaluation: EvaluationConfig) -> str:
-    seeds = spec.num_trials // len(evaluation.trials)
-    lines = [
-        f"## {spec.name}",
-        spec.description,
-        "",
-        f"Final evaluation of study `{evaluation.source}` (spec `{evaluation.digest}`). Each "
-        f"trial learns from the training and the validation images for {spec.budget.epochs} "
-        "epochs, and is scored once on the **test images**, after its last epoch. Nothing is "
-        "chosen here: the best value says nothing, the mean over the seeds does. The curves show "
-        "the training loss.",
-        "",
-        f"Created with {seeds} seeds of each candidate. Trial n is candidate n modulo "
-        f"{len(evaluation.trials)}.",
-        "",
-        _note_row("candidate", f"trial of {evaluation.source}", "parameters"),
-        "| :--- | :--- | :--- |",
-    ]
-    for index, (trial, params) in enumerate(
-        zip(evaluation.trials, evaluation.params, strict=True)
-    ):
-        told = ", ".join(f"{path}={value}" for path, value in params.items())
-        lines.append(_note_row(str(index), str(trial), told or "the base configuration"))
-    lines += ["", f"Network `{spec.model.name}`, data `{spec.data.name}`, spec `{spec.digest}`."]
-    return "\n".join(lines)
-
-
-def _search_note(spec: StudySpec) -> str:
-    window = spec.objective.window_epochs
-    mean = f" (mean of the last {window})" if window > 1 else ""
-    lines = [
-        f"## {spec.name}",
-        spec.description,
-        "",
-        f"Maximises the **validation accuracy** after {spec.budget.epochs} epochs{mean}; "
-        "the test data are not opened. Trial 0 is the published setting.",
-        "",
-        f"{spec.num_trials} trials, sampler `{spec.sampler.name}`, pruner `{spec.pruner.name}`, "
-        f"at most {spec.max_epochs} epochs in all.",
-        "",
-        _note_row("parameter", "range", "trial 0", "why"),
-        "| :--- | :--- | :--- | :--- |",
-    ]
-    base = spec.base_params()
-    for path, param in spec.search.items():
-        value = base.get(path, "not active")
-        default = f"{value:g}" if isinstance(value, float) else str(value)
-        lines.append(_note_row(f"`{path}`", param.describe(), default, param.reason))
-    lines += ["", f"Network `{spec.model.name}`, data `{spec.data.name}`, spec `{spec.digest}`."]
-    return "\n".join(lines)
-
-
-def _note_row(*cells: str) -> str:
-    # The dashboard draws tables without any space between columns: each cell brings its own.
-    gap = "\N{EM SPACE}"
-    return "| " + " | ".join(f"{_in_one_line(cell)}{gap}" for cell in cells) + " |"
-
-
-def _in_one_line(cell: str) -> str:
-    return " ".join(cell.split()).replace("|", "/")

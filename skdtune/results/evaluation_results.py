@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from skdtune.describe import dotted
 from skdtune.describe.config import MethodConfig, ModelConfig
-from skdtune.describe.spec import EvaluationConfig, StudySpec
+from skdtune.describe.kinds.final_evaluation import (
+    EvaluationConfig,
+    FinalEvaluation,
+    evaluation_name,
+)
+from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
-from skdtune.queue.final_evaluation import evaluation_name
 from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
 from skdtune.results.comparison import EvaluatedSeed, EvaluatedStudy
 
@@ -101,16 +105,16 @@ def evaluation_results(study: str, *, storage: str | None = None) -> EvaluationR
         StorageError: If the storage cannot be used.
     """
     with contextlib.closing(load_study(study, storage=storage)) as stored:
-        if stored.spec.evaluation is not None:
-            return read_evaluation(stored, stored.spec.evaluation)
+        if isinstance(stored.spec.kind, FinalEvaluation):
+            return read_evaluation(stored, stored.spec.kind.settings)
         name = evaluation_name(study)
         if name not in study_names(stored.storage):
             raise StudyError(f"study {study!r} has no final evaluation: skdtune evaluate {study}")
     with contextlib.closing(load_study(name, storage=storage)) as stored:
-        evaluation = stored.spec.evaluation
-        if evaluation is None or evaluation.source != study:
+        kind = stored.spec.kind
+        if not isinstance(kind, FinalEvaluation) or kind.source != study:
             raise StudyError(f"study {name!r} is no final evaluation of {study}")
-        return read_evaluation(stored, evaluation)
+        return read_evaluation(stored, kind.settings)
 
 
 def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> EvaluationResults:

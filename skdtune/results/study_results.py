@@ -11,13 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
+from skdtune.describe.kinds.kind import Kind
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
 from skdtune.queue import leases, schema
 from skdtune.queue.events import Event, story
-from skdtune.queue.final_evaluation import evaluation_name
 from skdtune.queue.pausing import paused_reason
-from skdtune.queue.stored_study import StoredStudy, load_study, metric_name, step_name
+from skdtune.queue.stored_study import StoredStudy, load_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,7 @@ class Progress:
     """Where a study stands; cheap to read however many trials it has."""
 
     study: str
+    kind: Kind
     description: str
     counts: dict[str, int]
     """Trials by state."""
@@ -102,14 +103,14 @@ class Progress:
     @property
     def result_command(self) -> str:
         """What a person types to see the result."""
-        if self.evaluates is None:
-            return f"skdtune best {self.study}"
-        usual = self.study == evaluation_name(self.evaluates)
-        return f"skdtune evaluate {self.evaluates}" + ("" if usual else f" --name {self.study}")
+        return self.kind.result_command(self.study)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return dataclasses.asdict(self)
+        plain = dataclasses.asdict(self)
+        # Who reads it has no use for the object.
+        del plain["kind"]
+        return plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,7 @@ def results(study: str, *, storage: str | None = None) -> StudyResults:
 def read_results(stored: StoredStudy) -> StudyResults:
     """Read all trials of an opened study."""
     frozen = stored.study.get_trials(deepcopy=False)
-    trials = tuple(_trial_result(trial, stored.spec) for trial in frozen)
+    trials = tuple(_trial_result(trial, stored.spec.kind) for trial in frozen)
     complete = [t for t in trials if t.state == "complete" and t.value is not None]
     best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
     val_images = (trial.user_attrs.get("num_val_images") for trial in frozen)
@@ -231,7 +232,7 @@ def explain(study: str, number: int, *, storage: str | None = None) -> TrialStor
             raise StudyError(f"study {study!r} has trials 0 to {last}, none with number {number}")
         events = tuple(story(stored.engine, stored.study_id, trial_id))
         return TrialStory(
-            trial=_trial_result(stored.storage.get_trial(trial_id), stored.spec),
+            trial=_trial_result(stored.storage.get_trial(trial_id), stored.spec.kind),
             events=events,
             num_workers=len({event.worker for event in events}),
             epochs_repeated=_epochs_repeated(events),
@@ -263,20 +264,21 @@ def read_progress(stored: StoredStudy) -> Progress:
     workers = tuple(_worker_status(holder, steps) for holder in holders)
     return Progress(
         study=stored.study.study_name,
+        kind=stored.spec.kind,
         description=stored.spec.description,
         counts=counts,
         num_trials=sum(counts.values()),
         epochs_per_trial=stored.spec.budget.epochs,
         best_trial=best[0] if best else None,
         best_value=best[1] if best else None,
-        evaluates=stored.spec.evaluation.source if stored.spec.evaluation else None,
+        evaluates=stored.spec.kind.source,
         workers=workers,
         eta_s=_time_left(counts, workers, mean_s),
         paused=paused_reason(stored.engine, stored.study_id),
     )
 
 
-def _trial_result(trial: FrozenTrial, spec: StudySpec) -> TrialResult:
+def _trial_result(trial: FrozenTrial, kind: Kind) -> TrialResult:
     steps = trial.intermediate_values
     seconds = trial.duration.total_seconds() if trial.duration is not None else None
     last = steps[max(steps)] if steps else None
@@ -285,8 +287,8 @@ def _trial_result(trial: FrozenTrial, spec: StudySpec) -> TrialResult:
         number=trial.number,
         state=_STATE_NAMES[trial.state],
         value=trial.value if is_complete else last,
-        value_name=metric_name(spec) if is_complete else step_name(spec),
-        params=_params(trial, spec),
+        value_name=kind.metric_name if is_complete else kind.step_name,
+        params=kind.params_of(trial.number, trial.params),
         epochs=max(steps) + 1 if steps else 0,
         seconds=seconds,
         device=trial.user_attrs.get("device"),
@@ -294,14 +296,6 @@ def _trial_result(trial: FrozenTrial, spec: StudySpec) -> TrialResult:
         failure_kind=trial.user_attrs.get("failure_kind"),
         failure_reason=trial.user_attrs.get("failure_reason"),
     )
-
-
-def _params(trial: FrozenTrial, spec: StudySpec) -> dict[str, Any]:
-    """Return a trial's parameters; those of a final evaluation are in its spec."""
-    if spec.evaluation is None:
-        return dict(trial.params)
-    candidate, _ = spec.evaluation.place(trial.number)
-    return dict(spec.evaluation.params[candidate])
 
 
 def _worker_status(holder: dict[str, Any], steps: dict[int, int]) -> WorkerStatus:

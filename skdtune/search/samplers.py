@@ -7,7 +7,8 @@ import warnings
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from skdtune.describe.spec import SamplerConfig, derive_seed
+from skdtune.describe.identity import derive_seed
+from skdtune.describe.spec import SamplerConfig
 
 
 def build_sampler(config: SamplerConfig, study_seed: int, number: int) -> BaseSampler:

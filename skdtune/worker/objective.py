@@ -28,7 +28,7 @@ from skdtune.worker.reporter import FinalScores, TrialReporter
 def resolve_trial(stored: StoredStudy, trial: optuna.Trial) -> TrialConfig:
     """Sample a trial's parameters and resolve them into its configuration.
 
-    Those of a final evaluation are in its spec, and nothing is sampled.
+    Where the spec has them, and searches nothing, nothing is sampled.
     """
     params = sample(stored.spec.search, trial, stored.spec.fixed_values())
     return stored.spec.trial_config(params, trial.number)
@@ -75,7 +75,7 @@ def run_trial(
     if verdict is Verdict.CONTINUE:
         verdict = reporter.settle()
     if verdict is Verdict.CONTINUE:
-        if spec.evaluation is not None:
+        if spec.kind.is_tested:
             # The test images are looked at here, once, and nowhere else.
             with test_split_open():
                 test = store.test(config.data)
@@ -104,10 +104,9 @@ def describe_start(
         "spec_hash": spec.digest,
         "versions": {**versions(), "torch": torch.__version__},
     }
-    if spec.evaluation is not None:
-        candidate, seed_index = spec.evaluation.place(number)
-        trial = spec.evaluation.trials[candidate]
-        return started | {"evaluated_trial": trial, "seed_index": seed_index}
+    started |= spec.kind.origin_of(number)
+    if spec.kind.is_tested:
+        return started
     if data.val is not None:
         started["num_val_images"] = len(data.val)
     return started | {"data_fingerprint": data.fingerprint}

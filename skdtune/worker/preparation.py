@@ -15,14 +15,14 @@ def data_of_study(store: DataStore, spec: StudySpec) -> DataOnDevice:
 
 
 def data_of_trial(store: DataStore, spec: StudySpec, config: TrialConfig) -> DataOnDevice:
-    """Return what a trial learns from and is judged on: in a final evaluation from all images."""
-    is_evaluation = spec.evaluation is not None
-    return store.undivided(config.data) if is_evaluation else store.get(config.data)
+    """Return what a trial learns from, and is judged on where it does not learn from all."""
+    undivided = spec.kind.learns_from_all_images
+    return store.undivided(config.data) if undivided else store.get(config.data)
 
 
 def prepare_study(store: DataStore, spec: StudySpec) -> None:
     """Load what a study needs, so that missing data are said before a trial is taken."""
     require_honest_teacher(spec, data_of_study(store, spec).fingerprint)
-    if spec.evaluation is not None:
+    if spec.kind.is_tested:
         with test_split_open():
             store.decode_test(spec.data)

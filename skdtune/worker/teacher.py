@@ -26,7 +26,7 @@ def require_honest_teacher(spec: StudySpec, data_fingerprint: str) -> None:
     if settings is None:
         return
     info = read_network_file(settings.teacher, settings.teacher_sha256).info
-    if spec.evaluation is not None:
+    if spec.kind.is_tested:
         return
     if info.trained_on != "train" or info.data_fingerprint != data_fingerprint:
         learned = (

@@ -170,12 +170,11 @@ def test_objective_has_its_name(dashboard: Dashboard) -> None:
 
 def test_note_says_what_the_study_searches(dashboard: Dashboard, tiny_study: Path) -> None:
     from skdtune.describe.presets import load_spec
-    from skdtune.queue.stored_study import study_note
 
     note = study_of(dashboard)["note"]["body"]
 
     assert len(note) > 2045, "it must need more than one attribute of the storage"
-    assert note == study_note(load_spec(str(tiny_study)))
+    assert note == load_spec(str(tiny_study)).note()
     assert "digits, a narrow network: plain cross-entropy" in note
     assert "after 3 epochs" in note
     assert "4 trials, sampler `tpe`, pruner `median`, at most 12 epochs" in note

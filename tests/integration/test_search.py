@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
-from skdtune.describe.spec import derive_seed
+from skdtune.describe.identity import derive_seed
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]

@@ -15,7 +15,7 @@ PREFIX = "skdtune-"
 def dashboard_figures(study: StudyRecord) -> dict[str, Figure]:
     """Return the figures by name, without those that have nothing to show yet."""
     found = {"ranked-outputs": ("Ranked outputs", figures.ranked_outputs([study]))}
-    if not study.is_evaluation:
+    if study.picks_best:
         found["best-so-far"] = ("Best so far", figures.best_so_far([study], "epochs"))
         found["importance"] = ("Parameter importance", parameter_figures.importance(study))
         for path, param in study.spec.search.items():

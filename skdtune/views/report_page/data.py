@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from skdtune.queue.stored_study import StoredStudy, load_study, metric_name, step_name
+from skdtune.queue.stored_study import StoredStudy, load_study
 from skdtune.results.study_results import StudyResults, TrialResult, read_results
 from skdtune.views.report_page.importance import importance_of
 from skdtune.views.report_page.records import Profile, StudyRecord, TrialRecord
@@ -59,15 +59,15 @@ def read_study(stored: StoredStudy) -> StudyRecord:
     results = read_results(stored)
     frozen = {trial.number: trial for trial in stored.study.get_trials(deepcopy=False)}
     trials = tuple(_record(result, frozen[result.number]) for result in results.trials)
-    is_evaluation = stored.spec.evaluation is not None
-    best = None if is_evaluation else results.best
-    importance, note = ({}, "") if is_evaluation else importance_of(stored.study, stored.spec)
+    kind = stored.spec.kind
+    best = results.best if kind.picks_best else None
+    importance, note = importance_of(stored.study, stored.spec) if kind.picks_best else ({}, "")
     return StudyRecord(
         spec=stored.spec,
         trials=trials,
         best=next((t for t in trials if best is not None and t.number == best.number), None),
-        value_name=metric_name(stored.spec),
-        curve_name=step_name(stored.spec),
+        value_name=kind.metric_name,
+        curve_name=kind.step_name,
         num_images=results.num_val_images,
         standard_errors=_standard_errors(results),
         importance=importance,

@@ -34,7 +34,7 @@ def rounded(value: float | None) -> float | None:
 
 def title_of(study: StudyRecord, trial: TrialRecord) -> str:
     """Name one of the trials that are shown apart."""
-    if study.is_evaluation:
+    if not study.picks_best:
         return f"trial {trial.number}, first seed"
     if trial == study.best and trial == study.published:
         return "trial 0, published and best"

@@ -81,7 +81,7 @@ def _title(studies: Sequence[StudyRecord]) -> str:
 def _header(studies: Sequence[StudyRecord], made: str, is_compared: bool) -> str:
     links = [("result", "Result")]
     links += [("comparison", "Comparison")] if is_compared else []
-    if any(not study.is_evaluation for study in studies):
+    if any(study.picks_best for study in studies):
         links.append(("best-so-far", "Best so far"))
     links.append(("ranked-outputs", "Ranked outputs"))
     links += [(f"study-{index}", study.name) for index, study in enumerate(studies)]

@@ -80,14 +80,14 @@ def stage_choice(study: StudyRecord, path: str) -> Figure | None:
 
 def candidates(study: StudyRecord) -> Figure | None:
     """Draw the seeds of each candidate of a final evaluation beside each other."""
-    evaluation = study.spec.evaluation
-    if evaluation is None:
+    kind = study.spec.kind
+    if not kind.candidates:
         return None
     return strips(
         study,
-        evaluation.trials,
-        lambda trial: evaluation.trials[evaluation.place(trial.number)[0]],
-        f"trial of {evaluation.source}",
+        [candidate.trial for candidate in kind.candidates],
+        lambda trial: candidate.trial if (candidate := kind.candidate_of(trial.number)) else None,
+        f"trial of {kind.source}",
     )
 
 
@@ -150,7 +150,7 @@ def _points(
     study: StudyRecord, found: Sequence[tuple[TrialRecord, float]], path: str
 ) -> list[Trace]:
     """Draw trials as points: pruned ones hollow, the best and the published setting apart."""
-    shown = () if study.is_evaluation else study.shown
+    shown = study.shown if study.picks_best else ()
     apart = {trial.number for trial in shown}
     groups = [
         ("pruned", [p for p in found if p[0].state == "pruned"], MUTED, "circle-open", 6),

@@ -101,12 +101,12 @@ class StudyRecord:
     def published(self) -> TrialRecord | None:
         """Trial 0, the published setting, once it is complete."""
         complete = (t for t in self.trials if t.number == 0 and t.state == "complete")
-        return None if self.is_evaluation else next(complete, None)
+        return next(complete, None) if self.picks_best else None
 
     @property
-    def is_evaluation(self) -> bool:
-        """The study trains chosen settings again instead of searching for one."""
-        return self.spec.evaluation is not None
+    def picks_best(self) -> bool:
+        """Its best trial is a result; of a study that trains chosen settings again none is."""
+        return self.spec.kind.picks_best
 
     @property
     def counts(self) -> dict[str, int]:
@@ -121,7 +121,7 @@ class StudyRecord:
         Of a final evaluation it is trial 0, the best candidate's first seed: the best of several
         seeds is no result.
         """
-        if self.is_evaluation:
+        if not self.picks_best:
             return tuple(trial for trial in self.trials if trial.number == 0)
         published = self.published
         both = (self.best, None if published == self.best else published)

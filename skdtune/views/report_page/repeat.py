@@ -12,7 +12,7 @@ import yaml
 
 from skdtune.describe import dotted
 from skdtune.describe.presets import list_presets, load_spec
-from skdtune.describe.spec import EvaluationConfig, StudySpec
+from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError
 
 #: With more changes than that, a file is easier to read than a command line.
@@ -33,18 +33,13 @@ def repetition(spec: StudySpec) -> Repetition:
 
     Where a preset with a few ``--set`` gives a spec of the same hash, they start from the preset.
     """
-    if spec.evaluation is not None:
-        return Repetition(commands=_evaluation(spec, spec.evaluation), needs_file=False)
+    made_by = spec.kind.made_by(spec.name, spec.num_trials)
+    if made_by is not None:
+        return Repetition(commands=_written_lines([made_by]), needs_file=False)
     create = _from_preset(spec)
     first = create or ["create-study", f"{spec.name}.yaml"]
     lines = (first, ["launch", spec.name], ["best", spec.name])
     return Repetition(commands=_written_lines(lines), needs_file=create is None)
-
-
-def _evaluation(spec: StudySpec, evaluation: EvaluationConfig) -> tuple[str, ...]:
-    top = len(evaluation.trials)
-    line = ["evaluate", evaluation.source, "--top", str(top)]
-    return _written_lines([[*line, "--seeds", str(spec.num_trials // top), "--name", spec.name]])
 
 
 def _written_lines(lines: Iterable[list[str]]) -> tuple[str, ...]:

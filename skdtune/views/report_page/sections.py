@@ -37,8 +37,8 @@ _MAX_NUMBERS = 12
 
 def headline(studies: Sequence[StudyRecord]) -> str:
     """Say per study what came out and what it cost."""
-    searches = [study for study in studies if not study.is_evaluation]
-    evaluations = [study for study in studies if study.is_evaluation]
+    searches = [study for study in studies if study.picks_best]
+    evaluations = [study for study in studies if not study.picks_best]
     parts = [_searches(searches)] if searches else []
     parts += [_evaluation(study) for study in evaluations]
     return _section("result", "Result", *parts)
@@ -110,7 +110,7 @@ def _cost(study: StudyRecord) -> tuple[str, str, str]:
 
 
 def _evaluation(study: StudyRecord) -> str:
-    source = study.spec.evaluation.source if study.spec.evaluation is not None else ""
+    source = study.spec.kind.source or ""
     read = (
         f"{study.name}: trials of {source} trained again on all training images; mean and "
         f"standard deviation of the {study.value_name} over seeds."
@@ -141,7 +141,7 @@ def comparison(found: Table | None, sentences: Sequence[str]) -> str:
 
 def best_so_far(studies: Sequence[StudyRecord], sheet: FigureSheet) -> str:
     """Show how the best objective rose."""
-    searches = [study for study in studies if not study.is_evaluation]
+    searches = [study for study in studies if study.picks_best]
     if not searches:
         return ""
     read = (
@@ -179,7 +179,7 @@ def ranked_outputs(studies: Sequence[StudyRecord], sheet: FigureSheet) -> str:
 def learning_curves(study: StudyRecord, sheet: FigureSheet) -> str:
     """Show what every trial reported epoch by epoch."""
     read = f"{study.curve_name.capitalize()} after each epoch; "
-    read += "" if study.is_evaluation else "grey and dashed where the pruner stopped a trial, "
+    read += "grey and dashed where the pruner stopped a trial, " if study.picks_best else ""
     read += f"darker blue where the {study.value_name} came out higher. The legend hides groups."
     figure = figures.learning_curves(study)
     body = (
@@ -327,13 +327,13 @@ def repeat(study: StudyRecord) -> str:
         f"The same spec again, hash {study.spec.digest}; name another --storage, or it is there "
         "already."
     )
-    if study.is_evaluation:
+    if not study.picks_best:
         read = "From the study that was searched, in a storage without this evaluation."
     elif made.needs_file:
         read += f" Save the study file below as {study.name}.yaml first."
     lines = "\n".join(escaped(line) for line in made.commands)
     parts = [paragraph(read, "read"), f"<pre>{lines}</pre>"]
-    if not study.is_evaluation:
+    if study.picks_best:
         spec = escaped(study_file(study.spec))
         parts.append(f"<details><summary>Study file</summary><pre>{spec}</pre></details>")
     return _part("Repeat it", *parts)
@@ -342,7 +342,7 @@ def repeat(study: StudyRecord) -> str:
 def study(record: StudyRecord, index: int, sheet: FigureSheet) -> str:
     """Show everything of one study."""
     parts = [learning_curves(record, sheet)]
-    if record.is_evaluation:
+    if not record.picks_best:
         parts.append(evaluated_candidates(record, sheet))
     else:
         parts += [

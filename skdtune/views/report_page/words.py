@@ -41,14 +41,13 @@ def candidates(study: StudyRecord) -> list[tuple[int, list[float]]]:
 
     Each comes with the results of its seeds, those that there are.
     """
-    evaluation = study.spec.evaluation
-    if evaluation is None:
-        return []
-    found: dict[int, list[float]] = {number: [] for number in evaluation.trials}
+    kind = study.spec.kind
+    seeds: dict[int, list[float]] = {candidate.trial: [] for candidate in kind.candidates}
     for trial in study.trials:
-        if trial.state == "complete" and trial.value is not None:
-            found[evaluation.trials[evaluation.place(trial.number)[0]]].append(trial.value)
-    return list(found.items())
+        candidate = kind.candidate_of(trial.number)
+        if candidate is not None and trial.state == "complete" and trial.value is not None:
+            seeds[candidate.trial].append(trial.value)
+    return list(seeds.items())
 
 
 def mean_and_sd(values: Sequence[float]) -> str:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 
 from skdtune.describe.epoch_report import EpochReport
-from skdtune.queue.stored_study import metric_name
 from skdtune.worker.endings import Ending
 from skdtune.worker.hooks.hook import Hook, TrialInHand
 
@@ -58,7 +57,7 @@ class LogLines(Hook):
                 self._claim.number,
                 ending.kind.value,
                 num_epochs,
-                metric_name(self._spec),
+                self._spec.kind.metric_name,
                 value,
             )
 

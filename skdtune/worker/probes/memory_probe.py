@@ -71,9 +71,8 @@ def probe_memory(
 
 def hungriest_config(spec: StudySpec) -> TrialConfig:
     """Return the configuration of a study that needs the most memory, as far as sizes tell."""
-    if spec.evaluation is not None:
-        candidates = [spec.trial_config({}, n) for n in range(len(spec.evaluation.trials))]
-        return max(candidates, key=_sizes)
+    if candidates := spec.kind.candidates:
+        return max((spec.trial_config({}, n) for n in range(len(candidates))), key=_sizes)
     params: dict[str, Any] = {}
     for path in _SIZES:
         param = spec.search.get(path)

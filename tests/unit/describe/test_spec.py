@@ -16,8 +16,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from skdtune.describe.dotted import flatten, put
+from skdtune.describe.identity import derive_seed
 from skdtune.describe.presets import is_family, list_presets, load_spec
-from skdtune.describe.spec import StudySpec, derive_seed, fill_stages, parse, spec_from_json
+from skdtune.describe.spec import StudySpec, fill_stages, parse, spec_from_json
 from skdtune.errors import SpecError
 
 PRESETS = [preset.name for preset in list_presets() if not is_family(preset.name)]

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from skdtune.describe.spec import StudySpec, derive_seed
+from skdtune.describe.identity import derive_seed
+from skdtune.describe.kinds.final_evaluation import evaluation_name
+from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError, StudyError
 from skdtune.queue import leases, trial_writes
 from skdtune.queue.events import EventKind
-from skdtune.queue.final_evaluation import create_evaluation, evaluation_name
+from skdtune.queue.final_evaluation import create_evaluation
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity
 from skdtune.queue.stored_study import (
@@ -19,7 +21,6 @@ from skdtune.queue.stored_study import (
     create_study,
     expand_family,
     load_study,
-    study_note,
 )
 from skdtune.queue.trial_queue import TrialQueue
 from skdtune.search.samplers import build_sampler
@@ -187,7 +188,7 @@ def test_the_evaluation_of_a_deleted_namesake_is_not_taken_for_this_ones(
 
 
 def test_its_note_says_what_it_is(searched: StoredStudy, evaluate: Evaluate) -> None:
-    note = study_note(evaluate(top=2).spec)
+    note = evaluate(top=2).spec.note()
     assert "Final evaluation of study `tiny`" in note
     assert "test images" in note
     assert "not opened" not in note

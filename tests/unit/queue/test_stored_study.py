@@ -20,7 +20,6 @@ from skdtune.queue import stored_study as study
 from skdtune.queue.events import story
 from skdtune.queue.storage import init_storage
 from skdtune.queue.stored_study import (
-    METRIC_NAME,
     StoredStudy,
     create_studies,
     create_study,
@@ -29,7 +28,6 @@ from skdtune.queue.stored_study import (
     find_lineage,
     load_study,
     study_names,
-    study_note,
 )
 
 MakeSpec = Callable[..., StudySpec]
@@ -95,7 +93,7 @@ def test_more_enqueued_settings_than_trials_add_no_trial(make_study: MakeStudy) 
 def test_the_stored_study_carries_spec_metric_and_direction(make_study: MakeStudy) -> None:
     stored = make_study()
     assert stored.study.direction is StudyDirection.MAXIMIZE
-    assert stored.study.metric_names == [METRIC_NAME]
+    assert stored.study.metric_names == ["validation accuracy"]
     attributes = stored.study.user_attrs
     assert attributes["skdtune:spec_hash"] == stored.spec.digest
     assert json.loads(attributes["skdtune:spec"])["spec"]["name"] == "tiny"
@@ -237,7 +235,7 @@ def test_the_dashboard_shows_the_whole_note(
     stored = make_study(preset=preset)
     note = get_note(stored.study)
     assert len(note) > 600
-    assert note == study_note(stored.spec)
+    assert note == stored.spec.note()
     assert all(f"`{path}`" in note for path in stored.spec.search)
 
 
@@ -246,7 +244,7 @@ def test_a_note_of_ordinary_pieces_is_read_whole_too(make_study: MakeStudy) -> N
 
     stored = make_study("description=" + "long " * 900)
     assert len(get_note(stored.study)) > 4500
-    assert get_note(stored.study) == study_note(stored.spec)
+    assert get_note(stored.study) == stored.spec.note()
 
 
 def test_the_pruner_is_the_specs(make_study: MakeStudy) -> None:

@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 
 from skdtune.data.catalogue import load_search_data
 from skdtune.data.store import DataStore
-from skdtune.describe.spec import StudySpec, derive_seed
+from skdtune.describe.identity import derive_seed
+from skdtune.describe.spec import StudySpec
 from skdtune.queue import leases
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity

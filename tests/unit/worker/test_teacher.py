@@ -13,8 +13,9 @@ import torch
 
 from skdtune.data.store import DataStore
 from skdtune.describe.config import ModelConfig, TfKdSelfConfig
+from skdtune.describe.kinds.final_evaluation import EvaluationConfig
 from skdtune.describe.presets import load_spec
-from skdtune.describe.spec import EvaluationConfig, StudySpec
+from skdtune.describe.spec import StudySpec
 from skdtune.errors import DataError
 from skdtune.methods.base import BuildContext
 from skdtune.methods.tf_kd_self import TfKdSelf
