@@ -46,7 +46,12 @@ def create_study(
     dry_run: bool,
 ) -> None:
     """Define a study, or a family of them to compare, and queue the trials."""
-    specs = _load(study, overrides, name, trials)
+    from skdtune.describe.presets import is_family, load_family, load_spec
+
+    if is_family(study):
+        specs = load_family(study, overrides=overrides, name=name, num_trials=trials)
+    else:
+        specs = [load_spec(study, overrides=overrides, name=name, num_trials=trials)]
     if any(spec.budget.is_open for spec in specs):
         specs = [_planned(application, spec) for spec in specs]
     if dry_run:
@@ -68,24 +73,22 @@ def create_study(
         say(application, f"train them: skdtune launch {specs[0].family or specs[0].name}")
 
 
-def _load(
-    study: str, overrides: tuple[str, ...], name: str | None, trials: int | None
-) -> list[StudySpec]:
-    """Read the one study of a file, or all studies of a comparison."""
-    from skdtune.describe.presets import is_family, load_family, load_spec
-
-    if is_family(study):
-        return load_family(study, overrides=overrides, name=name, num_trials=trials)
-    return [load_spec(study, overrides=overrides, name=name, num_trials=trials)]
-
-
 def _planned(application: Application, spec: StudySpec) -> StudySpec:
     """Turn a budget in images or seconds into epochs, which takes a look at the data."""
-    from skdtune.describe.budget_planning import plan_budget, planned_before
+    from contextlib import closing
 
+    from skdtune.describe.budget_planning import plan_budget, planned_before
+    from skdtune.errors import InputError
+    from skdtune.queue.stored_study import load_study
+
+    try:
+        with closing(load_study(spec.name, storage=application.url)) as stored:
+            before = planned_before(spec, stored.spec)
+    except InputError:
+        # It is not there yet, or cannot be read.
+        before = None
     # A measurement is never twice the same: what a study has stays.
-    there = planned_before(spec, _stored_spec(application, spec.name))
-    planned = there or plan_budget(spec, at=application.home)
+    planned = before or plan_budget(spec, at=application.home)
     given = (
         f"{spec.budget.images:,} images"
         if spec.budget.images is not None
@@ -93,20 +96,6 @@ def _planned(application: Application, spec: StudySpec) -> StudySpec:
     )
     say(application, f"{spec.name}: {given} are {planned.budget.epochs} epochs")
     return planned
-
-
-def _stored_spec(application: Application, name: str) -> StudySpec | None:
-    """Return the spec of a study that is there already; None if it is not, or cannot be read."""
-    from contextlib import closing
-
-    from skdtune.errors import InputError
-    from skdtune.queue.stored_study import load_study
-
-    try:
-        with closing(load_study(name, storage=application.url)) as stored:
-            return stored.spec
-    except InputError:
-        return None
 
 
 def _print_family(specs: list[StudySpec]) -> None:
@@ -119,21 +108,19 @@ def _print_family(specs: list[StudySpec]) -> None:
         factor = spec.method.images_per_anchor
         cells = (spec.name, spec.num_trials, spec.budget.epochs, f"{factor}x", len(spec.search))
         table.add_row(*map(str, cells), spec.digest)
+    if specs[0].budget.seconds is not None:
+        cost = f"about {specs[0].budget.seconds:g} device seconds, as measured here"
+    else:
+        plain = sorted({spec.budget.epochs * spec.method.images_per_anchor for spec in specs})
+        epochs = f"{plain[0]}" if len(plain) == 1 else f"{plain[0]} to {plain[-1]}"
+        cost = f"as many images as {epochs} plain epochs have"
     out = console()
     out.print(table)
     out.print(
-        f"Cost: {sum(spec.num_trials for spec in specs)} trials, each of {_equal_cost(specs)}. "
+        f"Cost: {sum(spec.num_trials for spec in specs)} trials, each of {cost}. "
         "`create-study` with the name of one method shows its search space. Nothing was "
         "created."
     )
-
-
-def _equal_cost(specs: list[StudySpec]) -> str:
-    if specs[0].budget.seconds is not None:
-        return f"about {specs[0].budget.seconds:g} device seconds, as measured here"
-    plain = sorted({spec.budget.epochs * spec.method.images_per_anchor for spec in specs})
-    shown = f"{plain[0]}" if len(plain) == 1 else f"{plain[0]} to {plain[-1]}"
-    return f"as many images as {shown} plain epochs have"
 
 
 def _print_plan(spec: StudySpec) -> None:
@@ -177,11 +164,8 @@ def _rung_table(spec: StudySpec) -> object:
     table.add_column("bracket")
     table.add_column("judged after epoch", overflow="fold")
     for index, rungs in enumerate(spec.effective_pruner.brackets(spec.budget.epochs)):
-        table.add_row(str(index), _shortened(rungs) or "never: every trial runs to its end")
+        judged = ", ".join(map(str, rungs)) or "never: every trial runs to its end"
+        if len(rungs) > 4 and rungs == tuple(range(rungs[0], rungs[-1] + 1)):
+            judged = f"{rungs[0]}, and every epoch up to {rungs[-1]}"
+        table.add_row(str(index), judged)
     return table
-
-
-def _shortened(rungs: tuple[int, ...]) -> str:
-    if len(rungs) > 4 and rungs == tuple(range(rungs[0], rungs[-1] + 1)):
-        return f"{rungs[0]}, and every epoch up to {rungs[-1]}"
-    return ", ".join(map(str, rungs))

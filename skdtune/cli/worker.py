@@ -50,7 +50,13 @@ def worker(
         prepare_data(study, storage=application.url, at=application.home)
         return 0
     if probe:
-        return _probe(application, study, device)
+        from skdtune.worker.probes.memory_probe import probe_memory
+
+        need = probe_memory(study, storage=application.url, device=device, at=application.home)
+        sizes = {"needed_bytes": need.needed, "free_bytes": need.free}
+        # For `launch` to read.
+        click.echo(json.dumps({**sizes, "num_fitting": need.num_fitting}))
+        return 0
     with StopRequest() as stop:
         # Torch takes a while to import; a signal must be understood before.
         from skdtune.worker.worker import run_worker
@@ -69,16 +75,6 @@ def worker(
         if application.verbosity >= 0:
             click.echo(f"{finished} trials finished by this worker", err=True)
         return stop.exit_code
-
-
-def _probe(application: Application, study: str, device: str | None) -> int:
-    """Print how much memory a worker needs, for `launch` to read."""
-    from skdtune.worker.probes.memory_probe import probe_memory
-
-    need = probe_memory(study, storage=application.url, device=device, at=application.home)
-    found = {"needed_bytes": need.needed, "free_bytes": need.free}
-    click.echo(json.dumps({**found, "num_fitting": need.num_fitting}))
-    return 0
 
 
 def _start_again(stop: StopRequest, max_trials: int | None) -> NoReturn:
