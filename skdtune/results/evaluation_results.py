@@ -14,7 +14,7 @@ from skdtune.describe.spec import EvaluationConfig, StudySpec
 from skdtune.errors import StudyError
 from skdtune.queue.final_evaluation import evaluation_name
 from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
-from skdtune.results.comparison import EvaluatedSeed, EvaluatedStudy
+from skdtune.results.evaluated import EvaluatedSeed, EvaluatedStudy
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
