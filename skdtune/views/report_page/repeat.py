@@ -12,7 +12,7 @@ import yaml
 
 from skdtune.describe import dotted
 from skdtune.describe.presets import list_presets, load_spec
-from skdtune.describe.spec import EvaluationConfig, StudySpec
+from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError
 
 #: With more changes than that, a file is easier to read than a command line.
@@ -34,17 +34,14 @@ def repetition(spec: StudySpec) -> Repetition:
     Where a preset with a few ``--set`` gives a spec of the same hash, they start from the preset.
     """
     if spec.evaluation is not None:
-        return Repetition(commands=_evaluation(spec, spec.evaluation), needs_file=False)
+        top = len(spec.evaluation.trials)
+        line = ["evaluate", spec.evaluation.source, "--top", str(top)]
+        line += ["--seeds", str(spec.num_trials // top), "--name", spec.name]
+        return Repetition(commands=_written_lines([line]), needs_file=False)
     create = _from_preset(spec)
     first = create or ["create-study", f"{spec.name}.yaml"]
     lines = (first, ["launch", spec.name], ["best", spec.name])
     return Repetition(commands=_written_lines(lines), needs_file=create is None)
-
-
-def _evaluation(spec: StudySpec, evaluation: EvaluationConfig) -> tuple[str, ...]:
-    top = len(evaluation.trials)
-    line = ["evaluate", evaluation.source, "--top", str(top)]
-    return _written_lines([[*line, "--seeds", str(spec.num_trials // top), "--name", spec.name]])
 
 
 def _written_lines(lines: Iterable[list[str]]) -> tuple[str, ...]:
@@ -59,7 +56,10 @@ def study_file(spec: StudySpec) -> str:
 
 def _from_preset(spec: StudySpec) -> list[str] | None:
     """Find the preset that needs the fewest changes; the hash proves that it is the same study."""
-    given = _given(spec)
+    # What no preset can know: where the data lie, and where a trained teacher.
+    flat = dotted.flatten(spec.model_dump(mode="json"))
+    paths = ("data.root", "method.tf_kd_self.teacher")
+    given = [f"{path}={_written(flat[path])}" for path in paths if flat.get(path) is not None]
     candidates = []
     # Presets are named after their data.
     presets = [p for p in list_presets() if p.name.startswith(f"{spec.data.name}-")]
@@ -71,15 +71,11 @@ def _from_preset(spec: StudySpec) -> list[str] | None:
     for _, preset_name, changes in sorted(candidates):
         made = _load(preset_name, spec, changes)
         if made is not None and made.digest == spec.digest:
-            return _arguments(preset_name, spec, changes)
+            arguments = ["create-study", preset_name]
+            arguments += ["--name", spec.name] if spec.name != preset_name else []
+            arguments += ["--trials", str(spec.num_trials)]
+            return arguments + [part for change in changes for part in ("--set", change)]
     return None
-
-
-def _given(spec: StudySpec) -> list[str]:
-    """Return what no preset can know: where the data lie, and where a trained teacher."""
-    flat = dotted.flatten(spec.model_dump(mode="json"))
-    paths = ("data.root", "method.tf_kd_self.teacher")
-    return [f"{path}={_written(flat[path])}" for path in paths if flat.get(path) is not None]
 
 
 def _load(preset: str, spec: StudySpec, changes: list[str]) -> StudySpec | None:
@@ -87,13 +83,6 @@ def _load(preset: str, spec: StudySpec, changes: list[str]) -> StudySpec | None:
         return load_spec(preset, overrides=changes, name=spec.name, num_trials=spec.num_trials)
     except SpecError:
         return None
-
-
-def _arguments(preset: str, spec: StudySpec, changes: list[str]) -> list[str]:
-    arguments = ["create-study", preset]
-    arguments += ["--name", spec.name] if spec.name != preset else []
-    arguments += ["--trials", str(spec.num_trials)]
-    return arguments + [part for change in changes for part in ("--set", change)]
 
 
 def _changes(old: StudySpec, new: StudySpec) -> list[str] | None:
