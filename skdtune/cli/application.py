@@ -63,24 +63,22 @@ def common_options(command: Command) -> Command:
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def callback(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
-        if value:
-            _apply(context.ensure_object(Application), name, value)
+        global _verbose
+        if not value:
+            return
+        application = context.ensure_object(Application)
+        if name == "quiet":
+            application.verbosity = -1
+        elif name == "verbose":
+            application.verbosity = int(value)
+            _verbose = True
+        else:
+            setattr(application, name, value)
+            if name == "home_path":
+                # Everything below this call, worker processes too, shares the same home.
+                os.environ[HOME_VARIABLE] = str(home(value).path)
 
     return callback
-
-
-def _apply(application: Application, name: str, value: Any) -> None:
-    global _verbose
-    if name == "quiet":
-        application.verbosity = -1
-    elif name == "verbose":
-        application.verbosity = int(value)
-        _verbose = True
-    else:
-        setattr(application, name, value)
-        if name == "home_path":
-            # Everything below this call, worker processes too, shares the same home.
-            os.environ[HOME_VARIABLE] = str(home(value).path)
 
 
 _storage_option = click.option(

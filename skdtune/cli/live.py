@@ -15,7 +15,7 @@ from rich.text import Text
 
 from skdtune.cli.application import printable, terminal
 from skdtune.queue.storage import DATABASE_ERRORS
-from skdtune.results.study_results import Progress, WorkerStatus, read_progress
+from skdtune.results.study_results import Progress, read_progress
 from skdtune.results.tables import format_duration
 
 if TYPE_CHECKING:
@@ -84,7 +84,13 @@ class LiveView:
         if self._message == _AWAY:
             self._message = ""
         if self._live is not None:
-            self._live.update(self._render(progress), refresh=True)
+            passed = format_duration(time.monotonic() - self._started)
+            restarts = sum(worker.restarts for worker in self._supervisor.workers)
+            footer = f"{passed} passed, {len(self._supervisor.workers)} workers"
+            footer += f", {restarts} restarts" if restarts else ""
+            footer += f", logs in {self._supervisor.log_dir}{self._starting(progress)}"
+            drawn = Group(progress_view(progress), footer, self._message)
+            self._live.update(drawn, refresh=True)
         else:
             line = progress_line(progress) + self._starting(progress)
             if not (last and line == self._last_line):
@@ -95,14 +101,6 @@ class LiveView:
         """Explain the seconds in which nothing happens yet."""
         idle = not progress.workers and not progress.finished and not self._supervisor.stopping
         return "; workers are starting" if idle and progress.counts["waiting"] else ""
-
-    def _render(self, progress: Progress) -> Group:
-        passed = format_duration(time.monotonic() - self._started)
-        restarts = sum(worker.restarts for worker in self._supervisor.workers)
-        footer = f"{passed} passed, {len(self._supervisor.workers)} workers"
-        footer += f", {restarts} restarts" if restarts else ""
-        footer += f", logs in {self._supervisor.log_dir}"
-        return Group(progress_view(progress), footer + self._starting(progress), self._message)
 
 
 def progress_view(progress: Progress) -> Group:
@@ -129,21 +127,17 @@ def _worker_table(progress: Progress) -> Table:
     for column in ("host", "pid", "device", "trial", "epoch", "since", "last sign of life"):
         table.add_column(column, justify="right" if column in ("pid", "trial") else "left")
     for worker in progress.workers:
-        table.add_row(*_worker_row(worker, progress.epochs_per_trial))
+        attempt = f" (attempt {worker.attempt})" if worker.attempt > 1 else ""
+        table.add_row(
+            worker.host,
+            str(worker.pid),
+            worker.device,
+            f"{worker.trial}{attempt}",
+            f"{worker.epochs}/{progress.epochs_per_trial}",
+            format_duration(worker.seconds),
+            f"{worker.silent_s:.0f} s ago",
+        )
     return table
-
-
-def _worker_row(worker: WorkerStatus, epochs: int) -> tuple[str, ...]:
-    attempt = f" (attempt {worker.attempt})" if worker.attempt > 1 else ""
-    return (
-        worker.host,
-        str(worker.pid),
-        worker.device,
-        f"{worker.trial}{attempt}",
-        f"{worker.epochs}/{epochs}",
-        format_duration(worker.seconds),
-        f"{worker.silent_s:.0f} s ago",
-    )
 
 
 def progress_line(progress: Progress) -> str:

@@ -10,7 +10,7 @@ import click
 from skdtune.cli.application import Application, common_options, pass_application, say
 
 if TYPE_CHECKING:
-    from skdtune.results.comparison import Comparison
+    from skdtune.results.evaluated import Comparison
     from skdtune.views.report_page.records import StudyRecord
 
 

@@ -57,13 +57,10 @@ def print_table(table: Table, chosen: str | None, data: Any) -> None:
     renderers = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}
     if chosen == "json":
         echo_json(data)
-    elif chosen is not None:
+        return
+    if chosen is not None:
         click.echo(renderers[chosen](table), nl=False)
-    else:
-        _print_for_people(table)
-
-
-def _print_for_people(table: Table) -> None:
+        return
     from rich.table import Table as Drawn
 
     drawn = Drawn(title=table.title, title_justify="left")

@@ -73,7 +73,11 @@ def filled_folder(target: Path) -> Iterator[Path]:
         # Not tempfile.mkdtemp: its folders are closed to the other users who share a cache.
         filling.mkdir()
         yield filling
-        _flush(filling)
+        # The files reach the disk before the name that vouches for them.
+        for path in filling.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         if target.exists():
             aside = target.parent / f".{target.name}.old.tmp"
             target.rename(aside)
@@ -86,14 +90,6 @@ def filled_folder(target: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(filling, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    """Bring the files to the disk before the name that vouches for them."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
 
 
 def _reason(error: Exception) -> str:

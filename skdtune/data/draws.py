@@ -65,7 +65,12 @@ def draw_boxes(num_images: int, height: int, width: int, generator: Generator) -
     fits_NA = (width_NA >= 1) & (width_NA <= width) & (height_NA >= 1) & (height_NA <= height)
     first_N1 = fits_NA.int().argmax(dim=1, keepdim=True)
     fits_N = fits_NA.any(dim=1)
-    middle_height, middle_width = _middle_box(height, width)
+    # The largest middle box: one side is the image's, unless its ratio is allowed.
+    middle_height, middle_width = height, width
+    if width / height < RATIO[0]:
+        middle_height = round(width / RATIO[0])
+    elif width / height > RATIO[1]:
+        middle_width = round(height * RATIO[1])
     height_N = height_NA.gather(1, first_N1).squeeze(1).where(fits_N, torch.tensor(middle_height))
     width_N = width_NA.gather(1, first_N1).squeeze(1).where(fits_N, torch.tensor(middle_width))
     place_N2 = torch.rand(num_images, 2, generator=generator, dtype=torch.float64)
@@ -81,12 +86,3 @@ def draw_boxes(num_images: int, height: int, width: int, generator: Generator) -
 def _uniform(bounds: tuple[float, float], shape: tuple[int, int], generator: Generator) -> Tensor:
     low, high = bounds
     return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
-
-
-def _middle_box(height: int, width: int) -> tuple[int, int]:
-    """Find the largest box in the middle whose ratio of sides is allowed: (height, width)."""
-    if width / height < RATIO[0]:
-        return round(width / RATIO[0]), width
-    if width / height > RATIO[1]:
-        return height, round(height * RATIO[1])
-    return height, width

@@ -134,25 +134,22 @@ class Groups:
     def draw(self, order: Generator, others: Generator) -> EpochRows:
         """Draw the anchors in random order and the companions of each."""
         anchor_SA = self._anchors.order(order)
-        companions = self._companions(anchor_SA, others)
-        return EpochRows(torch.cat((anchor_SA, *companions), dim=1))
-
-    def _companions(self, anchor_SA: Tensor, generator: Generator) -> list[Tensor]:
         size_SA = self._classes.size_of(anchor_SA)
         is_small_SA = size_SA - 1 < self._num_companions
-        # Places within the class that are taken, in ascending order.
+        # Places within the class that are taken, the anchor's own first.
         taken = [self._classes.place_of(anchor_SA)]
-        chosen = []
+        companions = []
         for number in range(self._num_companions):
             free_SA = torch.where(is_small_SA, size_SA - 1, size_SA - 1 - number)
-            place_SA = _draw_below(free_SA.clamp(min=1), generator)
+            place_SA = _draw_below(free_SA.clamp(min=1), others)
+            ascending = list(torch.stack(taken).sort(dim=0).values)
             place_SA = torch.where(
-                is_small_SA, _skip(place_SA, taken[:1]), _skip(place_SA, _sorted(taken))
+                is_small_SA, _skip(place_SA, taken[:1]), _skip(place_SA, ascending)
             )
             place_SA = torch.minimum(place_SA, size_SA - 1)
             taken.append(place_SA)
-            chosen.append(self._classes.member(anchor_SA, place_SA))
-        return chosen
+            companions.append(self._classes.member(anchor_SA, place_SA))
+        return EpochRows(torch.cat((anchor_SA, *companions), dim=1))
 
 
 class _Classes:
@@ -185,10 +182,6 @@ def _draw_below(limits: Tensor, generator: Generator) -> Tensor:
     """Draw whole numbers from 0 to below a limit each; uniform to one part in 2**53 / limit."""
     share = torch.rand(limits.shape, generator=generator, dtype=torch.float64)
     return (share * limits).long()
-
-
-def _sorted(places: list[Tensor]) -> list[Tensor]:
-    return list(torch.stack(places).sort(dim=0).values)
 
 
 def _skip(place: Tensor, taken: list[Tensor]) -> Tensor:

@@ -35,11 +35,11 @@ def plan_budget(spec: StudySpec, *, at: Home | None = None) -> StudySpec:
     budget = spec.budget
     if not budget.is_open:
         return spec
-    found = _look(spec, at or home(), is_timed=budget.seconds is not None)
+    seen = _look(spec, at or home(), is_timed=budget.seconds is not None)
     if budget.images is not None:
-        given, each, unit = float(budget.images), float(found["images"]), "images"
+        given, each, unit = float(budget.images), float(seen["images"]), "images"
     else:
-        given, each, unit = float(budget.seconds or 0), float(found["seconds"]), "seconds"
+        given, each, unit = float(budget.seconds or 0), float(seen["seconds"]), "seconds"
     epochs = int(given / each + 1e-9)
     if epochs < 1:
         raise SpecError(
@@ -86,5 +86,5 @@ def _look(spec: StudySpec, at: Home, *, is_timed: bool) -> dict[str, Any]:
     if looked.returncode != 0:
         said = looked.stderr.strip().splitlines() or ["it ended without a word"]
         raise InputError(f"the budget of {spec.name} cannot be planned here: {said[-1][:300]}")
-    found: dict[str, Any] = json.loads(looked.stdout.splitlines()[-1])
-    return found
+    seen: dict[str, Any] = json.loads(looked.stdout.splitlines()[-1])
+    return seen

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 def nearest(word: str, options: Iterable[str]) -> str | None:
     """Return the option that looks most like ``word``, or None if none comes close."""
-    found = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(word, list(options), n=1, cutoff=0.5)
+    return matches[0] if matches else None
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
@@ -111,16 +111,14 @@ def field_names(model: type[BaseModel], path: Iterable[str]) -> set[str]:
     """
     models = [model]
     for key in path:
-        annotations = [m.model_fields[key].annotation for m in models if key in m.model_fields]
-        below = [found for annotation in annotations for found in models_of(_item(annotation))]
+        below: list[type[BaseModel]] = []
+        for fields in (m.model_fields for m in models if key in m.model_fields):
+            annotation = fields[key].annotation
+            # Of a mapping, what it holds.
+            is_mapping = typing.get_origin(annotation) is dict
+            below += models_of(typing.get_args(annotation)[1] if is_mapping else annotation)
         models = below or [m for m in models if key in _tags(m)] or models
-    return {name for found in models for name in found.model_fields}
-
-
-def _item(annotation: Any) -> Any:
-    """Return what a mapping holds, for an annotation of a mapping; else the annotation."""
-    is_mapping = typing.get_origin(annotation) is dict
-    return typing.get_args(annotation)[1] if is_mapping else annotation
+    return {name for inner in models for name in inner.model_fields}
 
 
 def _tags(model: type[BaseModel]) -> set[str]:
@@ -130,12 +128,12 @@ def _tags(model: type[BaseModel]) -> set[str]:
 
 def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
     """List the dotted paths of all leaves below a settings class."""
-    found: set[str] = set()
+    paths: set[str] = set()
     for name, field in model.model_fields.items():
         below = models_of(field.annotation)
         if below:
             for inner in below:
-                found |= leaves(inner, f"{prefix}{name}.")
+                paths |= leaves(inner, f"{prefix}{name}.")
         else:
-            found.add(f"{prefix}{name}")
-    return found
+            paths.add(f"{prefix}{name}")
+    return paths

@@ -106,8 +106,12 @@ def load_family(
     if _FAMILY_KEY not in raw:
         raise SpecError(f"{study} is one study, no family of them: `load_spec` reads it")
     members = _members(raw.pop(_FAMILY_KEY), path)
+    # The studies of a family share every setting that an override may change.
     for key, _ in map(_split_override, overrides):
-        _require_common(key)
+        if f"{key}.".startswith(("method.", "search.method.")):
+            raise SpecError(f"--set {key}: a family has several methods; create that study alone")
+        if key in ("name", "family"):
+            raise SpecError(f"--set {key}: the studies of a family are named after it, by --name")
     family, own = name or path.stem, ("name", "description")
     common = {key: value for key, value in raw.items() if key not in own}
     specs = []
@@ -118,14 +122,6 @@ def load_family(
         spec = _finish(merged, source, overrides, None, num_trials)
         specs.append(_with_equal_images(spec))
     return specs
-
-
-def _require_common(key: str) -> None:
-    """Refuse a setting that the studies of a family cannot share."""
-    if f"{key}.".startswith(("method.", "search.method.")):
-        raise SpecError(f"--set {key}: a family has several methods; create that study alone")
-    if key in ("name", "family"):
-        raise SpecError(f"--set {key}: the studies of a family are named after it, by --name")
 
 
 def _with_equal_images(spec: StudySpec) -> StudySpec:
@@ -179,7 +175,12 @@ def _finish(
         raise SpecError(
             f"{source}: evaluation: only `skdtune evaluate` writes it, which knows the winners"
         )
-    raw = with_teacher(fill_stages(_absolute_root(raw)), source)
+    data = raw.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("root"), str):
+        # Absolute: a worker does not run where the study was created.
+        root = str(_expanded(data["root"]).absolute())
+        raw = {**raw, "data": {**data, "root": root}}
+    raw = with_teacher(fill_stages(raw), source)
     return parse(StudySpec, raw, source)
 
 
@@ -207,13 +208,13 @@ def with_teacher(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
     path = _expanded(teacher).absolute()
     known = settings.get("teacher_sha256")
     # Where the file is at hand its checksum is what it is, whatever somebody wrote down.
-    found = known if known and not _is_file(path) else _checksum(path, source)
-    if known and known != found:
+    checksum = known if known and not _is_file(path) else _checksum(path, source)
+    if known and known != checksum:
         raise SpecError(
-            f"{source}: method.tf_kd_self.teacher_sha256: that of {path} is {found}, received "
+            f"{source}: method.tf_kd_self.teacher_sha256: that of {path} is {checksum}, received "
             f"{known}"
         )
-    filled = {"teacher": str(path), "teacher_sha256": found}
+    filled = {"teacher": str(path), "teacher_sha256": checksum}
     return dotted.merge(raw, {"method": {"tf_kd_self": filled}})
 
 
@@ -259,19 +260,16 @@ def resolve(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise SpecError(f"{path.name}: 'extends' leads back to {path.name}")
     raw = _read(path)
     merged: dict[str, Any] = {}
-    for parent in _parents(raw.pop("extends", []), path):
+    extends = raw.pop("extends", [])
+    parents = [extends] if isinstance(extends, str) else extends
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise SpecError(f"{path.name}: extends: expected a name or a list of names")
+    for parent in parents:
         inherited = resolve(_find_parent(parent, path), (*_seen, here))
         # What a study is called and how it is described is its own, not its parents'.
         own = ("name", "description")
         merged = dotted.merge(merged, {k: v for k, v in inherited.items() if k not in own})
     return dotted.merge(merged, raw)
-
-
-def _parents(extends: Any, child: Path) -> list[str]:
-    parents = [extends] if isinstance(extends, str) else extends
-    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
-        raise SpecError(f"{child.name}: extends: expected a name or a list of names")
-    return parents
 
 
 def _is_file(path: Path) -> bool:
@@ -284,12 +282,12 @@ def _is_file(path: Path) -> bool:
 
 def _find_parent(parent: str, child: Path) -> Path:
     name = parent if parent.endswith((".yaml", ".yml")) else f"{parent}.yaml"
-    found = [folder / name for folder in (child.parent, presets_dir())]
-    found = [path for path in found if _is_file(path)]
-    if not found:
+    paths = [folder / name for folder in (child.parent, presets_dir())]
+    paths = [path for path in paths if _is_file(path)]
+    if not paths:
         raise SpecError(f"{child.name}: extends {parent!r}, but there is no such preset or file")
     # A file may have the name of the preset that it extends.
-    return next((path for path in found if not path.samefile(child)), found[0])
+    return next((path for path in paths if not path.samefile(child)), paths[0])
 
 
 def _split_override(text: str) -> tuple[str, Any]:
@@ -309,14 +307,12 @@ def _names_no_kind(override: tuple[str, Any]) -> bool:
 def _check_key(key: str) -> None:
     """Refuse a misspelt key before merging, so that the message can name the nearest one."""
     head, _, path = key.partition(".")
-    if head == "search" and path:
-        return _check_search_key(key, path)
-    known = dotted.leaves(StudySpec)
-    if key not in known and not any(leaf.startswith(f"{key}.") for leaf in known):
-        raise SpecError(f"--set {key}: unknown key; {_near_path(key, known)}")
-
-
-def _check_search_key(key: str, path: str) -> None:
+    if head != "search" or not path:
+        known = dotted.leaves(StudySpec)
+        if key not in known and not any(leaf.startswith(f"{key}.") for leaf in known):
+            raise SpecError(f"--set {key}: unknown key; {_near_path(key, known)}")
+        return
+    # A parameter by its own path, perhaps with a field of its range.
     known = dotted.leaves(TrialConfig)
     parameter, _, field = path.rpartition(".")
     if parameter in known and path not in known and field not in dotted.RANGE_FIELDS:
@@ -333,15 +329,6 @@ def _near_path(key: str, known: set[str]) -> str:
         same_leaf = [leaf for leaf in known if leaf.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
         near = same_leaf[0] if same_leaf else None
     return f"did you mean {near!r}?" if near else "`create-study --dry-run` prints all keys"
-
-
-def _absolute_root(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Make ``data.root`` absolute: a worker does not run where the study was created."""
-    data = raw.get("data")
-    if isinstance(data, Mapping) and isinstance(data.get("root"), str):
-        root = str(_expanded(data["root"]).absolute())
-        return {**raw, "data": {**data, "root": root}}
-    return dict(raw)
 
 
 def _expanded(text: str) -> Path:

@@ -83,12 +83,12 @@ class HyperbandConfig(_HalvingConfig):
 
     def brackets(self, epochs: int) -> tuple[tuple[int, ...], ...]:
         """Return, for each bracket, the finished epochs after which a trial is judged."""
-        found = []
+        brackets = []
         start = self.first_rung(epochs)
         while start <= epochs:
-            found.append(_rungs(start, self.reduction_factor, epochs))
+            brackets.append(_rungs(start, self.reduction_factor, epochs))
             start *= self.reduction_factor
-        return tuple(found)
+        return tuple(brackets)
 
 
 def _rungs(first: int, eta: int, epochs: int) -> tuple[int, ...]:

@@ -49,19 +49,20 @@ class Param(Frozen):
 
     def is_active(self, params: Mapping[str, Any]) -> bool:
         """Tell whether this parameter matters, given the values of those it depends on."""
-        return all(
-            path in params and _satisfies(params[path], wanted)
-            for path, wanted in self.when.items()
-        )
-
-
-def _satisfies(value: Any, wanted: tuple[Scalar, ...] | Condition) -> bool:
-    # A choice of stages is a word where it is searched, and a list where it is fixed.
-    if isinstance(value, list):
-        value = encode_stages(tuple(value))
-    if isinstance(wanted, Condition):
-        return len(str(value).split("+")) >= wanted.min_size
-    return value in wanted
+        for path, wanted in self.when.items():
+            if path not in params:
+                return False
+            value = params[path]
+            # A choice of stages is a word where it is searched, and a list where it is fixed.
+            if isinstance(value, list):
+                value = encode_stages(tuple(value))
+            if isinstance(wanted, Condition):
+                is_wanted = len(str(value).split("+")) >= wanted.min_size
+            else:
+                is_wanted = value in wanted
+            if not is_wanted:
+                return False
+        return True
 
 
 class _Range(Param):
@@ -94,7 +95,8 @@ class _Range(Param):
 
     def contains(self, value: Any) -> bool:
         """Tell whether a value lies in the range."""
-        return _is_number(value) and self.low <= value <= self.high
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high
 
     def describe(self) -> str:
         """Write the range for a table."""
@@ -198,10 +200,6 @@ class StageSubsets(_Categorical):
 
 AnyParam = Annotated[FloatRange | IntRange | Choice | StageSubsets, Field(discriminator="type")]
 SearchSpace = dict[str, AnyParam]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def sampling_order(space: Mapping[str, Param]) -> list[str]:

@@ -70,20 +70,18 @@ def plan_slots(gpus: str | None, workers: int | None, workers_per_gpu: int = 1) 
     # number of cores.
     # GPU workers share the cores.
     threads = os.environ.get(THREADS_VARIABLE) or str(max(1, cores // number) if chosen else 1)
-    return [
-        _slot(index, chosen[index % len(chosen)] if chosen else None, threads)
-        for index in range(number)
-    ]
-
-
-def _slot(index: int, gpu: str | None, threads: str) -> Slot:
-    environment = {"CUDA_VISIBLE_DEVICES": gpu or "", THREADS_VARIABLE: threads}
-    if gpu is None:
-        environment[MALLOC_VARIABLE] = os.environ.get(MALLOC_VARIABLE) or _MALLOC
-        return Slot(index, "cpu", "cpu", environment)
-    # Without it CUDA counts the fastest GPU first, and nvidia-smi by place on the bus.
-    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    return Slot(index, "cuda:0", f"gpu {gpu}", environment)
+    slots = []
+    for index in range(number):
+        gpu = chosen[index % len(chosen)] if chosen else None
+        environment = {"CUDA_VISIBLE_DEVICES": gpu or "", THREADS_VARIABLE: threads}
+        if gpu is None:
+            environment[MALLOC_VARIABLE] = os.environ.get(MALLOC_VARIABLE) or _MALLOC
+            slots.append(Slot(index, "cpu", "cpu", environment))
+        else:
+            # Without it CUDA counts the fastest GPU first, and nvidia-smi by place on the bus.
+            environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+            slots.append(Slot(index, "cuda:0", f"gpu {gpu}", environment))
+    return slots
 
 
 def _choose_gpus(wanted: str | None) -> list[str]:
@@ -97,8 +95,8 @@ def _choose_gpus(wanted: str | None) -> list[str]:
     chosen = [name.strip() for name in str(wanted).split(",") if name.strip()]
     missing = [name for name in chosen if name not in present]
     if missing or not chosen:
-        there = f"GPUs {', '.join(present)}" if present else "no GPU (--gpus none uses the CPU)"
-        raise DeviceError(f"--gpus {wanted}: this machine shows {there}")
+        gpus = f"GPUs {', '.join(present)}" if present else "no GPU (--gpus none uses the CPU)"
+        raise DeviceError(f"--gpus {wanted}: this machine shows {gpus}")
     return chosen
 
 
@@ -110,14 +108,14 @@ def list_gpus() -> list[str]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    found = subprocess.run(
+    listed = subprocess.run(
         [program, "--query-gpu=index", "--format=csv,noheader"],
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
-    return found.stdout.split() if found.returncode == 0 else []
+    return listed.stdout.split() if listed.returncode == 0 else []
 
 
 def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -200,7 +198,11 @@ class LocalSupervisor:
             if worker.process is not None and worker.process.poll() is not None:
                 self._bury(worker)
             elif worker.process is None and not worker.done:
-                self._revive(worker)
+                if self.stopping:
+                    worker.exit_code = 0
+                elif time.monotonic() >= worker.not_before:
+                    worker.restarts += 1
+                    self._spawn(worker)
         return any(not worker.done for worker in self.workers)
 
     def drain(self) -> None:
@@ -256,13 +258,6 @@ class LocalSupervisor:
         final = code in _FINAL_EXIT_CODES and not (code == 2 and worker.restarts)
         if self.stopping or final or hopeless:
             worker.exit_code = code
-
-    def _revive(self, worker: WorkerProcess) -> None:
-        if self.stopping:
-            worker.exit_code = 0
-        elif time.monotonic() >= worker.not_before:
-            worker.restarts += 1
-            self._spawn(worker)
 
 
 def last_line(log: Path) -> str:

@@ -64,43 +64,30 @@ class Byot(Term):
         See :func:`~skdtune.methods.functional.soft_cross_entropy` and
         :func:`~skdtune.methods.functional.byot_feature_loss`.
         """
-        zero = no_loss(step.logits_BK)
+        settings, zero = self.settings, no_loss(step.logits_BK)
+        losses = {"byot": zero, "byot_features": zero, "byot_ce": zero}
         if self._is_off:
-            return {"byot": zero, "byot_features": zero, "byot_ce": zero}
-        heads = [self._classify(stage, step) for stage in self.stages]
-        logits = [logits_BK for _, logits_BK in heads]
+            return losses
+        pooled, logits = [], []
+        for stage in self.stages:
+            head = self.auxiliaries[stage_key(stage)]
+            assert isinstance(head, AuxiliaryClassifier)
+            pooled_BC, logits_BK = head.features_and_logits(step.stage_features[stage])
+            pooled.append(pooled_BC)
+            logits.append(logits_BK)
         with outside_autocast(step.logits_BK):
-            return {
-                "byot": self._distillation(step, logits),
-                "byot_features": self._features(step, [pooled_BC for pooled_BC, _ in heads]),
-                "byot_ce": self._auxiliary(step, logits),
-            }
-
-    def _classify(self, stage: int, step: Step) -> tuple[Tensor, Tensor]:
-        head = self.auxiliaries[stage_key(stage)]
-        assert isinstance(head, AuxiliaryClassifier)
-        return head.features_and_logits(step.stage_features[stage])
-
-    def _distillation(self, step: Step, logits: list[Tensor]) -> Tensor:
-        settings = self.settings
-        if settings.weight == 0:
-            return no_loss(step.logits_BK)
-        losses = [
-            soft_cross_entropy(logits_BK, step.logits_BK, settings.temperature)
-            for logits_BK in logits
-        ]
-        return settings.weight * torch.stack(losses).sum()
-
-    def _features(self, step: Step, pooled: list[Tensor]) -> Tensor:
-        if not self._matches_features:
-            return no_loss(step.logits_BK)
-        final_BC = step.final_features_BC
-        losses = [byot_feature_loss(pooled_BC, final_BC) for pooled_BC in pooled]
-        return self.settings.feature_weight * torch.stack(losses).sum()
-
-    def _auxiliary(self, step: Step, logits: list[Tensor]) -> Tensor:
-        settings = self.settings
-        if settings.aux_ce_weight == 0:
-            return no_loss(step.logits_BK)
-        losses = [cross_entropy(logits_BK, step.labels_B) for logits_BK in logits]
-        return (1 - settings.weight) * settings.aux_ce_weight * torch.stack(losses).sum()
+            if settings.weight:
+                soft = [
+                    soft_cross_entropy(logits_BK, step.logits_BK, settings.temperature)
+                    for logits_BK in logits
+                ]
+                losses["byot"] = settings.weight * torch.stack(soft).sum()
+            if self._matches_features:
+                final_BC = step.final_features_BC
+                match = [byot_feature_loss(pooled_BC, final_BC) for pooled_BC in pooled]
+                losses["byot_features"] = settings.feature_weight * torch.stack(match).sum()
+            if settings.aux_ce_weight:
+                hard = [cross_entropy(logits_BK, step.labels_B) for logits_BK in logits]
+                share = (1 - settings.weight) * settings.aux_ce_weight
+                losses["byot_ce"] = share * torch.stack(hard).sum()
+        return losses

@@ -49,19 +49,17 @@ class Ddgsd(Term):
         See :func:`~skdtune.methods.functional.distillation_kl` and
         :func:`~skdtune.methods.functional.mean_discrepancy`.
         """
-        zero = no_loss(step.logits_BK)
+        settings, zero = self.settings, no_loss(step.logits_BK)
+        losses = {"ddgsd": zero, "ddgsd_features": zero}
         if self._is_off:
-            return {"ddgsd": zero, "ddgsd_features": zero}
-        settings = self.settings
+            return losses
         first_BK, second_BK = step.logits_BK.chunk(2)
         with outside_autocast(step.logits_BK):
             mutual = distillation_kl(first_BK, second_BK, settings.temperature)
             mutual = mutual + distillation_kl(second_BK, first_BK, settings.temperature)
-            return {"ddgsd": settings.weight * mutual, "ddgsd_features": self._features(step)}
-
-    def _features(self, step: Step) -> Tensor:
-        if not self.reads_pooled:
-            return no_loss(step.logits_BK)
-        first_BC, second_BC = step.final_features_BC.chunk(2)
-        discrepancy = mean_discrepancy(first_BC, second_BC, self.settings.discrepancy)
-        return self.settings.feature_weight * discrepancy
+            losses["ddgsd"] = settings.weight * mutual
+            if self.reads_pooled:
+                first_BC, second_BC = step.final_features_BC.chunk(2)
+                discrepancy = mean_discrepancy(first_BC, second_BC, settings.discrepancy)
+                losses["ddgsd_features"] = settings.feature_weight * discrepancy
+        return losses

@@ -49,7 +49,12 @@ class Dlb(Term):
         """
         if self.settings.weight == 0:
             return {"dlb": no_loss(step.logits_BK), "dlb_ce": no_loss(step.logits_BK)}
-        last, self._last = self._last, _remembered(step)
+        last = self._last
+        self._last = {
+            "images_BCHW": step.second_BCHW,
+            "labels_B": step.labels_B,
+            "logits_BK": step.logits_BK.detach(),
+        }
         if last is None:
             return {"dlb": no_loss(step.logits_BK), "dlb_ce": no_loss(step.logits_BK)}
         # A checkpoint may have brought the memory back on another device.
@@ -69,11 +74,3 @@ class Dlb(Term):
     def set_extra_state(self, state: dict[str, Tensor] | None) -> None:
         """Take the memory back from a state dict."""
         self._last = state
-
-
-def _remembered(step: Step) -> dict[str, Tensor]:
-    return {
-        "images_BCHW": step.second_BCHW,
-        "labels_B": step.labels_B,
-        "logits_BK": step.logits_BK.detach(),
-    }

@@ -52,23 +52,16 @@ class Drg(Term):
         :func:`~skdtune.methods.functional.auxiliary_cross_entropy`. A weight of 0 skips its
         loss; the auxiliary classifiers run in any case.
         """
+        settings, zero = self.settings, no_loss(step.logits_BK)
+        losses = {"drg": zero, "aux_ce": zero}
         aux_logits: list[Tensor] = [
             self.auxiliaries[stage_key(stage)](step.stage_features[stage]) for stage in self.stages
         ]
         with outside_autocast(step.logits_BK):
-            return {
-                "drg": self._distillation(step.logits_BK, aux_logits),
-                "aux_ce": self._auxiliary(step, aux_logits),
-            }
-
-    def _distillation(self, logits_BK: Tensor, aux_logits: list[Tensor]) -> Tensor:
-        settings = self.settings
-        if settings.weight == 0:
-            return no_loss(logits_BK)
-        loss = drg_loss(logits_BK, aux_logits, settings.temperature, settings.teacher)
-        return settings.weight * loss
-
-    def _auxiliary(self, step: Step, aux_logits: list[Tensor]) -> Tensor:
-        if self.settings.aux_ce_weight == 0:
-            return no_loss(step.logits_BK)
-        return self.settings.aux_ce_weight * auxiliary_cross_entropy(aux_logits, step.labels_B)
+            if settings.weight:
+                loss = drg_loss(step.logits_BK, aux_logits, settings.temperature, settings.teacher)
+                losses["drg"] = settings.weight * loss
+            if settings.aux_ce_weight:
+                loss = auxiliary_cross_entropy(aux_logits, step.labels_B)
+                losses["aux_ce"] = settings.aux_ce_weight * loss
+        return losses

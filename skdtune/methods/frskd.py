@@ -66,15 +66,11 @@ class Frskd(Term):
                 loss = distillation_kl(step.logits_BK, refined_BK, settings.temperature)
                 losses["frskd"] = settings.weight * loss
             if self._matches_attention:
-                losses["frskd_attention"] = self._attention(features, refined)
+                pairs = zip(features, refined, strict=True)
+                matches = [attention_transfer_loss(x_BCHW, v_BCHW) for x_BCHW, v_BCHW in pairs]
+                loss = torch.stack(matches).sum()
+                losses["frskd_attention"] = settings.attention_weight * loss
             if settings.aux_ce_weight:
                 loss = cross_entropy(refined_BK, step.labels_B)
                 losses["frskd_ce"] = settings.aux_ce_weight * loss
         return losses
-
-    def _attention(self, features: list[Tensor], refined: list[Tensor]) -> Tensor:
-        losses = [
-            attention_transfer_loss(feature_BCHW, refined_BCHW)
-            for feature_BCHW, refined_BCHW in zip(features, refined, strict=True)
-        ]
-        return self.settings.attention_weight * torch.stack(losses).sum()

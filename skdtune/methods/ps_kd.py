@@ -49,22 +49,17 @@ class PsKd(Term):
 
         See :func:`~skdtune.methods.functional.ps_kd_loss`.
         """
+        indices_B, labels_B, memory_NK = step.batch.indices_B, step.labels_B, self.memory_NK
         with outside_autocast(step.logits_BK):
             if self.weight == 0:
-                loss = cross_entropy(step.logits_BK, step.labels_B)
+                loss = cross_entropy(step.logits_BK, labels_B)
             else:
                 share = self.weight * (step.epoch + 1) / step.planned_epochs
-                remembered_BK = self._recall(step)
-                loss = ps_kd_loss(step.logits_BK, step.labels_B, remembered_BK, min(1.0, share))
-                self._remember(step)
+                onehot_BK = F.one_hot(labels_B, memory_NK.shape[1]).to(memory_NK)
+                seen_B1 = self.seen_N[indices_B, None]
+                remembered_BK = torch.where(seen_B1, memory_NK[indices_B], onehot_BK)
+                loss = ps_kd_loss(step.logits_BK, labels_B, remembered_BK, min(1.0, share))
+                probs_BK = F.softmax(step.logits_BK.detach().to(memory_NK.dtype), dim=-1)
+                memory_NK.index_copy_(0, indices_B, probs_BK)
+                self.seen_N.index_fill_(0, indices_B, True)
         return {"ps_kd": step.label_weight * loss}
-
-    def _recall(self, step: Step) -> Tensor:
-        indices_B = step.batch.indices_B
-        onehot_BK = F.one_hot(step.labels_B, self.memory_NK.shape[1]).to(self.memory_NK)
-        return torch.where(self.seen_N[indices_B, None], self.memory_NK[indices_B], onehot_BK)
-
-    def _remember(self, step: Step) -> None:
-        probs_BK = F.softmax(step.logits_BK.detach().to(self.memory_NK.dtype), dim=-1)
-        self.memory_NK.index_copy_(0, step.batch.indices_B, probs_BK)
-        self.seen_N.index_fill_(0, step.batch.indices_B, True)

@@ -64,8 +64,11 @@ class TfKdSelf(Term):
         settings = self.settings
         if settings.weight == 0:
             return {"tf_kd_self": no_loss(step.logits_BK)}
+        (teacher,) = self._teacher
+        if next(teacher.parameters()).device != step.logits_BK.device:
+            teacher.to(step.logits_BK.device)
         with torch.no_grad():
-            teacher_BK = self._teacher_on(step.logits_BK.device)(step.batch.images_BCHW)
+            teacher_BK = teacher(step.batch.images_BCHW)
         with outside_autocast(step.logits_BK):
             loss = tf_kd_self_loss(step.logits_BK, teacher_BK, settings.temperature)
         return {"tf_kd_self": settings.weight * self.multiplier * loss}
@@ -79,25 +82,18 @@ class TfKdSelf(Term):
         if state != self.settings.teacher_sha256:
             raise ValueError("the state belongs to a training with another teacher")
 
-    def _teacher_on(self, device: torch.device) -> nn.Module:
-        (teacher,) = self._teacher
-        parameter = next(teacher.parameters())
-        if parameter.device != device:
-            teacher.to(device)
-        return teacher
-
 
 def _read_teacher(settings: TfKdSelfConfig, context: BuildContext) -> nn.Module:
-    found = read_network_file(settings.teacher, settings.teacher_sha256)
-    wanted, info = context.model, found.info
+    network_file = read_network_file(settings.teacher, settings.teacher_sha256)
+    wanted, info = context.model, network_file.info
     if wanted is not None:
         width = wanted.width or BACKBONES[wanted.name].width
-        there = (info.model, info.width, info.num_classes)
-        if there != (wanted.name, width, context.num_classes):
+        kind = (info.model, info.width, info.num_classes)
+        if kind != (wanted.name, width, context.num_classes):
             raise DataError(
                 f"the teacher {settings.teacher} is a {info.model} of width {info.width} for "
                 f"{info.num_classes} classes, the network to train a {wanted.name} of width "
                 f"{width} for {context.num_classes}; export a baseline of the same kind"
             )
-    teacher = found.build().requires_grad_(False).eval()
+    teacher = network_file.build().requires_grad_(False).eval()
     return teacher.to(memory_format=torch.channels_last)

@@ -45,13 +45,14 @@ class Zipf(Term):
         if settings.weight == 0:
             return {"zipf": no_loss(step.logits_BK)}
         with outside_autocast(step.logits_BK):
-            scores_BK = self._scores(step)
+            scores_BK = step.logits_BK.detach()
+            if settings.dense:
+                classifier = step.network.classifier
+                scores_BK = dense_votes(
+                    step.stage_features[self._last_stage],
+                    classifier.weight,
+                    classifier.bias,
+                    settings.upsample,
+                )
             loss = zipf_loss(step.logits_BK, scores_BK, step.labels_B, settings.power)
         return {"zipf": settings.weight * loss}
-
-    def _scores(self, step: Step) -> Tensor:
-        if not self.settings.dense:
-            return step.logits_BK.detach()
-        classifier = step.network.classifier
-        map_BCHW = step.stage_features[self._last_stage]
-        return dense_votes(map_BCHW, classifier.weight, classifier.bias, self.settings.upsample)

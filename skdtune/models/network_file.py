@@ -172,10 +172,14 @@ def read_network_file(source: str | Path | bytes, sha256: str | None = None) -> 
             skdtune, or holds another architecture than it names.
     """
     where = "the network" if isinstance(source, bytes) else str(source)
-    content = source if isinstance(source, bytes) else _read(Path(source))
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 is not None and found != sha256.strip().lower():
-        raise DataError(f"{where}: its sha256 is {found}, not {sha256}: it is another file")
+    try:
+        content = source if isinstance(source, bytes) else Path(source).expanduser().read_bytes()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"the network {Path(where)} cannot be read: {reason}") from None
+    checksum = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and checksum != sha256.strip().lower():
+        raise DataError(f"{where}: its sha256 is {checksum}, not {sha256}: it is another file")
     info = _read_info(content, where)
     try:
         tensors = safetensors.torch.load(content)
@@ -192,16 +196,8 @@ def read_network_file(source: str | Path | bytes, sha256: str | None = None) -> 
         )
         if _CHECK_IMAGES in tensors
         else None,
-        sha256=found,
+        sha256=checksum,
     )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.expanduser().read_bytes()
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"the network {path} cannot be read: {reason}") from None
 
 
 def _read_info(content: bytes, where: str) -> NetworkInfo:
@@ -253,11 +249,11 @@ def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], wher
 def _expected_checks(
     info: NetworkInfo, tensors: Mapping[str, Tensor], where: str
 ) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    there = [name for name in _CHECKS if name in tensors]
-    if not there:
+    names = [name for name in _CHECKS if name in tensors]
+    if not names:
         return {}
     if (
-        len(there) < len(_CHECKS)
+        len(names) < len(_CHECKS)
         or tensors[_CHECK_IMAGES].ndim != 4
         or not len(tensors[_CHECK_IMAGES])
     ):

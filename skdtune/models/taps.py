@@ -126,20 +126,26 @@ class TappedBackbone(nn.Module):
     ) -> Outputs:
         """Classify images, as :meth:`forward`, and hand out the classifier's input on demand."""
         features: dict[int, Tensor] = {}
-        inputs: dict[int, Tensor] = {}
+        inputs: list[Tensor] = []
+
+        def record_input(_classifier: nn.Module, received: tuple[Tensor, ...]) -> None:
+            inputs[:] = received[:1]
+
         with ExitStack() as hooks:
             for number in sorted(set(tapped)):
-                hook = _recorder(features, number)
-                hooks.enter_context(self._stage(number).register_forward_hook(hook))
+                if not 1 <= number <= self.num_stages:
+                    raise ValueError(
+                        f"the backbone has stages 1 to {self.num_stages}, received {number} to tap"
+                    )
+                stage, hook = self._stages[number - 1], _recorder(features, number)
+                hooks.enter_context(stage.register_forward_hook(hook))
             if pooled:
-                hooks.enter_context(
-                    self.classifier.register_forward_pre_hook(_input_recorder(inputs))
-                )
+                hooks.enter_context(self.classifier.register_forward_pre_hook(record_input))
             logits_BK: Tensor = self.backbone(images_BCHW)
         unseen = set(tapped) - features.keys()
         if unseen:
             raise RuntimeError(f"stages {sorted(unseen)} took no part in the forward")
-        return Outputs(logits_BK, features, inputs.get(0))
+        return Outputs(logits_BK, features, inputs[0] if inputs else None)
 
     def stage_shapes(self, image_shape: tuple[int, int, int]) -> tuple[StageShape, ...]:
         """Measure the output of every stage with one forward of a zero image.
@@ -162,14 +168,16 @@ class TappedBackbone(nn.Module):
         every_stage = range(1, self.num_stages + 1)
         with _evaluation_mode(self), torch.no_grad(), torch.random.fork_rng(cuda_devices):
             _, features = self(image_BCHW, every_stage)
-        return tuple(_shape_of(features[number], number) for number in every_stage)
-
-    def _stage(self, number: int) -> nn.Module:
-        if not 1 <= number <= self.num_stages:
-            raise ValueError(
-                f"the backbone has stages 1 to {self.num_stages}, received {number} to tap"
-            )
-        return self._stages[number - 1]
+        shapes = []
+        for number in every_stage:
+            feature = features[number]
+            if not isinstance(feature, Tensor) or feature.ndim != 4:
+                received = getattr(feature, "shape", type(feature).__name__)
+                raise ValueError(
+                    f"stage {number} must put out a map [B, C, H, W], received {received}"
+                )
+            shapes.append(StageShape(*feature.shape[1:]))
+        return tuple(shapes)
 
 
 def _recorder(
@@ -179,23 +187,6 @@ def _recorder(
         features[number] = feature_BCHW
 
     return record
-
-
-def _input_recorder(
-    inputs: dict[int, Tensor],
-) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def record(_classifier: nn.Module, received: tuple[Tensor, ...]) -> None:
-        inputs[0] = received[0]
-
-    return record
-
-
-def _shape_of(feature_BCHW: Tensor, number: int) -> StageShape:
-    if not isinstance(feature_BCHW, Tensor) or feature_BCHW.ndim != 4:
-        received = getattr(feature_BCHW, "shape", type(feature_BCHW).__name__)
-        raise ValueError(f"stage {number} must put out a map [B, C, H, W], received {received}")
-    _, channels, height, width = feature_BCHW.shape
-    return StageShape(channels, height, width)
 
 
 @contextmanager

@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
+from skdtune.results.evaluated import EvaluatedStudy
 from skdtune.results.tables import format_count
-
-if TYPE_CHECKING:
-    from skdtune.results.comparison import EvaluatedStudy
 
 BUDGET_TOLERANCE = 0.05
 """Relative; budgets further apart than this are said to differ."""
@@ -23,18 +20,23 @@ def differences(ordered: Mapping[str, EvaluatedStudy], baseline: str) -> tuple[s
         ordered: The studies by their labels.
         baseline: Label of the one that the others are compared with.
     """
+    paths = sorted({path for study in ordered.values() for path in study.settings})
     notes = [
         _unequal(ordered, "networks", lambda study: study.network),
         _unequal(ordered, "epochs per training", lambda study: str(study.epochs)),
         _unequal_versions(ordered),
         _unequal_budgets(ordered, "images per training", _images_per_training),
         _unequal_budgets(ordered, "images of the search", lambda study: study.search_images),
-        *_unequal_settings(ordered),
+        *(_unequal(ordered, path, functools.partial(_setting, path)) for path in paths),
         _unequal(ordered, "devices", lambda study: " and ".join(study.devices) or "not known"),
         *_unfinished(ordered),
-        *_taught(ordered),
-        _unequal_seeds(ordered, baseline),
-        _unpaired_seeds(ordered, baseline),
+        *(
+            f"{name} has a teacher that was trained before: its training and search are not in "
+            "these costs."
+            for name, study in ordered.items()
+            if study.has_teacher
+        ),
+        *_unlike_seeds(ordered, baseline),
     ]
     return tuple(note for note in notes if note is not None)
 
@@ -46,11 +48,6 @@ def _unequal(
     if len(set(values.values())) == 1:
         return None
     return f"{what[:1].upper()}{what[1:]} differ: {_grouped(values)}."
-
-
-def _unequal_settings(studies: Mapping[str, EvaluatedStudy]) -> list[str | None]:
-    paths = sorted({path for study in studies.values() for path in study.settings})
-    return [_unequal(studies, path, functools.partial(_setting, path)) for path in paths]
 
 
 def _setting(path: str, study: EvaluatedStudy) -> str:
@@ -73,19 +70,10 @@ def _unfinished(studies: Mapping[str, EvaluatedStudy]) -> list[str]:
     return notes
 
 
-def _taught(studies: Mapping[str, EvaluatedStudy]) -> list[str]:
-    return [
-        f"{name} has a teacher that was trained before: its training and search are not in these "
-        "costs."
-        for name, study in studies.items()
-        if study.has_teacher
-    ]
-
-
 def _unequal_versions(studies: Mapping[str, EvaluatedStudy]) -> str | None:
     """Name only the packages whose versions differ."""
     packages = sorted({name for study in studies.values() for name in study.versions})
-    found = {
+    by_package = {
         package: {
             name: study.versions.get(package, "not known") for name, study in studies.items()
         }
@@ -93,7 +81,7 @@ def _unequal_versions(studies: Mapping[str, EvaluatedStudy]) -> str | None:
     }
     unequal = [
         f"{package} {_grouped(values)}"
-        for package, values in found.items()
+        for package, values in by_package.items()
         if len(set(values.values())) > 1
     ]
     return f"Versions differ: {'; '.join(unequal)}." if unequal else None
@@ -116,38 +104,37 @@ def _unequal_budgets(
     return f"{verdict}, {what}: {_grouped(texts)}."
 
 
-def _unequal_seeds(ordered: Mapping[str, EvaluatedStudy], baseline: str) -> str | None:
+def _unlike_seeds(ordered: Mapping[str, EvaluatedStudy], baseline: str) -> list[str]:
+    """Say which seeds have no partner, and which are paired by their index alone."""
+    notes = []
     indices = {
         name: frozenset(seed.seed_index for seed in study.seeds) for name, study in ordered.items()
     }
-    if len(set(indices.values())) == 1:
-        return None
-    counts = {name: format_count(len(of_study), "seed") for name, of_study in indices.items()}
-    fewer = {
-        name: f"{len(of_study & indices[baseline])} paired"
-        for name, of_study in indices.items()
-        if of_study != indices[baseline]
-    }
-    return (
-        f"Seeds differ: {_grouped(counts)}; only those that a study has in common with "
-        f"{baseline} are tested ({_grouped(fewer)}), means are over all."
-    )
-
-
-def _unpaired_seeds(ordered: Mapping[str, EvaluatedStudy], baseline: str) -> str | None:
-    """Seeds of one index should be one number: it is what makes the trainings a pair."""
+    if len(set(indices.values())) > 1:
+        counts = {name: format_count(len(of_study), "seed") for name, of_study in indices.items()}
+        fewer = {
+            name: f"{len(of_study & indices[baseline])} paired"
+            for name, of_study in indices.items()
+            if of_study != indices[baseline]
+        }
+        notes.append(
+            f"Seeds differ: {_grouped(counts)}; only those that a study has in common with "
+            f"{baseline} are tested ({_grouped(fewer)}), means are over all."
+        )
+    # Seeds of one index should be one number: it is what makes the trainings a pair.
     reference = {seed.seed_index: seed.seed for seed in ordered[baseline].seeds}
     other = [
         name
         for name, study in ordered.items()
         if any(reference.get(seed.seed_index, seed.seed) != seed.seed for seed in study.seeds)
     ]
-    if not other:
-        return None
-    return (
-        f"Trained from other seeds than {baseline}: {', '.join(other)}; they are paired by the "
-        "order of the seeds, which makes the test valid but no sharper than an unpaired one."
-    )
+    if other:
+        notes.append(
+            f"Trained from other seeds than {baseline}: {', '.join(other)}; they are paired by "
+            "the order of the seeds, which makes the test valid but no sharper than an unpaired "
+            "one."
+        )
+    return notes
 
 
 def _grouped(values: Mapping[str, str]) -> str:

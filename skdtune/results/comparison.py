@@ -10,17 +10,17 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from skdtune.errors import StudyError
 from skdtune.results.comparability import differences
 from skdtune.results.comparison_notes import explanations, findings
+from skdtune.results.evaluated import Comparison, ComparisonRow, EvaluatedStudy
 from skdtune.results.statistics import (
     ALPHA,
     PairedComparison,
-    Summary,
     compare_all,
+    format_mean_sd,
     sentence,
     summarise,
 )
@@ -30,138 +30,24 @@ from skdtune.results.tables import (
     Table,
     format_count,
     format_interval,
-    format_mean_sd,
     format_p,
 )
 
 _METRICS = ("accuracy", "top5", "ece", "nll")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluatedSeed:
-    """One training on train and validation images, and what it was worth on the test images."""
-
-    seed_index: int
-    """Which seed of the evaluation; trainings of one index are paired."""
-
-    seed: int
-    accuracy: float
-    """Share of test images, 0 to 1; so is `top5`."""
-
-    top5: float
-    ece: float
-    """Expected calibration error, 0 to 1."""
-
-    nll: float
-    """Mean negative log-likelihood in nats."""
-
-    images: int
-    """Images trained on, every view counted."""
-
-    seconds: float
-    """Sum of the epochs' times."""
-
-    peak_memory_mb: float | None
-    trial: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluatedStudy:
-    """One setting of a study, trained from several seeds."""
-
-    study: str
-    method: str
-    candidate_trial: int
-    """The trial of the search that the setting is from."""
-
-    seeds: tuple[EvaluatedSeed, ...]
-    data_fingerprint: str
-    network: str
-    epochs: int
-    search_images: int | None
-    """Images that the whole search trained on; None where it is not known."""
-
-    search_seconds: float | None
-    num_search_trials: int | None
-    digest: str
-    """Of the study spec."""
-
-    versions: Mapping[str, str]
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """What is the same in all trials of the study and no part of the method, by dotted path."""
-
-    devices: tuple[str, ...] = ()
-    """Where the trainings ran, with their precision."""
-
-    num_failed: int = 0
-    """Trainings that ended without a score, by a loss that became non-finite or otherwise."""
-
-    num_left: int = 0
-    """Trainings that are not finished yet."""
-
-    has_teacher: bool = False
-    """A network that was trained before took part; its own training is in no number here."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonRow:
-    """One setting beside the baseline."""
-
-    label: str
-    """The study; with the number of its trial where a study gave several settings."""
-
-    study: str
-    method: str
-    candidate_trial: int
-    accuracy: Summary
-    accuracy_vs_baseline: PairedComparison | None
-    """None for the baseline itself, here and below."""
-
-    top5: Summary
-    ece: Summary
-    ece_vs_baseline: PairedComparison | None
-    """Lower is better."""
-
-    nll: Summary
-    nll_vs_baseline: PairedComparison | None
-    """Lower is better."""
-
-    images: float
-    """Mean per training."""
-
-    images_ratio: float | None
-    """Over the baseline's; None where that is 0."""
-
-    seconds: float
-    """Mean per training."""
-
-    seconds_ratio: float | None
-    peak_memory_mb: float | None
-    """Mean over the seeds; None where a training did not measure it."""
-
-    peak_memory_ratio: float | None
-    sentence: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Every setting beside the baseline, the baseline first."""
-
-    baseline: str
-    """Label of the baseline's row."""
-
-    rows: tuple[ComparisonRow, ...]
-    notes: tuple[str, ...]
-    """What differs between the studies beside the method, one sentence each."""
-
-    alpha: float
-    studies: tuple[EvaluatedStudy, ...]
-    """What the numbers were made of, in the order of the rows."""
-
-    @property
-    def others(self) -> tuple[ComparisonRow, ...]:
-        """All rows but the baseline."""
-        return self.rows[1:]
+_HEADERS = (
+    "Accuracy (%)",
+    "Difference",
+    "95% interval",
+    "p (Holm)",
+    "d_z",
+    "Verdict",
+    "Top-5 (%)",
+    "ECE (%)",
+    "NLL",
+    "Images",
+    "Time",
+    "Memory",
+)
 
 
 def compare_studies(studies: Sequence[EvaluatedStudy], baseline: str) -> Comparison:
@@ -186,7 +72,12 @@ def compare_studies(studies: Sequence[EvaluatedStudy], baseline: str) -> Compari
     ordered = {label: by_label[label]} | by_label
     for name, study in ordered.items():
         _check(name, study)
-        _check_same_data(name, study, label, ordered[label])
+        if study.data_fingerprint != ordered[label].data_fingerprint:
+            raise StudyError(
+                f"{name} was evaluated on other data than {label} (fingerprint "
+                f"{study.data_fingerprint}, not {ordered[label].data_fingerprint}); compare "
+                "studies of one data set"
+            )
     return Comparison(
         baseline=label,
         rows=_rows(ordered, label),
@@ -210,12 +101,12 @@ def _find_baseline(by_label: Mapping[str, EvaluatedStudy], baseline: str) -> str
         return baseline
     # A study with several settings, or a method.
     for kind in ("study", "method"):
-        found = [name for name, study in by_label.items() if getattr(study, kind) == baseline]
-        if len(found) == 1:
-            return found[0]
-        if found:
+        names = [name for name, study in by_label.items() if getattr(study, kind) == baseline]
+        if len(names) == 1:
+            return names[0]
+        if names:
             raise StudyError(
-                f"baseline {baseline!r} may be any of {', '.join(found)}; name one of these"
+                f"baseline {baseline!r} may be any of {', '.join(names)}; name one of these"
             )
     raise StudyError(
         f"baseline {baseline!r} is not among the evaluated studies: {', '.join(by_label)}"
@@ -239,17 +130,6 @@ def _check(name: str, study: EvaluatedStudy) -> None:
                 )
 
 
-def _check_same_data(
-    name: str, study: EvaluatedStudy, baseline: str, reference: EvaluatedStudy
-) -> None:
-    if study.data_fingerprint != reference.data_fingerprint:
-        raise StudyError(
-            f"{name} was evaluated on other data than {baseline} (fingerprint "
-            f"{study.data_fingerprint}, not {reference.data_fingerprint}); compare studies of one "
-            "data set"
-        )
-
-
 def _rows(ordered: Mapping[str, EvaluatedStudy], baseline: str) -> tuple[ComparisonRow, ...]:
     accuracy = compare_all(_by_seed(ordered, "accuracy"), baseline)
     ece = compare_all(_by_seed(ordered, "ece"), baseline, higher_is_better=False)
@@ -261,14 +141,20 @@ def _rows(ordered: Mapping[str, EvaluatedStudy], baseline: str) -> tuple[Compari
             metric: summarise([getattr(seed, metric) for seed in study.seeds])
             for metric in _METRICS
         }
-        found = accuracy.get(name)
+        paired = accuracy.get(name)
+        if paired is None:
+            seeds = format_count(summaries["accuracy"].n, "seed")
+            mean_sd = format_mean_sd(summaries["accuracy"])
+            said = f"{name} is the baseline: {mean_sd}% over {seeds}."
+        else:
+            said = sentence(name, baseline, paired)
         rows.append(
             ComparisonRow(
                 label=name,
                 study=study.study,
                 method=study.method,
                 candidate_trial=study.candidate_trial,
-                accuracy_vs_baseline=found,
+                accuracy_vs_baseline=paired,
                 ece_vs_baseline=ece.get(name),
                 nll_vs_baseline=nll.get(name),
                 images=_images(study),
@@ -277,9 +163,7 @@ def _rows(ordered: Mapping[str, EvaluatedStudy], baseline: str) -> tuple[Compari
                 seconds_ratio=_ratio(_seconds(study), _seconds(reference)),
                 peak_memory_mb=_peak_memory(study),
                 peak_memory_ratio=_ratio(_peak_memory(study), _peak_memory(reference)),
-                sentence=_baseline_sentence(name, summaries["accuracy"])
-                if found is None
-                else sentence(name, baseline, found),
+                sentence=said,
                 **summaries,
             )
         )
@@ -291,11 +175,6 @@ def _by_seed(studies: Mapping[str, EvaluatedStudy], metric: str) -> dict[str, di
         name: {seed.seed_index: getattr(seed, metric) for seed in study.seeds}
         for name, study in studies.items()
     }
-
-
-def _baseline_sentence(name: str, accuracy: Summary) -> str:
-    seeds = format_count(accuracy.n, "seed")
-    return f"{name} is the baseline: {format_mean_sd(accuracy)}% over {seeds}."
 
 
 def _images(study: EvaluatedStudy) -> float:
@@ -321,69 +200,50 @@ def _ratio(value: float | None, reference: float | None) -> float | None:
 
 def comparison_table(comparison: Comparison) -> Table:
     """Return the table as papers print it, with what a reader must know below it."""
-    headers = (
-        "Accuracy (%)",
-        "Difference",
-        "95% interval",
-        "p (Holm)",
-        "d_z",
-        "Verdict",
-        "Top-5 (%)",
-        "ECE (%)",
-        "NLL",
-        "Images",
-        "Time",
-        "Memory",
-    )
+    methods = Counter(row.method for row in comparison.rows)
+    rows = []
+    for row in comparison.rows:
+        paired = row.accuracy_vs_baseline
+        versus = (MISSING, MISSING, MISSING, MISSING, "baseline")
+        if paired is not None:
+            versus = (
+                MISSING if paired.difference is None else f"{paired.difference * 100:+z.2f}",
+                format_interval(paired.ci_low, paired.ci_high),
+                format_p(paired.p_holm),
+                MISSING if paired.effect_size is None else f"{paired.effect_size:+z.2f}",
+                paired.verdict if paired.p is not None else "not tested",
+            )
+        memory = MISSING
+        if row.peak_memory_mb is not None:
+            memory = f"{row.peak_memory_mb:,.0f} MB{_times(row.peak_memory_ratio)}"
+        cells = (
+            row.method if methods[row.method] == 1 else f"{row.method} ({row.label})",
+            format_mean_sd(row.accuracy),
+            *versus,
+            format_mean_sd(row.top5),
+            format_mean_sd(row.ece) + _mark(row.ece_vs_baseline),
+            format_mean_sd(row.nll, scale=1.0, digits=3) + _mark(row.nll_vs_baseline),
+            f"{row.images:,.0f}",
+            f"{row.seconds:,.0f} s{_times(row.seconds_ratio)}",
+            memory,
+        )
+        rows.append(cells)
     return Table(
         title=f"Test accuracy beside {comparison.baseline}",
         columns=(
             Column(header="Method"),
             *(
                 Column(header=header, align="left" if header == "Verdict" else "right")
-                for header in headers
+                for header in _HEADERS
             ),
         ),
-        rows=tuple(_cells(comparison, row) for row in comparison.rows),
+        rows=tuple(rows),
         notes=(*findings(comparison), *explanations(comparison), *comparison.notes),
     )
 
 
-def _cells(comparison: Comparison, row: ComparisonRow) -> tuple[str, ...]:
-    return (
-        _method_cell(comparison, row),
-        format_mean_sd(row.accuracy),
-        *_comparison_cells(row.accuracy_vs_baseline),
-        format_mean_sd(row.top5),
-        format_mean_sd(row.ece) + _mark(row.ece_vs_baseline),
-        format_mean_sd(row.nll, scale=1.0, digits=3) + _mark(row.nll_vs_baseline),
-        f"{row.images:,.0f}",
-        f"{row.seconds:,.0f} s{_times(row.seconds_ratio)}",
-        MISSING
-        if row.peak_memory_mb is None
-        else f"{row.peak_memory_mb:,.0f} MB{_times(row.peak_memory_ratio)}",
-    )
-
-
-def _method_cell(comparison: Comparison, row: ComparisonRow) -> str:
-    alone = sum(other.method == row.method for other in comparison.rows) == 1
-    return row.method if alone else f"{row.method} ({row.label})"
-
-
-def _comparison_cells(found: PairedComparison | None) -> tuple[str, ...]:
-    if found is None:
-        return (MISSING, MISSING, MISSING, MISSING, "baseline")
-    return (
-        MISSING if found.difference is None else f"{found.difference * 100:+z.2f}",
-        format_interval(found.ci_low, found.ci_high),
-        format_p(found.p_holm),
-        MISSING if found.effect_size is None else f"{found.effect_size:+z.2f}",
-        found.verdict if found.p is not None else "not tested",
-    )
-
-
-def _mark(found: PairedComparison | None) -> str:
-    return "*" if found is not None and found.verdict != "not distinguishable" else ""
+def _mark(paired: PairedComparison | None) -> str:
+    return "*" if paired is not None and paired.verdict != "not distinguishable" else ""
 
 
 def _times(ratio: float | None) -> str:
@@ -392,26 +252,21 @@ def _times(ratio: float | None) -> str:
 
 def comparison_data(comparison: Comparison) -> dict[str, Any]:
     """Return plain data for JSON: every number of the table unrounded, and every seed's."""
+    studies = []
+    for study in comparison.studies:
+        plain = {each.name: getattr(study, each.name) for each in dataclasses.fields(study)}
+        # These go last, as plain lists and mappings.
+        for name in ("seeds", "versions", "settings", "devices"):
+            del plain[name]
+        plain |= {"versions": dict(study.versions), "settings": dict(study.settings)}
+        plain |= {"devices": list(study.devices)}
+        plain |= {"seeds": [dataclasses.asdict(seed) for seed in study.seeds]}
+        studies.append(plain)
     return {
         "baseline": comparison.baseline,
         "alpha": comparison.alpha,
         "test": "two-sided paired t test, Holm within each metric",
         "notes": list(comparison.notes),
         "rows": [dataclasses.asdict(row) for row in comparison.rows],
-        "studies": [_study_data(study) for study in comparison.studies],
+        "studies": studies,
     }
-
-
-def _study_data(study: EvaluatedStudy) -> dict[str, Any]:
-    plain = {
-        each.name: getattr(study, each.name)
-        for each in dataclasses.fields(study)
-        if each.name not in ("seeds", "versions", "settings", "devices")
-    }
-    seeds = [dataclasses.asdict(seed) for seed in study.seeds]
-    mappings: dict[str, Any] = {
-        "versions": dict(study.versions),
-        "settings": dict(study.settings),
-        "devices": list(study.devices),
-    }
-    return plain | mappings | {"seeds": seeds}

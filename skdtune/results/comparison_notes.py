@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from skdtune.results.evaluated import Comparison
 from skdtune.results.tables import format_count
-
-if TYPE_CHECKING:
-    from skdtune.results.comparison import Comparison
 
 
 def findings(comparison: Comparison) -> list[str]:
     """Say which methods were found better, worse, or neither; nulls as plainly as the others."""
     if not comparison.others:
         return ["There is nothing to compare the baseline with."]
-    return [*_verdicts(comparison), *_reasons(comparison), *_ties(comparison)]
+    said = _verdicts(comparison)
+    # Every row without a common test, and why that is so.
+    said += [
+        f"{row.label}: {row.accuracy_vs_baseline.reason}."
+        for row in comparison.others
+        if row.accuracy_vs_baseline is not None and row.accuracy_vs_baseline.reason is not None
+    ]
+    # The rows that share the highest accuracy, as printed.
+    printed = {row.label: f"{row.accuracy.mean * 100:.2f}" for row in comparison.rows}
+    highest = max(row.accuracy.mean for row in comparison.rows)
+    best = [name for name, text in printed.items() if text == f"{highest * 100:.2f}"]
+    if len(best) > 1:
+        said.append(f"Tie for the highest mean accuracy, {printed[best[0]]}%: {', '.join(best)}.")
+    return said
 
 
 def _verdicts(comparison: Comparison) -> list[str]:
     names: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
     for row in comparison.others:
-        found = row.accuracy_vs_baseline
-        if found is not None and found.p is not None:
-            names[found.verdict].append(row.label)
+        paired = row.accuracy_vs_baseline
+        if paired is not None and paired.p is not None:
+            names[paired.verdict].append(row.label)
     if not any(names.values()):
         return ["No test was possible: whether a method differs from the baseline is open."]
     level = f"at the {comparison.alpha:.0%} level"
@@ -41,25 +50,6 @@ def _verdicts(comparison: Comparison) -> list[str]:
             "Not distinguishable is not equal: the interval says what differences remain possible."
         )
     return said
-
-
-def _reasons(comparison: Comparison) -> list[str]:
-    """Say of every row without a common test why that is so."""
-    return [
-        f"{row.label}: {row.accuracy_vs_baseline.reason}."
-        for row in comparison.others
-        if row.accuracy_vs_baseline is not None and row.accuracy_vs_baseline.reason is not None
-    ]
-
-
-def _ties(comparison: Comparison) -> list[str]:
-    """Say which rows share the highest accuracy, as printed."""
-    printed = {row.label: f"{row.accuracy.mean * 100:.2f}" for row in comparison.rows}
-    highest = max(row.accuracy.mean for row in comparison.rows)
-    best = [name for name, text in printed.items() if text == f"{highest * 100:.2f}"]
-    if len(best) == 1:
-        return []
-    return [f"Tie for the highest mean accuracy, {printed[best[0]]}%: {', '.join(best)}."]
 
 
 def explanations(comparison: Comparison) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from skdtune.errors import StudyError
 from skdtune.queue.stored_study import expand_family
-from skdtune.results.comparison import Comparison, EvaluatedStudy, compare_studies
+from skdtune.results.comparison import compare_studies
+from skdtune.results.evaluated import Comparison, EvaluatedStudy
 from skdtune.results.evaluation_results import PLAIN_METHOD, evaluation_results
 
 

@@ -18,7 +18,7 @@ from skdtune.describe.kinds.final_evaluation import (
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
 from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
-from skdtune.results.comparison import EvaluatedSeed, EvaluatedStudy
+from skdtune.results.evaluated import EvaluatedSeed, EvaluatedStudy
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -129,7 +129,27 @@ def compare_paired(
     untested = _without_test(differences, rounding)
     if untested is not None:
         return untested
-    return _judged(_tested(differences), alpha, higher_is_better)
+    from scipy.special import stdtr  # type: ignore[import-untyped]
+
+    # The differences have a spread, so that they can be tested.
+    n = len(differences)
+    mean, sd = _mean_and_sd(differences)
+    assert sd is not None
+    standard_error = sd / math.sqrt(n)
+    half_width = _t_quantile(n - 1) * standard_error
+    p = min(1.0, 2.0 * float(stdtr(n - 1, -abs(mean / standard_error))))
+    tested = PairedComparison(
+        n=n,
+        difference=mean,
+        ci_low=mean - half_width,
+        ci_high=mean + half_width,
+        p=p,
+        p_holm=p,
+        effect_size=mean / sd,
+        effect_size_hedges=mean / sd * _hedges_factor(n - 1) if n > 2 else None,
+        verdict="not distinguishable",
+    )
+    return _judged(tested, alpha, higher_is_better)
 
 
 def compare_all(
@@ -190,6 +210,18 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         reached = max(reached, min(1.0, (len(tested) - rank) * p))
         adjusted[index] = reached
     return adjusted
+
+
+def format_mean_sd(summary: Summary, scale: float = 100.0, digits: int = 2) -> str:
+    """Return ``76.24 ± 0.31``: mean and standard deviation, or the mean alone for one value.
+
+    Args:
+        summary: Of shares from 0 to 1, where the scale is left alone.
+        scale: What the numbers are multiplied with; 100 makes percent of shares.
+        digits: Behind the point.
+    """
+    mean = f"{summary.mean * scale:.{digits}f}"
+    return mean if summary.sd is None else f"{mean} ± {summary.sd * scale:.{digits}f}"
 
 
 def sentence(name: str, baseline: str, comparison: PairedComparison, unit: str = "points") -> str:
@@ -268,29 +300,6 @@ def _without_test(differences: Sequence[float], rounding: float) -> PairedCompar
             reason="the difference is the same at every seed, so that its spread is unknown",
         )
     return None
-
-
-def _tested(differences: Sequence[float]) -> PairedComparison:
-    """Return the t test of differences that have a spread; the verdict is still open."""
-    from scipy.special import stdtr  # type: ignore[import-untyped]
-
-    n = len(differences)
-    mean, sd = _mean_and_sd(differences)
-    assert sd is not None
-    standard_error = sd / math.sqrt(n)
-    half_width = _t_quantile(n - 1) * standard_error
-    p = min(1.0, 2.0 * float(stdtr(n - 1, -abs(mean / standard_error))))
-    return PairedComparison(
-        n=n,
-        difference=mean,
-        ci_low=mean - half_width,
-        ci_high=mean + half_width,
-        p=p,
-        p_holm=p,
-        effect_size=mean / sd,
-        effect_size_hedges=mean / sd * _hedges_factor(n - 1) if n > 2 else None,
-        verdict="not distinguishable",
-    )
 
 
 def _judged(

@@ -10,10 +10,7 @@ import csv
 import io
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from skdtune.results.statistics import Summary
+from typing import Literal
 
 MISSING = "-"
 """What a cell says where there is no number."""
@@ -98,8 +95,13 @@ def to_markdown(table: Table) -> str:
     rows = [f"| {' | '.join(line)} |" for line in (padded[0], delimiter, *padded[1:])]
     parts = [f"**{_markdown_cell(table.title)}**"] if table.title.strip() else []
     parts.append("\n".join(rows))
-    if table.notes:
-        parts.append("\n".join(f"- {_markdown_block(note)}" for note in table.notes))
+    notes = []
+    for note in table.notes:
+        # Nor may its beginning make a list, a heading or a rule of it.
+        text = re.sub(r"^([-+#=])", r"\\\1", _markdown_cell(note))
+        notes.append("- " + re.sub(r"^(\d+)([.)])", r"\1\\\2", text))
+    if notes:
+        parts.append("\n".join(notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -110,19 +112,22 @@ def _markdown_cell(text: str) -> str:
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
 
 
-def _markdown_block(text: str) -> str:
-    """Escape a line, also what would make a list, a heading or a rule of it at its beginning."""
-    text = re.sub(r"^([-+#=])", r"\\\1", _markdown_cell(text))
-    return re.sub(r"^(\d+)([.)])", r"\1\\\2", text)
-
-
 def to_latex(table: Table) -> str:
     """Return the table as a ``table*`` with the rules of the package booktabs.
 
     The first line of the text names the packages it needs.
     """
     caption = [f"\\caption{{{escape_latex(table.title)}}}"] if table.title.strip() else []
-    tabular = _latex_tabular(table)
+    spec = "".join("r" if column.align == "right" else "l" for column in table.columns)
+    tabular = [
+        f"\\begin{{tabular}}{{@{{}}{spec}@{{}}}}",
+        r"\toprule",
+        _latex_row(tuple(column.header for column in table.columns)),
+        r"\midrule",
+        *(_latex_row(row) for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
     packages = r"\usepackage{booktabs}, \usepackage[T1]{fontenc}"
     if len(table.columns) > _WIDE:
         tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
@@ -141,19 +146,6 @@ def to_latex(table: Table) -> str:
         r"\end{table*}",
     )
     return "\n".join(lines) + "\n"
-
-
-def _latex_tabular(table: Table) -> list[str]:
-    spec = "".join("r" if column.align == "right" else "l" for column in table.columns)
-    return [
-        f"\\begin{{tabular}}{{@{{}}{spec}@{{}}}}",
-        r"\toprule",
-        _latex_row(tuple(column.header for column in table.columns)),
-        r"\midrule",
-        *(_latex_row(row) for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
 
 
 def _latex_row(cells: tuple[str, ...]) -> str:
@@ -183,22 +175,17 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def format_mean_sd(summary: Summary, scale: float = 100.0, digits: int = 2) -> str:
-    """Return ``76.24 ± 0.31``: mean and standard deviation, or the mean alone for one value.
-
-    Args:
-        summary: Of shares from 0 to 1, where the scale is left alone.
-        scale: What the numbers are multiplied with; 100 makes percent of shares.
-        digits: Behind the point.
-    """
-    mean = f"{summary.mean * scale:.{digits}f}"
-    return mean if summary.sd is None else f"{mean} ± {summary.sd * scale:.{digits}f}"
-
-
 def format_interval(
     low: float | None, high: float | None, scale: float = 100.0, digits: int = 2
 ) -> str:
-    """Return ``0.40 to 2.08``, or ``-`` without an interval; arguments as in `format_mean_sd`."""
+    """Return ``0.40 to 2.08``, or ``-`` without an interval.
+
+    Args:
+        low: Of shares from 0 to 1, where the scale is left alone.
+        high: The upper end.
+        scale: What the numbers are multiplied with; 100 makes percent of shares.
+        digits: Behind the point.
+    """
     if low is None or high is None:
         return MISSING
     return f"{low * scale:z.{digits}f} to {high * scale:z.{digits}f}"

@@ -112,7 +112,9 @@ class TrialCheckpoints:
             raise CheckpointError(f"{self._where}/{name}: {reason_of(error)}") from error
         # An old checkpoint that stays is no harm; the new one is there.
         with contextlib.suppress(Exception):
-            self._remove_older(files, folder)
+            mine = [entry for entry in self._names(files, folder) if entry[0] <= self._attempt]
+            for _, _, older in sorted(mine, reverse=True)[NUM_KEPT:]:
+                files.rm_file(f"{folder}/{older}")
 
     def load(self, say: Callable[[str], None]) -> Checkpoint | None:
         """Read the newest checkpoint that can be used, onto the CPU.
@@ -131,7 +133,10 @@ class TrialCheckpoints:
             return None
         # What a dead writer left is no harm; a writer that is not dead may just have renamed it.
         with contextlib.suppress(Exception):
-            self._remove_temporary(files, folder)
+            for path in listed(files, folder):
+                match = _TEMPORARY.fullmatch(path.rpartition("/")[2])
+                if match and int(match[2]) <= self._attempt:
+                    files.rm_file(path)
         # The newest attempt first: what an older one still wrote after it had lost the trial
         # is not what the storage knows.
         for attempt, epochs, name in sorted(names, reverse=True):
@@ -217,23 +222,12 @@ class TrialCheckpoints:
                 )
 
     def _names(self, files: Any, folder: str) -> list[tuple[int, int, str]]:
-        found = []
+        entries = []
         for path in listed(files, folder):
             name = path.rpartition("/")[2]
             if match := _NAME.fullmatch(name):
-                found.append((int(match[2]), int(match[1]), name))
-        return found
-
-    def _remove_older(self, files: Any, folder: str) -> None:
-        mine = [found for found in self._names(files, folder) if found[0] <= self._attempt]
-        for _, _, name in sorted(mine, reverse=True)[NUM_KEPT:]:
-            files.rm_file(f"{folder}/{name}")
-
-    def _remove_temporary(self, files: Any, folder: str) -> None:
-        for path in listed(files, folder):
-            match = _TEMPORARY.fullmatch(path.rpartition("/")[2])
-            if match and int(match[2]) <= self._attempt:
-                files.rm_file(path)
+                entries.append((int(match[2]), int(match[1]), name))
+        return entries
 
 
 def trials_with_checkpoints(url: str, study: str, lineage: str) -> list[int]:

@@ -64,19 +64,17 @@ def autocast_dtype(config: ModelConfig, device: torch.device) -> torch.dtype | N
     """
     if config.precision == "float32":
         return None
-    if config.precision == "bfloat16" or _computes_in_bfloat16(device):
+    if config.precision == "bfloat16":
         return torch.bfloat16
-    return None
-
-
-def _computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    has_avx512, has_amx = (
-        getattr(torch.cpu, name, lambda: False)
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return bool(has_avx512() or has_amx())
+        has_instructions = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        has_avx512, has_amx = (
+            getattr(torch.cpu, name, lambda: False)
+            for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
+        has_instructions = bool(has_avx512() or has_amx())
+    return torch.bfloat16 if has_instructions else None
 
 
 def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[object]:

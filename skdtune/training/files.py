@@ -71,15 +71,12 @@ def make_folder(files: Any, folder: str) -> None:
 
 def write_file(files: Any, folder: str, name: str, content: bytes) -> None:
     """Write a file that nobody ever meets half written, wherever it lies."""
-    if isinstance(files, LocalFileSystem):
-        _write_whole(Path(folder) / name, content)
-    else:
+    if not isinstance(files, LocalFileSystem):
         # Object stores show an object only when it is whole; the checksum covers the rest.
         files.pipe_file(f"{folder}/{name}", content)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a local file that is there in full or not at all, also after a power failure."""
+        return
+    # A local one is there in full or not at all, also after a power failure.
+    path = Path(folder) / name
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -91,11 +88,11 @@ def _write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def reason_of(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -68,9 +67,5 @@ class Schedule:
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of all parameter groups."""
-    for group in _groups(optimizer):
+    for group in optimizer.param_groups:
         group["lr"] = lr
-
-
-def _groups(optimizer: torch.optim.Optimizer) -> Iterable[dict[str, float]]:
-    return optimizer.param_groups

@@ -35,7 +35,15 @@ class PeakMemory:
             return None
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 2**20
-        return _peak_of_process()
+        try:
+            lines = _STATUS.read_text().splitlines()
+        except OSError:
+            return None
+        for line in lines:
+            name, _, size = line.partition(":")
+            if name == "VmHWM":
+                return int(size.split()[0]) / 1024
+        return None
 
 
 def _reset(device: torch.device) -> bool:
@@ -50,15 +58,3 @@ def _reset(device: torch.device) -> bool:
         # Some containers do not allow it; a peak of earlier trials would be a wrong number.
         return False
     return True
-
-
-def _peak_of_process() -> float | None:
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, _, size = line.partition(":")
-        if name == "VmHWM":
-            return int(size.split()[0]) / 1024
-    return None

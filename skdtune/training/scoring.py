@@ -138,15 +138,7 @@ def score(
         probs.append(logits_BK.float().softmax(dim=1).cpu())
         labels.append(labels_B.cpu())
 
-    found = evaluate(network, batches, dtype, device, observe)
-    top5, ece = _calibration(torch.cat(probs), torch.cat(labels), num_classes)
-    return Scores(
-        accuracy=found.accuracy, loss=found.loss, top5=top5, ece=ece, profile=profile.values
-    )
-
-
-def _calibration(probs_NK: Tensor, labels_N: Tensor, num_classes: int) -> tuple[float, float]:
-    """Return the top-5 accuracy and the expected calibration error (Naeini et al., AAAI 2015)."""
+    evaluation = evaluate(network, batches, dtype, device, observe)
     # Here, because it takes two seconds, which a trial that is pruned has no use for.
     from torchmetrics.functional.classification import (
         multiclass_accuracy,
@@ -154,12 +146,18 @@ def _calibration(probs_NK: Tensor, labels_N: Tensor, num_classes: int) -> tuple[
     )
 
     # Weights that overflowed give no probabilities; the loss, which is then NaN, says so.
-    probs_NK = torch.nan_to_num(probs_NK)
+    probs_NK, labels_N = torch.nan_to_num(torch.cat(probs)), torch.cat(labels)
     top_k = min(5, num_classes)
     top5 = multiclass_accuracy(probs_NK, labels_N, num_classes, average="micro", top_k=top_k)
+    # The expected calibration error of Naeini et al., AAAI 2015.
     ece = multiclass_calibration_error(
         probs_NK, labels_N, num_classes, n_bins=CALIBRATION_BINS, norm="l1"
     )
-    # It is a float32; the share itself is a whole number of images.
-    exact_top5 = round(float(top5) * len(labels_N)) / len(labels_N)
-    return exact_top5, float(ece)
+    return Scores(
+        accuracy=evaluation.accuracy,
+        loss=evaluation.loss,
+        # It is a float32; the share itself is a whole number of images.
+        top5=round(float(top5) * len(labels_N)) / len(labels_N),
+        ece=float(ece),
+        profile=profile.values,
+    )

@@ -73,8 +73,9 @@ class Trainer:
         self._num_classes = num_classes
         plan = build_plan(config.method, train.labels_N, config.data.batch_size)
         self._batches = TrainBatches(train, config.data, config.seed, plan)
+        _, channels, height, width = train.images_NCHW.shape
         self.network, self.terms = build_modules(
-            config, _image_shape(train), num_classes, device, num_train=len(train)
+            config, (channels, height, width), num_classes, device, num_train=len(train)
         )
         compile_network(self.network.backbone, compile_mode())
         self._stages = required_stages(self.terms)
@@ -173,34 +174,30 @@ class Trainer:
         """Return accuracy and loss on the validation images, None without such images."""
         return None if self._val is None else self.evaluate(self._val)
 
-    def _validate(self, epoch: int) -> dict[str, Any]:
-        """Return what the report of an epoch says of the validation images, if there are any."""
-        if self._val is None:
-            return {}
-        if epoch + 1 == self.config.budget.epochs:
-            scores = self.score(self._val)
-            rest = {"top5": scores.top5, "ece": scores.ece, "nll": scores.nll}
-            found: Evaluation = scores
-            more: dict[str, Any] = {"scores": rest, "profile": scores.profile}
-        elif epoch == 0:
-            profile = MeanProfile()
-            found = self.evaluate(self._val, profile.add)
-            more = {"profile": profile.values}
-        else:
-            found, more = self.evaluate(self._val), {}
-        return {"val_accuracy": found.accuracy, "val_loss": found.loss, **more}
-
     def _run_epoch(self, epoch: int, reporter: Reporter) -> EpochReport:
         start = time.perf_counter()
         losses = self._train_epoch(epoch, reporter)
-        validation = self._validate(epoch)
+        evaluation: Evaluation | None = None
+        more: dict[str, Any] = {}
+        if self._val is not None and epoch + 1 == self.config.budget.epochs:
+            evaluation = scores = self.score(self._val)
+            rest = {"top5": scores.top5, "ece": scores.ece, "nll": scores.nll}
+            more = {"scores": rest, "profile": scores.profile}
+        elif self._val is not None and epoch == 0:
+            profile = MeanProfile()
+            evaluation = self.evaluate(self._val, profile.add)
+            more = {"profile": profile.values}
+        elif self._val is not None:
+            evaluation = self.evaluate(self._val)
+        if evaluation is not None:
+            more |= {"val_accuracy": evaluation.accuracy, "val_loss": evaluation.loss}
         return EpochReport(
             epoch=epoch,
             losses=losses,
             lr=self._schedule.lr((epoch + 1) * len(self._batches) - 1),
             seconds=time.perf_counter() - start,
             images=self.images_per_epoch,
-            **validation,
+            **more,
         )
 
     def _train_epoch(self, epoch: int, reporter: Reporter) -> dict[str, float]:
@@ -214,37 +211,41 @@ class Trainer:
             if reporter.interrupted(done / len(self._batches)):
                 raise Interrupted
             set_lr(self._optimizer, self._schedule.lr(step))
-            _accumulate(sums, self._train_step(batch, epoch))
+            for name, loss in self._train_step(batch, epoch).items():
+                value = loss.detach()
+                sums[name] = sums[name] + value if name in sums else value
             step += 1
         # The only synchronisation of the epoch that is the trainer's own.
         means = {name: value.item() / len(self._batches) for name, value in sums.items()}
-        _require_finite(means, epoch)
+        wrong = [name for name, mean in means.items() if not math.isfinite(mean)]
+        if wrong:
+            raise NonFiniteLossError(
+                f"the loss {' and '.join(wrong)} became non-finite in epoch {epoch}"
+            )
         return means
 
     def _train_step(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        label_weight = math.prod(term.label_weight for term in self._terms())
         with autocast(self.dtype, self.device):
-            step = self._forward(batch, epoch)
+            outputs = self.network.outputs(
+                batch.images_BCHW, self._stages, pooled=self._reads_pooled
+            )
+            step = Step(
+                batch=batch,
+                logits_BK=outputs.logits_BK,
+                stage_features=outputs.stage_features,
+                pooled_BC=outputs.pooled_BC,
+                network=self.network,
+                epoch=epoch,
+                planned_epochs=self.config.budget.epochs,
+                label_weight=label_weight,
+            )
             losses = {name: loss for term in self._terms() for name, loss in term(step).items()}
         total = torch.stack(list(losses.values())).sum()
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return losses
-
-    def _forward(self, batch: Batch, epoch: int) -> Step:
-        """Classify a batch, and put together what the terms get to see."""
-        label_weight = math.prod(term.label_weight for term in self._terms())
-        outputs = self.network.outputs(batch.images_BCHW, self._stages, pooled=self._reads_pooled)
-        return Step(
-            batch=batch,
-            logits_BK=outputs.logits_BK,
-            stage_features=outputs.stage_features,
-            pooled_BC=outputs.pooled_BC,
-            network=self.network,
-            epoch=epoch,
-            planned_epochs=self.config.budget.epochs,
-            label_weight=label_weight,
-        )
 
     def _terms(self) -> Iterable[Term]:
         return (term for term in self.terms.values() if isinstance(term, Term))
@@ -281,22 +282,3 @@ def build_modules(
     for module in (network, terms):
         module.to(device).to(memory_format=torch.channels_last)
     return network, terms
-
-
-def _image_shape(images: DeviceImages) -> tuple[int, int, int]:
-    _, channels, height, width = images.images_NCHW.shape
-    return channels, height, width
-
-
-def _accumulate(sums: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
-    for name, loss in losses.items():
-        value = loss.detach()
-        sums[name] = sums[name] + value if name in sums else value
-
-
-def _require_finite(means: dict[str, float], epoch: int) -> None:
-    wrong = [name for name, value in means.items() if not math.isfinite(value)]
-    if wrong:
-        raise NonFiniteLossError(
-            f"the loss {' and '.join(wrong)} became non-finite in epoch {epoch}"
-        )

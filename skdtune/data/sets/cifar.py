@@ -75,7 +75,12 @@ def _build(source: Source, split: Split, root: Path, config: DataConfig) -> Imag
     files = [*_files(source, split), (source.meta["filename"], source.meta["md5"])]
     for name, md5 in files:
         _check(folder / name, md5, source)
-    *batches, meta = (_unpickle(folder / name) for name, _ in files)
+    contents: list[dict[str, Any]] = []
+    for name, _ in files:
+        # The checksum was compared, so this is the published file and no stranger's program.
+        with (folder / name).open("rb") as file:
+            contents.append(pickle.load(file, encoding="latin1"))
+    *batches, meta = contents
     images_NCHW = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, 32, 32)
     # CIFAR-100 has two sets of labels; the fine ones are its hundred classes.
     kind = "fine_labels" if "fine_labels" in batches[0] else "labels"
@@ -141,10 +146,3 @@ def _check(path: Path, md5: str, source: Source) -> None:
             f"{path} {wrong}: delete the folder {path.parent} and run again to have it fetched, "
             f"or copy it again from {source.url}"
         )
-
-
-def _unpickle(path: Path) -> dict[str, Any]:
-    # The checksum was compared, so this is the published file and no stranger's program.
-    with path.open("rb") as file:
-        content: dict[str, Any] = pickle.load(file, encoding="latin1")
-    return content

@@ -74,7 +74,15 @@ def load_image_folder(
     if split == "train":
         kept_N = limit_per_class(listing.labels_N, config.max_per_class, config.split_seed)
         listing = listing.take(kept_N)
-    key = f"imagefolder-{split}-{_source_hash(listing, config.image_size)}"
+    # What decides the decoded images, without opening them.
+    facts = [f"size {config.image_size}", *listing.class_names]
+    for path, label in zip(listing.paths, listing.labels_N, strict=True):
+        try:
+            status = os.stat(listing.folder / path)
+        except OSError as error:
+            raise DataError(f"cannot read {listing.folder / path} ({error.strerror})") from error
+        facts.append(f"{label} {status.st_size} {status.st_mtime_ns} {path}")
+    key = f"imagefolder-{split}-{short_hash(*facts)}"
     return cached_image_set(cache_dir, key, lambda: _decode_all(listing, config.image_size))
 
 
@@ -88,14 +96,23 @@ def _list_part(root: Path, split: Split) -> _Listing:
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = _image_files(folder, name)
-        if len(found) < needed:
+        # Its images lie at any depth; their paths are relative to the folder of the part.
+        images: list[str] = []
+        for parent, _, files in os.walk(folder / name, followlinks=True):
+            below = Path(parent).relative_to(folder).as_posix()
+            # macOS leaves files such as ._0001.jpg that are no images.
+            images += [
+                f"{below}/{file}"
+                for file in files
+                if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
+            ]
+        if len(images) < needed:
             raise DataError(
-                f"{folder / name} holds {len(found)} images and needs at least {needed}: add "
+                f"{folder / name} holds {len(images)} images and needs at least {needed}: add "
                 f"images ({', '.join(IMG_EXTENSIONS)}) or remove the folder of this class"
             )
-        paths += found
-        labels += [label] * len(found)
+        paths += sorted(images)
+        labels += [label] * len(images)
     return _Listing(
         folder=folder,
         paths=tuple(paths),
@@ -110,8 +127,8 @@ def _class_names(root: Path) -> tuple[str, ...]:
         raise DataError(f"the folder {root} does not exist: set data.root to your data; {layout}")
     train = root / "train"
     if not train.is_dir():
-        found = ", ".join(_folders(root)[:3]) or "no folders"
-        raise DataError(f"{root} has no folder train (found {found}): {layout}")
+        present = ", ".join(_folders(root)[:3]) or "no folders"
+        raise DataError(f"{root} has no folder train (found {present}): {layout}")
     names = _folders(train)
     if len(names) < 2:
         raise DataError(
@@ -143,32 +160,6 @@ def _folders(parent: Path) -> list[str]:
             return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     except OSError as error:
         raise DataError(f"cannot list the folder {parent} ({error.strerror})") from error
-
-
-def _image_files(folder: Path, class_name: str) -> list[str]:
-    """List the image files of a class at any depth, sorted, relative to ``folder``."""
-    found: list[str] = []
-    for parent, _, names in os.walk(folder / class_name, followlinks=True):
-        below = Path(parent).relative_to(folder).as_posix()
-        # macOS leaves files such as ._0001.jpg that are no images.
-        found += [
-            f"{below}/{name}"
-            for name in names
-            if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
-        ]
-    return sorted(found)
-
-
-def _source_hash(listing: _Listing, image_size: int) -> str:
-    """Hash what decides the decoded images, without opening them."""
-    lines = [f"size {image_size}", *listing.class_names]
-    for path, label in zip(listing.paths, listing.labels_N, strict=True):
-        try:
-            status = os.stat(listing.folder / path)
-        except OSError as error:
-            raise DataError(f"cannot read {listing.folder / path} ({error.strerror})") from error
-        lines.append(f"{label} {status.st_size} {status.st_mtime_ns} {path}")
-    return short_hash(*lines)
 
 
 def _decode_all(listing: _Listing, image_size: int) -> ImageSet:

@@ -142,12 +142,26 @@ class Backbone(nn.Module):
         channels = width
         for index, num_blocks in enumerate(layout.num_blocks):
             stage_width = width * 2**index
+            out_channels = stage_width * layout.block.expansion
             stride = 1 if index == 0 else 2
-            self.stages.append(_stage(layout.block, channels, stage_width, num_blocks, stride))
-            channels = stage_width * layout.block.expansion
+            shortcut: nn.Module | None = None
+            if stride != 1 or channels != out_channels:
+                shortcut = nn.Sequential(
+                    nn.Conv2d(channels, out_channels, 1, stride=stride, bias=False),
+                    BatchNormAct2d(out_channels, relu=False),
+                )
+            blocks = [layout.block(channels, stage_width, stride, shortcut)]
+            for _ in range(1, num_blocks):
+                blocks.append(layout.block(out_channels, stage_width, 1, None))
+            self.stages.append(nn.Sequential(*blocks))
+            channels = out_channels
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(channels, num_classes)
-        _initialize(self)
+        # As torchvision: batch normalization starts at 1 and 0 and the linear layer at torch's
+        # defaults, both without our doing.
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Classify images.
@@ -183,26 +197,3 @@ def build_backbone(config: ModelConfig, *, in_channels: int, num_classes: int) -
     layout = BACKBONES[config.name]
     width = layout.width if config.width is None else config.width
     return Backbone(layout, width=width, in_channels=in_channels, num_classes=num_classes)
-
-
-def _stage(
-    block: BlockClass, in_channels: int, channels: int, num_blocks: int, stride: int
-) -> nn.Sequential:
-    out_channels = channels * block.expansion
-    shortcut: nn.Module | None = None
-    if stride != 1 or in_channels != out_channels:
-        shortcut = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-            BatchNormAct2d(out_channels, relu=False),
-        )
-    blocks = [block(in_channels, channels, stride, shortcut)]
-    blocks += [block(out_channels, channels, 1, None) for _ in range(1, num_blocks)]
-    return nn.Sequential(*blocks)
-
-
-def _initialize(network: nn.Module) -> None:
-    # As torchvision: batch normalization starts at 1 and 0 and the linear layer at torch's
-    # defaults, both without our doing.
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

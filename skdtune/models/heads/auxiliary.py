@@ -22,7 +22,7 @@ Tensor shapes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -117,12 +117,13 @@ class AuxiliaryClassifier(nn.Module):
             )
         path = shapes[stage - 1 :]
         self.gate = AttentionGate(path[0], align_corners=align_corners)
-        self.trunk = nn.Sequential(
-            *(
-                SepConv(shape.channels, following.channels, _trunk_stride(shape, following))
-                for shape, following in pairwise(path)
-            )
-        )
+        blocks = []
+        for shape, following in pairwise(path):
+            # Rounded, since a map of 7 becomes one of 4; never more than 2, since a 3x3 kernel
+            # with a larger stride would skip positions and the average at the end takes any size.
+            stride = min(2, max(1, round(shape.height / following.height)))
+            blocks.append(SepConv(shape.channels, following.channels, stride))
+        self.trunk = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(path[-1].channels, num_classes)
 
@@ -160,15 +161,13 @@ class AuxiliaryClassifier(nn.Module):
     def _has_kernels(self, feature_BCHW: Tensor) -> bool:
         """Tell whether all depth-wise convolutions are ours, in the type of the map."""
         dtype = self.classifier.weight.dtype
+        depthwise = (module for module in self.modules() if isinstance(module, DepthwiseConv2d))
         return (
             dtype == torch.float32
             and (feature_BCHW.dtype == dtype or torch.is_autocast_enabled("cpu"))
-            and all(conv.in_channels % LANES == 0 for conv in self._depthwise())
+            and all(conv.in_channels % LANES == 0 for conv in depthwise)
             and kernels_for(feature_BCHW) is not None
         )
-
-    def _depthwise(self) -> Iterable[DepthwiseConv2d]:
-        return (module for module in self.modules() if isinstance(module, DepthwiseConv2d))
 
     def _pooled_and_logits(self, feature_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         pooled_BC = self.pool(self.trunk(self.gate(feature_BCHW))).flatten(1)
@@ -214,9 +213,3 @@ def auxiliary_classifiers(
 def stage_key(stage: int) -> str:
     """Name a stage in state dicts, for example ``stage2``."""
     return f"stage{stage}"
-
-
-def _trunk_stride(shape: StageShape, following: StageShape) -> int:
-    # Rounded, since a map of 7 becomes one of 4; never more than 2, since a 3x3 kernel with a
-    # larger stride would skip positions and the average at the end takes any size.
-    return min(2, max(1, round(shape.height / following.height)))

@@ -95,7 +95,9 @@ class TopDownNode(nn.Module):
 
     def forward(self, feature_BCHW: Tensor, deeper_BChw: Tensor) -> Tensor:
         """Return a map of the size of the feature."""
-        deeper_BCHW = _enlarged(self.project(deeper_BChw), feature_BCHW)
+        deeper_BCHW, size = self.project(deeper_BChw), feature_BCHW.shape[-2:]
+        if deeper_BCHW.shape[-2:] != size:
+            deeper_BCHW = F.interpolate(deeper_BCHW, size=size, mode="nearest")
         refined_BCHW: Tensor = self.block(self.fusion([self.lateral(feature_BCHW), deeper_BCHW]))
         return refined_BCHW
 
@@ -123,7 +125,15 @@ class BottomUpNode(nn.Module):
             inner: the map of the way down, or nothing at the last stage.
             earlier_BChw: refined map of the stage before.
         """
-        earlier_BCHW = self.project(_pooled(earlier_BChw, feature_BCHW))
+        height, width = earlier_BChw.shape[-2:]
+        if feature_BCHW.shape[-2:] != (-(-height // 2), -(-width // 2)):
+            pooled_BCHW = F.adaptive_max_pool2d(earlier_BChw, feature_BCHW.shape[-2:])
+        else:
+            # TensorFlow's "same" padding: at even sizes all of it comes after the last position,
+            # which is what a window that ends outside does.
+            padding = (height % 2, width % 2)
+            pooled_BCHW = F.max_pool2d(earlier_BChw, 3, stride=2, padding=padding, ceil_mode=True)
+        earlier_BCHW = self.project(pooled_BCHW)
         maps = [self.lateral(feature_BCHW), *inner, earlier_BCHW]
         refined_BCHW: Tensor = self.block(self.fusion(maps))
         return refined_BCHW
@@ -181,15 +191,7 @@ class BiFPN(nn.Module):
             Refined maps ``v_s`` ``[B, width*C_s, H_s, W_s]``, and logits ``[B, K]``.
         """
         features = [map_.contiguous(memory_format=torch.channels_last) for map_ in features]
-        inner = self._top_down(features)
-        refined = [inner[0]]
-        for stage, node in enumerate(self.bottom_up, 1):
-            refined.append(node(features[stage], inner[stage : stage + 1], refined[-1]))
-        logits_BK: Tensor = self.classifier(self.pool(refined[-1]).flatten(1))
-        return refined, logits_BK
-
-    def _top_down(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Return the maps of the way down for all stages but the last, first to last."""
+        # The way down: maps for all stages but the last, first to last.
         deeper_BChw = self.top(features[-1])
         inner: list[Tensor] = []
         for node, feature_BCHW in zip(
@@ -197,21 +199,9 @@ class BiFPN(nn.Module):
         ):
             deeper_BChw = node(feature_BCHW, deeper_BChw)
             inner.insert(0, deeper_BChw)
-        return inner
-
-
-def _enlarged(map_BChw: Tensor, like_BCHW: Tensor) -> Tensor:
-    size = like_BCHW.shape[-2:]
-    if map_BChw.shape[-2:] == size:
-        return map_BChw
-    return F.interpolate(map_BChw, size=size, mode="nearest")
-
-
-def _pooled(map_BCHW: Tensor, like_BChw: Tensor) -> Tensor:
-    height, width = map_BCHW.shape[-2:]
-    if like_BChw.shape[-2:] != (-(-height // 2), -(-width // 2)):
-        return F.adaptive_max_pool2d(map_BCHW, like_BChw.shape[-2:])
-    # TensorFlow's "same" padding: at even sizes all of it comes after the last position, which is
-    # what a window that ends outside does.
-    padding = (height % 2, width % 2)
-    return F.max_pool2d(map_BCHW, 3, stride=2, padding=padding, ceil_mode=True)
+        # And the way back up, to refine each.
+        refined = [inner[0]]
+        for stage, node in enumerate(self.bottom_up, 1):
+            refined.append(node(features[stage], inner[stage : stage + 1], refined[-1]))
+        logits_BK: Tensor = self.classifier(self.pool(refined[-1]).flatten(1))
+        return refined, logits_BK

@@ -120,7 +120,8 @@ def load_kernels() -> Kernels | None:
         path = _library(Path(named) if named else home().cache / "native")
         return None if path is None else Kernels(path)
     except (OSError, subprocess.SubprocessError) as error:
-        logger.warning("the C part cannot be built, torch computes instead: %s", _reason(error))
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        logger.warning("the C part cannot be built, torch computes instead: %s", reason)
         return None
 
 
@@ -137,24 +138,17 @@ def _library(folder: Path) -> Path | None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _require_ours(folder)
     names = [folder / f"skdtune-{_key(flags)}.so" for flags in _FLAG_SETS]
-    found = next((path for path in names if path.exists()), None)
-    if found is not None:
-        _require_ours(found)
-        return found
-    compiler = _find_compiler()
+    library = next((path for path in names if path.exists()), None)
+    if library is not None:
+        _require_ours(library)
+        return library
+    commands = (os.environ.get("CC"), "cc", "gcc", "clang")
+    compilers = (shutil.which(command) for command in commands if command)
+    compiler = next((path for path in compilers if path), None)
     if compiler is None:
         logger.info("no C compiler: torch computes everything, which is slower")
         return None
     return _build(compiler, folder, names)
-
-
-def _find_compiler() -> str | None:
-    named = os.environ.get("CC")
-    return next((found for name in (named, "cc", "gcc", "clang") if (found := _which(name))), None)
-
-
-def _which(name: str | None) -> str | None:
-    return shutil.which(name) if name else None
 
 
 def _build(compiler: str, folder: Path, names: list[Path]) -> Path:
@@ -189,18 +183,11 @@ def _require_ours(path: Path) -> None:
 def _key(flags: tuple[str, ...]) -> str:
     """Hash all that decides what is built: a home may be shared by different machines."""
     sources = [path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.is_file()]
-    parts = [*sources, _processor().encode(), *(flag.encode() for flag in (*_FLAGS, *flags))]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-
-
-def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        wanted = ("model name", "flags", "Features", "CPU part")
+        processor = "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
     except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    wanted = ("model name", "flags", "Features", "CPU part")
-    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        processor = f"{platform.machine()} {platform.processor()}"
+    parts = [*sources, processor.encode(), *(flag.encode() for flag in (*_FLAGS, *flags))]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]

@@ -48,11 +48,19 @@ class BatchNormAct2d(nn.BatchNorm2d):
         """
         kernels = kernels_for(feature_BCHW)
         if kernels is None or not self._is_fusable(feature_BCHW):
-            return self._separate(feature_BCHW, residual_BCHW)
+            normal_BCHW = super().forward(feature_BCHW)
+            if residual_BCHW is not None:
+                normal_BCHW = normal_BCHW + residual_BCHW
+            return F.relu(normal_BCHW, inplace=True) if self.relu else normal_BCHW
         if residual_BCHW is not None:
             residual_BCHW = channels_last(residual_BCHW, feature_BCHW)
         if not self.training:
-            return _inference(feature_BCHW, residual_BCHW, self, kernels)
+            output_BCHW = torch.empty_like(feature_BCHW)
+            maps = (feature_BCHW, residual_BCHW, output_BCHW)
+            values = (self.weight, self.bias, self.running_mean, self.running_var)
+            sizes = _sizes(feature_BCHW)
+            kernels("batch_norm_act_inference", *maps, *sizes, *values, self.eps, self.relu)
+            return output_BCHW
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         fused_BCHW: Tensor = _FusedBatchNormAct.apply(
@@ -71,12 +79,6 @@ class BatchNormAct2d(nn.BatchNorm2d):
             and batch * height * width > 1
             and batch * height * width % _fold(channels) == 0
         )
-
-    def _separate(self, feature_BCHW: Tensor, residual_BCHW: Tensor | None) -> Tensor:
-        normal_BCHW = super().forward(feature_BCHW)
-        if residual_BCHW is not None:
-            normal_BCHW = normal_BCHW + residual_BCHW
-        return F.relu(normal_BCHW, inplace=True) if self.relu else normal_BCHW
 
 
 class _FusedBatchNormAct(torch.autograd.Function):
@@ -129,17 +131,6 @@ class _FusedBatchNormAct(torch.autograd.Function):
             None,
             None,
         )
-
-
-def _inference(
-    feature_BCHW: Tensor, residual_BCHW: Tensor | None, layer: BatchNormAct2d, kernels: Kernels
-) -> Tensor:
-    output_BCHW = torch.empty_like(feature_BCHW)
-    maps = (feature_BCHW, residual_BCHW, output_BCHW)
-    values = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
-    sizes = _sizes(feature_BCHW)
-    kernels("batch_norm_act_inference", *maps, *sizes, *values, layer.eps, layer.relu)
-    return output_BCHW
 
 
 def _fold(channels: int) -> int:

@@ -103,8 +103,10 @@ class _ConvolutionAsProduct(torch.autograd.Function):
             around_M9K, _ = _windows(gradient_BKhw, 1)
             input_BCHW = _as_map(around_M9K @ mirrored_9KC, batch, height, width)
         else:
-            input_BCHW = _strided_input_gradient(
-                gradient_BKhw, feature_BCHW, taps_K33C.permute(0, 3, 1, 2), ctx.stride
+            weight_KC33 = taps_K33C.permute(0, 3, 1, 2)
+            geometry = ([ctx.stride, ctx.stride], [1, 1], [1, 1], False, [0, 0], 1)
+            input_BCHW, _, _ = torch.ops.aten.convolution_backward(
+                gradient_BKhw, feature_BCHW, weight_KC33, None, *geometry, [True, False, False]
             )
         return input_BCHW, weight_K33C.permute(0, 3, 1, 2), None
 
@@ -121,14 +123,3 @@ def _windows(feature_BCHW: Tensor, stride: int) -> tuple[Tensor, tuple[int, int]
 def _as_map(rows_MK: Tensor, batch: int, height: int, width: int) -> Tensor:
     """View rows of channels as a map, channels last in memory."""
     return rows_MK.view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
-def _strided_input_gradient(
-    gradient_BKhw: Tensor, feature_BCHW: Tensor, weight_KC33: Tensor, stride: int
-) -> Tensor:
-    geometry = ([stride, stride], [1, 1], [1, 1], False, [0, 0], 1)
-    input_BCHW: Tensor
-    input_BCHW, _, _ = torch.ops.aten.convolution_backward(
-        gradient_BKhw, feature_BCHW, weight_KC33, None, *geometry, [True, False, False]
-    )
-    return input_BCHW

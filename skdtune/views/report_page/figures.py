@@ -175,13 +175,33 @@ def _ends(trials: Sequence[TrialRecord]) -> Trace:
 
 def ranked_outputs(studies: Sequence[StudyRecord]) -> Figure | None:
     """Draw the mean ranked output of each study's best trial and trial 0, after first and last."""
-    traces = [
-        _profile_trace(study, trial, moment, index)
+    traces = []
+    drawn = [
+        (index, study, trial, moment, shares)
         for index, study in enumerate(studies)
         for trial in study.shown
         if trial.profile is not None
-        for moment in ("first", "last")
+        for moment, shares in (("first", trial.profile.first), ("last", trial.profile.last))
     ]
+    for index, study, trial, moment, shares in drawn:
+        is_best = trial == study.best
+        trace = {
+            "type": "scatter",
+            "mode": "lines+markers" if len(shares) <= _SHORT_CURVE_EPOCHS else "lines",
+            "name": label(f"{study.name}, {title_of(study, trial)}, {moment} epoch"),
+            "x": list(range(1, len(shares) + 1)),
+            # A share of zero has no place on a logarithmic axis.
+            "y": [rounded(share) if share > 0 else None for share in shares],
+            "opacity": 1.0 if is_best else 0.6,
+            "line": {
+                "color": PALETTE[index % len(PALETTE)],
+                "width": 2.5 if is_best else 1.5,
+                "dash": "dot" if moment == "first" else "solid",
+            },
+            "marker": {"size": 5, "symbol": _symbol(index) + ("" if is_best else "-open")},
+            "hovertemplate": "%{fullData.name}<br>rank %{x}: %{y:.4g}<extra></extra>",
+        }
+        traces.append(trace)
     if not traces:
         return None
     layout = layout_of("rank of the class", "mean probability")
@@ -193,25 +213,3 @@ def ranked_outputs(studies: Sequence[StudyRecord]) -> Figure | None:
 def _symbol(index: int) -> str:
     """Tell studies of one colour apart."""
     return ("circle", "square", "diamond", "cross")[index // len(PALETTE) % 4]
-
-
-def _profile_trace(study: StudyRecord, trial: TrialRecord, moment: str, index: int) -> Trace:
-    assert trial.profile is not None
-    shares = getattr(trial.profile, moment)
-    is_best = trial == study.best
-    return {
-        "type": "scatter",
-        "mode": "lines+markers" if len(shares) <= _SHORT_CURVE_EPOCHS else "lines",
-        "name": label(f"{study.name}, {title_of(study, trial)}, {moment} epoch"),
-        "x": list(range(1, len(shares) + 1)),
-        # A share of zero has no place on a logarithmic axis.
-        "y": [rounded(share) if share > 0 else None for share in shares],
-        "opacity": 1.0 if is_best else 0.6,
-        "line": {
-            "color": PALETTE[index % len(PALETTE)],
-            "width": 2.5 if is_best else 1.5,
-            "dash": "dot" if moment == "first" else "solid",
-        },
-        "marker": {"size": 5, "symbol": _symbol(index) + ("" if is_best else "-open")},
-        "hovertemplate": "%{fullData.name}<br>rank %{x}: %{y:.4g}<extra></extra>",
-    }

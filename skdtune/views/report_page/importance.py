@@ -37,24 +37,18 @@ def importance_of(study: optuna.Study, spec: StudySpec) -> tuple[dict[str, float
         return {}, f"It needs {MIN_TRIALS} complete trials; there are {len(complete)}."
     if len({trial.value for trial in complete}) == 1 or not params:
         return {}, "It cannot be computed: all complete trials came out alike."
-    num_best = max(MIN_BEST, math.ceil(len(complete) / 10))
-    shares = _shares(study, params, num_best / len(complete))
-    if not shares:
-        return {}, "It cannot be computed: too many of the best trials came out alike."
-    hint = "" if len(complete) >= 10 * MIN_BEST else " With so few trials it is a hint, no more."
-    return shares, f"Computed from the best {num_best} of {len(complete)} complete trials.{hint}"
-
-
-def _shares(study: optuna.Study, params: list[str], quantile: float) -> dict[str, float]:
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
+    num_best = max(MIN_BEST, math.ceil(len(complete) / 10))
     with warnings.catch_warnings():
         # It warns where ties leave nothing to compare; the sum below tells the same.
         warnings.simplefilter("ignore")
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=num_best / len(complete))
         raw = get_param_importances(study, evaluator=evaluator, params=params, normalize=False)
     total = sum(raw.values())
     if not total > 0 or not math.isfinite(total):
-        return {}
+        return {}, "It cannot be computed: too many of the best trials came out alike."
     ordered = sorted(raw.items(), key=lambda item: -item[1])
-    return {path: value / total for path, value in ordered}
+    shares = {path: value / total for path, value in ordered}
+    hint = "" if len(complete) >= 10 * MIN_BEST else " With so few trials it is a hint, no more."
+    return shares, f"Computed from the best {num_best} of {len(complete)} complete trials.{hint}"

@@ -98,7 +98,16 @@ def _document(title: str, body: str, data: str) -> str:
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped, unused-ignore]
 
     plotly, theme, script = get_plotlyjs(), _asset("theme.js"), _asset("page.js")
-    policy = _policy([theme, plotly, script])
+    # Exactly these scripts and no network: text that became markup would not run.
+    hashes = [
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (theme, plotly, script)
+    ]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    policy = (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -118,18 +127,6 @@ def _document(title: str, body: str, data: str) -> str:
 </body>
 </html>
 """
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """Allow exactly these scripts and no network: text that became markup would not run."""
-    hashes = [
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
-    ]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
 
 
 def _asset(name: str) -> str:

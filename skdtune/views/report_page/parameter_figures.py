@@ -52,22 +52,22 @@ def slice_of(study: StudyRecord, path: str) -> Figure | None:
     options = None if not isinstance(param, (Choice, StageSubsets)) else param.options()
     is_log = getattr(param, "log", False)
     place = _placed(options) if options is not None else _as_positive if is_log else _as_number
-    found = [
+    placed = [
         (trial, x)
         for trial in study.trials
         if trial.value is not None
         and trial.state in ("complete", "pruned")
         and (x := place(trial.params.get(path), trial.number)) is not None
     ]
-    if not found:
+    if not placed:
         return None
     layout = layout_of(short(path), "", height=230)
     layout["margin"] = {"l": 52, "r": 12, "t": 8, "b": 40}
-    layout["yaxis"] |= {"tickformat": tickformat(study.value_name), **_value_range(found)}
+    layout["yaxis"] |= {"tickformat": tickformat(study.value_name), **_value_range(placed)}
     layout["xaxis"] |= (
-        _category_axis(options) if options is not None else _range_axis(param, found)
+        _category_axis(options) if options is not None else _range_axis(param, placed)
     )
-    return {"data": _points(study, found, path), "layout": layout | {"showlegend": False}}
+    return {"data": _points(study, placed, path), "layout": layout | {"showlegend": False}}
 
 
 def stage_choice(study: StudyRecord, path: str) -> Figure | None:
@@ -109,16 +109,16 @@ def strips(
     """
     place = _placed(options)
     judged = [t for t in study.trials if t.value is not None and t.state in ("complete", "pruned")]
-    found = [(t, x) for t in judged if (x := place(option_of(t), t.number)) is not None]
-    complete = [(t, x) for t, x in found if t.state == "complete"]
+    placed = [(t, x) for t in judged if (x := place(option_of(t), t.number)) is not None]
+    complete = [(t, x) for t, x in placed if t.state == "complete"]
     if not complete:
         return None
     layout = layout_of(title, study.value_name)
     layout["xaxis"] |= _category_axis(options)
-    layout["yaxis"] |= _value_range(found)
+    layout["yaxis"] |= _value_range(placed)
     medians = _medians(options, [(option_of(t), t.value) for t, _ in complete])
     return {
-        "data": [medians, *_points(study, found, path)],
+        "data": [medians, *_points(study, placed, path)],
         "layout": layout | {"showlegend": True},
     }
 
@@ -128,14 +128,14 @@ def _medians(options: Sequence[Scalar], values: Sequence[tuple[Any, float | None
         index: [value for given, value in values if given == option and value is not None]
         for index, option in enumerate(options)
     }
-    there = {index: found for index, found in by_option.items() if found}
+    known = {index: own for index, own in by_option.items() if own}
     return {
         "type": "scatter",
         "mode": "markers",
         "name": "median of the complete ones",
-        "x": list(there),
-        "y": [rounded(statistics.median(found)) for found in there.values()],
-        "customdata": [len(found) for found in there.values()],
+        "x": list(known),
+        "y": [rounded(statistics.median(own)) for own in known.values()],
+        "customdata": [len(own) for own in known.values()],
         "marker": {
             "symbol": "line-ew-open",
             "size": 34,
@@ -147,16 +147,16 @@ def _medians(options: Sequence[Scalar], values: Sequence[tuple[Any, float | None
 
 
 def _points(
-    study: StudyRecord, found: Sequence[tuple[TrialRecord, float]], path: str
+    study: StudyRecord, placed: Sequence[tuple[TrialRecord, float]], path: str
 ) -> list[Trace]:
     """Draw trials as points: pruned ones hollow, the best and the published setting apart."""
     shown = study.shown if study.picks_best else ()
     apart = {trial.number for trial in shown}
     groups = [
-        ("pruned", [p for p in found if p[0].state == "pruned"], MUTED, "circle-open", 6),
+        ("pruned", [p for p in placed if p[0].state == "pruned"], MUTED, "circle-open", 6),
         (
             "complete",
-            [p for p in found if p[0].state == "complete" and p[0].number not in apart],
+            [p for p in placed if p[0].state == "complete" and p[0].number not in apart],
             PALETTE[0],
             "circle",
             6,
@@ -164,8 +164,13 @@ def _points(
     ]
     for trial in reversed(shown):
         symbol = "star" if trial == study.best else "diamond"
-        own = [point for point in found if point[0].number == trial.number]
+        own = [point for point in placed if point[0].number == trial.number]
         groups.append((title_of(study, trial), own, color_of(study, trial), symbol, 13))
+
+    def customdata(trial: TrialRecord) -> list[Any]:
+        value = trial.params.get(path, "")
+        return [trial.number, label(f"{value:.4g}" if isinstance(value, float) else str(value))]
+
     return [
         {
             "type": "scatter",
@@ -173,18 +178,13 @@ def _points(
             "name": name,
             "x": [rounded(x) for _, x in points],
             "y": [rounded(trial.value) for trial, _ in points],
-            "customdata": [[trial.number, label(_shown(trial, path))] for trial, _ in points],
+            "customdata": [customdata(trial) for trial, _ in points],
             "marker": {"color": color, "symbol": symbol, "size": size, "opacity": 0.8},
             "hovertemplate": "trial %{customdata[0]}: %{y:.5g}<br>%{customdata[1]}<extra></extra>",
         }
         for name, points, color, symbol, size in groups
         if points
     ]
-
-
-def _shown(trial: TrialRecord, path: str) -> str:
-    value = trial.params.get(path, "")
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _as_number(value: Any, _number: int) -> float | None:
@@ -207,18 +207,18 @@ def _placed(options: Sequence[Scalar]) -> Callable[[Any, int], float | None]:
     return place
 
 
-def _value_range(found: Sequence[tuple[TrialRecord, float]]) -> dict[str, Any]:
+def _value_range(placed: Sequence[tuple[TrialRecord, float]]) -> dict[str, Any]:
     """Show the complete trials well; far below them lie those that were pruned early."""
-    values = [t.value for t, _ in found if t.state == "complete" and t.value is not None]
+    values = [t.value for t, _ in placed if t.state == "complete" and t.value is not None]
     if not values:
         return {}
     span = max(values) - min(values) or 0.05
     return {"range": [rounded(min(values) - 0.5 * span), rounded(max(values) + 0.12 * span)]}
 
 
-def _range_axis(param: AnyParam, found: Sequence[tuple[TrialRecord, float]]) -> dict[str, Any]:
+def _range_axis(param: AnyParam, placed: Sequence[tuple[TrialRecord, float]]) -> dict[str, Any]:
     """Show the whole range that was searched, so that a point at its end looks like one."""
-    xs = [x for _, x in found] + [float(end) for end in param.examples()]
+    xs = [x for _, x in placed] + [float(end) for end in param.examples()]
     if not getattr(param, "log", False):
         margin = 0.04 * (max(xs) - min(xs))
         return {"range": [min(xs) - margin, max(xs) + margin]}

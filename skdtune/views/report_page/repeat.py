@@ -54,7 +54,10 @@ def study_file(spec: StudySpec) -> str:
 
 def _from_preset(spec: StudySpec) -> list[str] | None:
     """Find the preset that needs the fewest changes; the hash proves that it is the same study."""
-    given = _given(spec)
+    # What no preset can know: where the data lie, and where a trained teacher.
+    flat = dotted.flatten(spec.model_dump(mode="json"))
+    paths = ("data.root", "method.tf_kd_self.teacher")
+    given = [f"{path}={_written(flat[path])}" for path in paths if flat.get(path) is not None]
     candidates = []
     # Presets are named after their data.
     presets = [p for p in list_presets() if p.name.startswith(f"{spec.data.name}-")]
@@ -66,15 +69,11 @@ def _from_preset(spec: StudySpec) -> list[str] | None:
     for _, preset_name, changes in sorted(candidates):
         made = _load(preset_name, spec, changes)
         if made is not None and made.digest == spec.digest:
-            return _arguments(preset_name, spec, changes)
+            arguments = ["create-study", preset_name]
+            arguments += ["--name", spec.name] if spec.name != preset_name else []
+            arguments += ["--trials", str(spec.num_trials)]
+            return arguments + [part for change in changes for part in ("--set", change)]
     return None
-
-
-def _given(spec: StudySpec) -> list[str]:
-    """Return what no preset can know: where the data lie, and where a trained teacher."""
-    flat = dotted.flatten(spec.model_dump(mode="json"))
-    paths = ("data.root", "method.tf_kd_self.teacher")
-    return [f"{path}={_written(flat[path])}" for path in paths if flat.get(path) is not None]
 
 
 def _load(preset: str, spec: StudySpec, changes: list[str]) -> StudySpec | None:
@@ -82,13 +81,6 @@ def _load(preset: str, spec: StudySpec, changes: list[str]) -> StudySpec | None:
         return load_spec(preset, overrides=changes, name=spec.name, num_trials=spec.num_trials)
     except SpecError:
         return None
-
-
-def _arguments(preset: str, spec: StudySpec, changes: list[str]) -> list[str]:
-    arguments = ["create-study", preset]
-    arguments += ["--name", spec.name] if spec.name != preset else []
-    arguments += ["--trials", str(spec.num_trials)]
-    return arguments + [part for change in changes for part in ("--set", change)]
 
 
 def _changes(old: StudySpec, new: StudySpec) -> list[str] | None:

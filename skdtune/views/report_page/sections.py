@@ -125,16 +125,16 @@ def _evaluation(study: StudyRecord) -> str:
     return paragraph(read, "read") + table(headers, rows, right=(1, 2)) + paragraph(spent, "small")
 
 
-def comparison(found: Table | None, sentences: Sequence[str]) -> str:
+def comparison(compared: Table | None, sentences: Sequence[str]) -> str:
     """Show a comparison that was made elsewhere; nothing where none was."""
-    if found is None and not sentences:
+    if compared is None and not sentences:
         return ""
     parts = []
-    if found is not None:
-        right = [i for i, column in enumerate(found.columns) if column.align == "right"]
-        headers = [column.header for column in found.columns]
-        parts.append(table(headers, found.rows, right=right, caption=found.title))
-        parts += [paragraph(note, "small") for note in found.notes]
+    if compared is not None:
+        right = [i for i, column in enumerate(compared.columns) if column.align == "right"]
+        headers = [column.header for column in compared.columns]
+        parts.append(table(headers, compared.rows, right=right, caption=compared.title))
+        parts += [paragraph(note, "small") for note in compared.notes]
     parts += [paragraph(sentence) for sentence in sentences]
     return _section("comparison", "Comparison", *parts)
 
@@ -265,7 +265,12 @@ def search_space(study: StudyRecord) -> str:
             param.describe(),
             setting(base.get(path, "not active")),
             setting(best.get(path, "not active")) if study.best is not None else MISSING,
-            ", ".join(f"{short(key)}: {_condition(value)}" for key, value in param.when.items()),
+            ", ".join(
+                f"{short(key)}: at least {wanted.min_size} of them"
+                if isinstance(wanted, Condition)
+                else f"{short(key)}: {' | '.join(map(str, wanted))}"
+                for key, wanted in param.when.items()
+            ),
             param.reason,
         )
         for path, param in study.spec.search.items()
@@ -275,21 +280,15 @@ def search_space(study: StudyRecord) -> str:
     return _part("Search space", paragraph(read, "read"), table(headers, rows, right=(2, 3)))
 
 
-def _condition(value: Condition | Sequence[object]) -> str:
-    if isinstance(value, Condition):
-        return f"at least {value.min_size} of them"
-    return " | ".join(map(str, value))
-
-
 def environment(study: StudyRecord) -> str:
     """List where and with what the trials ran."""
-    found = Counter(fact for trial in study.trials for fact in trial.facts.items())
+    counts = Counter(fact for trial in study.trials for fact in trial.facts.items())
     order = list(dict.fromkeys(name for trial in study.trials for name in trial.facts))
     rows = [("seed", str(study.spec.seed), MISSING), ("spec", study.spec.digest, MISSING)]
     rows += [
         (name, value, str(number))
         for (name, value), number in sorted(
-            found.items(), key=lambda item: (order.index(item[0][0]), -item[1])
+            counts.items(), key=lambda item: (order.index(item[0][0]), -item[1])
         )
         if (name, value) != ("spec", study.spec.digest)
     ]
@@ -309,15 +308,13 @@ def failures(study: StudyRecord) -> str:
         own = [t for t in failed if (t.failure_kind or "unknown", t.state) == (kind, state)]
         numbers = ", ".join(str(trial.number) for trial in own[:_MAX_NUMBERS])
         more = ", ..." if len(own) > _MAX_NUMBERS else ""
-        rows.append((kind, state, str(number), numbers + more, _cut(own[-1].failure_reason)))
+        reason = " ".join((own[-1].failure_reason or "").split())
+        if len(reason) > _MAX_REASON:
+            reason = reason[:_MAX_REASON] + " ..."
+        rows.append((kind, state, str(number), numbers + more, reason))
     headers = ("kind", "state", "number", "trials", "latest reason")
     read = "Trials whose training went wrong; one that diverged counts as pruned, not as failed."
     return _part("Failures", paragraph(read, "read"), table(headers, rows, right=(2,)))
-
-
-def _cut(reason: str | None) -> str:
-    text = " ".join((reason or "").split())
-    return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + " ..."
 
 
 def repeat(study: StudyRecord) -> str:

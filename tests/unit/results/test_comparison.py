@@ -14,15 +14,12 @@ from scipy import stats
 
 from skdtune.errors import InputError, StudyError
 from skdtune.results.comparison import (
-    Comparison,
-    ComparisonRow,
-    EvaluatedSeed,
-    EvaluatedStudy,
     compare_studies,
     comparison_data,
     comparison_table,
     labels_of,
 )
+from skdtune.results.evaluated import Comparison, ComparisonRow, EvaluatedSeed, EvaluatedStudy
 from skdtune.results.statistics import holm
 from skdtune.results.tables import to_csv, to_latex, to_markdown
 

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from skdtune.results.statistics import Summary, summarise
+from skdtune.results.statistics import Summary, format_mean_sd, summarise
 from skdtune.results.tables import (
     Column,
     Table,
     escape_latex,
     format_interval,
-    format_mean_sd,
     format_p,
     to_csv,
     to_latex,
