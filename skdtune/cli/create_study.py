@@ -84,8 +84,8 @@ def _planned(application: Application, spec: StudySpec) -> StudySpec:
     from skdtune.describe.budget_planning import plan_budget, planned_before
 
     # A measurement is never twice the same: what a study has stays.
-    there = planned_before(spec, _stored_spec(application, spec.name))
-    planned = there or plan_budget(spec, at=application.home)
+    before = planned_before(spec, _stored_spec(application, spec.name))
+    planned = before or plan_budget(spec, at=application.home)
     given = (
         f"{spec.budget.images:,} images"
         if spec.budget.images is not None

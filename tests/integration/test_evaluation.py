@@ -223,13 +223,13 @@ def test_a_seed_that_fails_is_said_and_in_no_mean(
 ) -> None:
     there = make_evaluation(sqlite_url, top=1, num_seeds=3)
     code = f"""
-from skdtune.worker import objective
-test = objective._test_once
-def fail(trainer, store):
+from skdtune.training.trainer import Trainer
+score = Trainer.score
+def fail(trainer, images):
     if trainer.config.seed == {there.stored.spec.trial_config({}, 1).seed}:
         raise ValueError("a broken cable")
-    return test(trainer, store)
-objective._test_once = fail
+    return score(trainer, images)
+Trainer.score = fail
 """
     assert start_worker(there, code=code).wait() == 0
     results = evaluation_results("tiny", storage=sqlite_url)
