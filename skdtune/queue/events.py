@@ -99,14 +99,10 @@ def record(
         "final": final,
         "epochs": epochs,
         "worker": worker[:400],
-        "detail": _storable(detail),
+        # PostgreSQL takes not all that an error message may hold.
+        "detail": detail.replace("\0", "").encode("utf-8", "replace").decode("utf-8"),
     }
     connection.execute(_recording(now(connection)), row)
-
-
-def _storable(text: str) -> str:
-    """Drop what PostgreSQL takes in no text: an error message may hold any bytes."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
 @functools.cache

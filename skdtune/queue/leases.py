@@ -84,29 +84,35 @@ def claim(
         if row is None:
             return None
         connection.execute(_START, {"next_trial_id": row.trial_id, "started": utc_now()})
-        attempt = _write_lease(connection, study_id, row.trial_id, worker, lease_s)
+        lease = {
+            "trial_id": row.trial_id,
+            "study_id": study_id,
+            "owner": worker.token,
+            "host": worker.host,
+            "pid": worker.pid,
+            "device": worker.device,
+            "lease_s": lease_s,
+        }
+        statement = _taking(connection.dialect.name, now(connection))
+        attempt = int(connection.execute(statement, lease).scalar_one())
         claimed = Claim(study_id, row.trial_id, row.number, attempt, worker)
         note(connection, claimed, EventKind.CLAIMED)
         return claimed
 
 
-def _next_waiting() -> sa.Select[int, int]:
-    study_id = sa.bindparam("queue_study_id", type_=sa.Integer)
-    paused = sa.select(own_studies.c.study_id).where(
-        own_studies.c.study_id == study_id, own_studies.c.paused.is_not(None)
-    )
-    return (
-        sa.select(trials.c.trial_id, trials.c.number)
-        .where(trials.c.study_id == study_id, IS_WAITING, ~paused.exists())
-        .order_by(trials.c.number)
-        .limit(1)
-        # SQLite has no row locks; there the transaction itself holds the write lock.
-        .with_for_update(of=trials, skip_locked=True)
-    )
-
-
 # SQLAlchemy takes longer to build these than a database to execute them: built once.
-_NEXT_WAITING = _next_waiting()
+_STUDY_ID = sa.bindparam("queue_study_id", type_=sa.Integer)
+_PAUSED = sa.select(own_studies.c.study_id).where(
+    own_studies.c.study_id == _STUDY_ID, own_studies.c.paused.is_not(None)
+)
+_NEXT_WAITING = (
+    sa.select(trials.c.trial_id, trials.c.number)
+    .where(trials.c.study_id == _STUDY_ID, IS_WAITING, ~_PAUSED.exists())
+    .order_by(trials.c.number)
+    .limit(1)
+    # SQLite has no row locks; there the transaction itself holds the write lock.
+    .with_for_update(of=trials, skip_locked=True)
+)
 _START = (
     sa.update(trials)
     .where(trials.c.trial_id == sa.bindparam("next_trial_id"))
@@ -193,21 +199,37 @@ def reap(engine: sa.Engine, study_id: int | None = None, by: str = "") -> list[i
         The numbers of the trials that wait again.
     """
     with engine.begin() as connection:
-        silent = now(connection) - leases.c.lease_s > _last_sign_of_life(connection)
+        heard_at: sa.ColumnElement[Any] = leases.c.renewed_at
+        if connection.dialect.name == "postgresql":
+            # Silence while the database was down is not the worker's own.
+            started: sa.ColumnElement[Any] = sa.literal_column(
+                "extract(epoch from pg_postmaster_start_time())::float8"
+            )
+            heard_at = sa.func.greatest(heard_at, started)
+        silent = now(connection) - leases.c.lease_s > heard_at
         lost = sa.or_(leases.c.owner.is_(None), silent)
         if study_id is not None:
             lost = sa.and_(lost, leases.c.study_id == study_id)
         why = f"its worker fell silent, said {by}" if by else "its worker fell silent"
         numbers = _give_back(connection, lost, why)
-        _drop_finished(connection, study_id)
+        # Leases of trials that were ended from outside, or deleted with their study.
+        unfinished = sa.select(trials.c.trial_id).where(
+            trials.c.trial_id == leases.c.trial_id,
+            trials.c.study_id == leases.c.study_id,
+            trials.c.state.in_([TrialState.WAITING, TrialState.RUNNING]),
+        )
+        obsolete = sa.delete(leases).where(~unfinished.exists())
+        if study_id is not None:
+            obsolete = obsolete.where(leases.c.study_id == study_id)
+        connection.execute(obsolete)
         return numbers
 
 
 def reap_worker(engine: sa.Engine, study_id: int, host: str, pid: int) -> list[int]:
     """Give back the trials of one process that is known to be dead, without waiting."""
     with engine.begin() as connection:
-        its = (leases.c.study_id == study_id, leases.c.host == host, leases.c.pid == pid)
-        return _give_back(connection, sa.and_(*its), "its worker died")
+        held = (leases.c.study_id == study_id, leases.c.host == host, leases.c.pid == pid)
+        return _give_back(connection, sa.and_(*held), "its worker died")
 
 
 def counts(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
@@ -218,8 +240,8 @@ def counts(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
         .group_by(trials.c.state)
     )
     with engine.connect() as connection:
-        found = {state: number for state, number in connection.execute(query).all()}
-    return {state: found.get(state, 0) for state in TrialState}
+        numbers = {state: number for state, number in connection.execute(query).all()}
+    return {state: numbers.get(state, 0) for state in TrialState}
 
 
 def finished(engine: sa.Engine, study_id: int, numbers: list[int]) -> list[int]:
@@ -227,12 +249,12 @@ def finished(engine: sa.Engine, study_id: int, numbers: list[int]) -> list[int]:
     query = sa.select(trials.c.number).where(
         trials.c.study_id == study_id, trials.c.state.in_(FINISHED)
     )
-    found: list[int] = []
+    ended: list[int] = []
     with engine.connect() as connection:
         for start in range(0, len(numbers), 1000):
             chunk = trials.c.number.in_(numbers[start : start + 1000])
-            found.extend(connection.scalars(query.where(chunk)))
-    return sorted(found)
+            ended.extend(connection.scalars(query.where(chunk)))
+    return sorted(ended)
 
 
 def holders(engine: sa.Engine, study_id: int) -> list[dict[str, Any]]:
@@ -335,26 +357,6 @@ def _renewal(clock: sa.ColumnElement[Any]) -> sa.Update:
     return sa.update(leases).where(*held).values(renewed_at=clock)
 
 
-def _write_lease(
-    connection: sa.Connection,
-    study_id: int,
-    trial_id: int,
-    worker: WorkerIdentity,
-    lease_s: float,
-) -> int:
-    row = {
-        "trial_id": trial_id,
-        "study_id": study_id,
-        "owner": worker.token,
-        "host": worker.host,
-        "pid": worker.pid,
-        "device": worker.device,
-        "lease_s": lease_s,
-    }
-    statement = _taking(connection.dialect.name, now(connection))
-    return int(connection.execute(statement, row).scalar_one())
-
-
 @functools.cache
 def _taking(dialect: str, clock: sa.ColumnElement[Any]) -> Any:
     insert = upsert(dialect, leases).values(attempt=1, claimed_at=clock, renewed_at=clock)
@@ -365,16 +367,6 @@ def _taking(dialect: str, clock: sa.ColumnElement[Any]) -> Any:
     return insert.on_conflict_do_update(
         index_elements=["trial_id"], set_={**renewed, "attempt": again}
     ).returning(leases.c.attempt)
-
-
-def _last_sign_of_life(connection: sa.Connection) -> sa.ColumnElement[float]:
-    """Tell when a worker was last heard; silence while the database was down is not its own."""
-    if connection.dialect.name == "sqlite":
-        return leases.c.renewed_at
-    started: sa.ColumnElement[Any] = sa.literal_column(
-        "extract(epoch from pg_postmaster_start_time())::float8"
-    )
-    return sa.func.greatest(leases.c.renewed_at, started)
 
 
 def _give_back(connection: sa.Connection, lost: sa.ColumnElement[bool], why: str) -> list[int]:
@@ -402,14 +394,11 @@ def _give_back(connection: sa.Connection, lost: sa.ColumnElement[bool], why: str
     ).all()
     _requeue(connection, [row.trial_id for row in freed])
     for row in freed:
-        _note_loss(connection, row, numbers[row.trial_id], why)
+        worker = WorkerIdentity(device=row.device, token="", host=row.host, pid=row.pid)
+        lost_claim = Claim(row.study_id, row.trial_id, numbers[row.trial_id], row.attempt, worker)
+        epochs = num_finished_epochs(connection, row.trial_id)
+        note(connection, lost_claim, EventKind.LOST, epochs, why)
     return sorted(numbers[row.trial_id] for row in freed)
-
-
-def _note_loss(connection: sa.Connection, lease: Any, number: int, why: str) -> None:
-    worker = WorkerIdentity(device=lease.device, token="", host=lease.host, pid=lease.pid)
-    lost = Claim(lease.study_id, lease.trial_id, number, lease.attempt, worker)
-    note(connection, lost, EventKind.LOST, num_finished_epochs(connection, lease.trial_id), why)
 
 
 def _requeue(connection: sa.Connection, trial_ids: list[int]) -> int:
@@ -419,16 +408,3 @@ def _requeue(connection: sa.Connection, trial_ids: list[int]) -> int:
         .values(state=TrialState.WAITING)
     )
     return requeued.rowcount
-
-
-def _drop_finished(connection: sa.Connection, study_id: int | None) -> None:
-    """Remove leases of trials that were ended from outside, or deleted with their study."""
-    unfinished = sa.select(trials.c.trial_id).where(
-        trials.c.trial_id == leases.c.trial_id,
-        trials.c.study_id == leases.c.study_id,
-        trials.c.state.in_([TrialState.WAITING, TrialState.RUNNING]),
-    )
-    statement = sa.delete(leases).where(~unfinished.exists())
-    if study_id is not None:
-        statement = statement.where(leases.c.study_id == study_id)
-    connection.execute(statement)

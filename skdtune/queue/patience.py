@@ -122,28 +122,22 @@ class Patience:
         except Exception as error:
             if not is_outage(error):
                 raise
-            self._note_outage(error)
+            self._failed_at = time.monotonic()
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                logger.warning(
+                    "the storage does not answer, trying again for %.0f s: %s",
+                    self._outage_s,
+                    _one_line(error),
+                )
             raise StorageAwayError(
                 f"the storage has not answered for {self.away_s:.0f} s: {_one_line(error)}"
             ) from None
-        self._note_answer()
-        return result
-
-    def _note_outage(self, error: Exception) -> None:
-        self._failed_at = time.monotonic()
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-            logger.warning(
-                "the storage does not answer, trying again for %.0f s: %s",
-                self._outage_s,
-                _one_line(error),
-            )
-
-    def _note_answer(self) -> None:
         if self._away_since is not None:
             logger.warning("the storage answers again, after %.0f s", self.away_s)
             self._answered_since = time.monotonic()
             self._away_since = None
+        return result
 
 
 def _one_line(error: BaseException) -> str:

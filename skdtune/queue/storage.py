@@ -21,6 +21,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
 
 from skdtune.errors import StorageError
+from skdtune.home import home
 from skdtune.queue import schema
 from skdtune.queue.patience import is_outage
 
@@ -89,7 +90,9 @@ def init_storage(text: str) -> RDBStorage:
     """
     url = parse_url(text)
     _refuse_network_file(url)
-    if (file := _sqlite_file(url)) is not None and _is_default_folder(file):
+    file = _sqlite_file(url)
+    # A folder of skdtune's own is made, one that a person may have mistyped is not.
+    if file is not None and (file.parent == home().path or file.parent.name == "skdtune"):
         file.parent.mkdir(parents=True, exist_ok=True)
     with setup_lock(text), _translated(url):
         with _brief_engine(url) as engine, engine.connect() as connection:
@@ -102,7 +105,8 @@ def init_storage(text: str) -> RDBStorage:
         if missing:
             _build(url, create=True).engine.dispose()
         if ours_missing:
-            _create_own_tables(url)
+            with _brief_engine(url) as engine:
+                schema.create_own_tables(engine)
     return open_storage(text)
 
 
@@ -121,7 +125,14 @@ def open_storage(text: str) -> RDBStorage:
     _require_file(url)
     with _translated(url):
         with _brief_engine(url) as engine, engine.connect() as connection:
-            _check_schema(connection, url)
+            has_studies = sa.inspect(connection).has_table("studies")
+            if not has_studies or not _has_own_tables(connection):
+                raise StorageError(
+                    f"storage {masked(url)} holds no studies yet: create one, or "
+                    "`skdtune storage init`"
+                )
+            _refuse_newer(connection, url)
+            _refuse_older(connection, url)
         return _build(url, create=False)
 
 
@@ -201,11 +212,6 @@ def _build(url: URL, *, create: bool) -> RDBStorage:
     return storage
 
 
-def _create_own_tables(url: URL) -> None:
-    with _brief_engine(url) as engine:
-        schema.create_own_tables(engine)
-
-
 @contextlib.contextmanager
 def _brief_engine(url: URL) -> Iterator[sa.Engine]:
     """Open an engine whose connections are closed at the end, whatever happens."""
@@ -261,15 +267,6 @@ def _make_sqlite_safe(engine: sa.Engine) -> None:
     engine.dispose()
 
 
-def _check_schema(connection: sa.Connection, url: URL) -> None:
-    if not sa.inspect(connection).has_table("studies") or not _has_own_tables(connection):
-        raise StorageError(
-            f"storage {masked(url)} holds no studies yet: create one, or `skdtune storage init`"
-        )
-    _refuse_newer(connection, url)
-    _refuse_older(connection, url)
-
-
 def _has_own_tables(connection: sa.Connection) -> bool:
     has_table = sa.inspect(connection).has_table(schema.version.name)
     return has_table and schema.own_version(connection) is not None
@@ -322,13 +319,6 @@ def _sqlite_file(url: URL) -> Path | None:
     if url.get_backend_name() != "sqlite" or url.database is None:
         return None
     return Path(url.database.removeprefix("file:")).absolute()
-
-
-def _is_default_folder(file: Path) -> bool:
-    """Tell whether the folder is skdtune's own to make, rather than one a person mistyped."""
-    from skdtune.home import home
-
-    return file.parent == home().path or file.parent.name == "skdtune"
 
 
 def _require_file(url: URL) -> None:

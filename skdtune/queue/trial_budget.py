@@ -33,28 +33,20 @@ def set_budget(engine: sa.Engine, study_id: int, num_trials: int) -> int:
     if not 1 <= num_trials <= MAX_TRIALS:
         raise InputError(f"a budget is 1 to {MAX_TRIALS} trials, received {num_trials}")
     with engine.begin() as connection:
-        _lock(connection, study_id)
-        before = _num_trials(connection, study_id)
+        studies, trials = schema.studies, schema.trials
+        # One process at a time numbers the trials of a study.
+        connection.execute(
+            sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update()
+        )
+        last = connection.scalar(
+            sa.select(sa.func.max(trials.c.number)).where(trials.c.study_id == study_id)
+        )
+        before = 0 if last is None else int(last) + 1
         if num_trials > before:
             add_trials(connection, study_id, range(before, num_trials))
         elif num_trials < before:
             _remove(connection, study_id, num_trials)
         return before
-
-
-def _lock(connection: sa.Connection, study_id: int) -> None:
-    """Let one process at a time number the trials of a study."""
-    studies = schema.studies
-    connection.execute(
-        sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update()
-    )
-
-
-def _num_trials(connection: sa.Connection, study_id: int) -> int:
-    last = connection.scalar(
-        sa.select(sa.func.max(schema.trials.c.number)).where(schema.trials.c.study_id == study_id)
-    )
-    return 0 if last is None else int(last) + 1
 
 
 def _remove(connection: sa.Connection, study_id: int, num_trials: int) -> None:

@@ -183,7 +183,11 @@ def finish(
             raise LeaseLostError("the lease was lost")
         _upsert_steps(connection, claimed, unstored or {})
         if value is not None:
-            _insert_value(connection, claimed, value)
+            connection.execute(
+                sa.insert(schema.values).values(
+                    trial_id=claimed.trial_id, objective=0, value=value, value_type=_FINITE_VALUE
+                )
+            )
         _upsert_attributes(connection, schema.trial_user_attributes, claimed, user or {})
         _upsert_attributes(connection, schema.trial_system_attributes, claimed, system or {})
         note(connection, claimed, kind, epochs, detail, final=True)
@@ -202,14 +206,6 @@ def _ended_by(connection: sa.Connection, claimed: Claim) -> bool:
         .limit(1)
     ).first()
     return last is not None and tuple(last) == (claimed.attempt, str(claimed.worker))
-
-
-def _insert_value(connection: sa.Connection, claimed: Claim, value: float) -> None:
-    connection.execute(
-        sa.insert(schema.values).values(
-            trial_id=claimed.trial_id, objective=0, value=value, value_type=_FINITE_VALUE
-        )
-    )
 
 
 def _upsert_steps(connection: sa.Connection, claimed: Claim, curve: Mapping[int, float]) -> None:

@@ -53,7 +53,7 @@ def flat(content: Any, path: str = "") -> dict[str, Any]:
     """Return nested data by dotted paths; lists and what is empty are values."""
     if not isinstance(content, Mapping) or not content:
         return {path: content}
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in content.items():
         found |= flat(value, f"{path}.{key}" if path else key)
     return found

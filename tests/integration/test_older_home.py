@@ -39,13 +39,12 @@ STUDIES: dict[str, list[str]] = json.loads(
 )
 COMMANDS: dict[str, list[str]] = json.loads((FIXTURE / "commands.json").read_text())
 
-ONE_WORKER = ("--gpus", "none", "--workers", "1")
 #: What these processes share with those of all other tests: the C part, built once.
 ENVIRONMENT = {
     "TZ": "UTC",
     "SKDTUNE_NATIVE": str(Path(__file__).parents[2] / ".pytest_cache" / "native"),
     "SKDTUNE_GRACE_SECONDS": "0",
-    # A worker that `launch` starts imports what its parent does.
+    # What is started from here imports what this imports.
     "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
 }
 
@@ -245,8 +244,9 @@ def created(home: Path, studies: Sequence[Row]) -> dict[str, Any]:
             {row["key"]: json.loads(row["value_json"]) for row in rows(home, query, key)}
             for query in map(of_study.format, ("study_user_attributes", "study_system_attributes"))
         )
-        user["skdtune:spec"] = json.loads(user["skdtune:spec"])
-        user["skdtune:versions"] = sorted(user["skdtune:versions"])
+        simpler: dict[str, Callable[[Any], Any]]
+        simpler = {"skdtune:spec": json.loads, "skdtune:versions": sorted}
+        user = {k: simpler[k](v) if k in simpler else v for k, v in user.items()}
         own = rows(home, of_study.format("skdtune_study"), key)
         assert all(re.fullmatch("[0-9a-f]{32}", row.pop("lineage")) for row in own)
         found[study["study_name"]] = {
@@ -460,6 +460,8 @@ def test_trials_that_wait_are_trained_and_those_that_ended_stay(run: Run, home: 
     now = states(home, "search")
     assert now[:5] == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED", "FAIL"]
     assert set(now[5:]) <= {"COMPLETE", "PRUNED"}
+    claimed = [of_trial(home, "skdtune_event", "search", n)[0]["event_id"] for n in range(5, 8)]
+    assert claimed == sorted(claimed)
     told = plain(run("trials", "search", "--json"))
     assert [trial["params"]["optimizer.lr"] for trial in told[5:]] == [0.07, 0.0003, 0.06]
 
@@ -467,7 +469,10 @@ def test_trials_that_wait_are_trained_and_those_that_ended_stay(run: Run, home: 
 def test_an_evaluation_gets_another_seed(run: Run, home: Path, tmp_path: Path) -> None:
     study, test = "kin-drg-dsr", "kin-drg-dsr.test"
     (before,) = plain(run("evaluate", study, "--json", "--queue-only"))["candidates"]
-    (after,) = plain(run("evaluate", study, "--seeds", "3", "--json", *ONE_WORKER))["candidates"]
+    queued = ended(run("evaluate", study, "--seeds", "3", "--queue-only"))[1]
+    assert queued == f"{test}: 1 trainings wait; train them: skdtune launch {test}\n"
+    ended(run("worker", test, "--device", "cpu"))
+    (after,) = plain(run("evaluate", study, "--gpus", "none", "--json"))["candidates"]
     assert after["seeds"][:2] == before["seeds"]
     assert len(after["seeds"]) == 3
     for kind in ("user", "system"):

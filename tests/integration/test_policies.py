@@ -132,15 +132,14 @@ def test_a_trial_that_ran_out_of_memory_leaves_a_worker_that_can_use_it_again(
 ) -> None:
     body = "ballast = torch.empty(2**28); raise torch.OutOfMemoryError('out')"
     code = failing("number == 0", body) + (
-        "\nimport gc, weakref\n"
+        "\nimport gc, types\n"
         "from skdtune.worker import worker as w\n"
-        "clear = w._clear_device_memory\n"
         "def show():\n"
-        "    clear()\n"
+        "    gc.collect()\n"
         "    big = [o for o in gc.get_objects() if isinstance(o, torch.Tensor)\n"
         "           and o.numel() >= 2**28]\n"
         "    print('left', len(big), flush=True)\n"
-        "w._clear_device_memory = show\n"
+        "w.gc = types.SimpleNamespace(collect=show)\n"
     )
     search = make_search(sqlite_url, num_trials=2)
     worker = start_worker(search, code=code)

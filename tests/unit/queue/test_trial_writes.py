@@ -422,7 +422,7 @@ def test_an_end_is_not_believed_to_be_stored_because_the_trial_was_given_back_an
 # All or nothing
 
 
-@pytest.mark.parametrize("step", ["_insert_value", "_upsert_attributes", "note"])
+@pytest.mark.parametrize("step", ["_upsert_steps", "_upsert_attributes", "note"])
 def test_an_end_that_fails_half_way_leaves_everything_as_it_was(
     step: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
