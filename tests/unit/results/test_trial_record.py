@@ -9,8 +9,6 @@ from optuna.trial import TrialState, create_trial
 
 from skdtune.describe.kinds.final_evaluation import EvaluationConfig, FinalEvaluation
 from skdtune.describe.kinds.search import Search
-from skdtune.describe.presets import load_spec
-from skdtune.results.study_record import StudyRecord
 from skdtune.results.study_results import TrialResult
 from skdtune.results.trial_record import TrialRecord, read_trial
 
@@ -62,18 +60,3 @@ def test_what_others_wrote_is_a_number_a_text_or_nothing(value: Any) -> None:
     assert read.test is None
     assert read.profile is None
     assert all(isinstance(fact, str) for fact in read.facts.values())
-
-
-def test_a_study_names_its_best_and_its_published_setting() -> None:
-    values = (0.5, 0.75, 0.75)
-    trials = tuple(
-        TrialRecord(number=number, state="complete", value=value, params={})
-        for number, value in enumerate(values)
-    )
-    study = StudyRecord(spec=load_spec("digits-drg"), trials=trials, num_images=400)
-    assert study.best == trials[1]
-    assert study.published == trials[0]
-    assert study.shown == (trials[1], trials[0])
-    assert study.counts["complete"] == 3
-    assert study.standard_error(0.5) == 0.025
-    assert study.standard_error(None) is None
