@@ -86,13 +86,13 @@ def _print(
     from skdtune.results.evaluation_results import evaluation_results
     from skdtune.results.evaluation_table import evaluation_data, evaluation_table
 
-    found = [evaluation_results(name, storage=application.url) for name in names]
+    evaluations = [evaluation_results(name, storage=application.url) for name in names]
     if queue_only and chosen is None:
-        for results in found:
+        for results in evaluations:
             left = len(results.missing) - len(results.failed)
             train = f"train them: skdtune launch {results.name}"
             say(application, f"{results.name}: {left} trainings wait; {train}")
     else:
-        data: Any = [evaluation_data(results) for results in found]
-        print_table(evaluation_table(found), chosen, data[0] if len(data) == 1 else data)
-    return 1 if any(results.failed for results in found) else 0
+        data: Any = [evaluation_data(results) for results in evaluations]
+        print_table(evaluation_table(evaluations), chosen, data[0] if len(data) == 1 else data)
+    return 1 if any(results.failed for results in evaluations) else 0

@@ -11,7 +11,7 @@ from skdtune.cli.application import Application, common_options, pass_applicatio
 
 if TYPE_CHECKING:
     from skdtune.results.evaluated import Comparison
-    from skdtune.views.report_page.records import StudyRecord
+    from skdtune.results.study_record import StudyRecord
 
 
 @click.command()
@@ -63,17 +63,17 @@ def _compared(application: Application, records: tuple[StudyRecord, ...]) -> Com
     from skdtune.errors import StudyError
     from skdtune.results.evaluation_comparison import compare_winners, winner
 
-    found = {}
+    winners = {}
     for record in records:
         try:
-            found[record.name] = winner(record.name, storage=application.url)
+            winners[record.name] = winner(record.name, storage=application.url)
         except StudyError:
             # A page about a study that is not evaluated yet is a page without that row.
             continue
-    if len(found) < 2:
+    if len(winners) < 2:
         return None
     try:
-        return compare_winners(found)
+        return compare_winners(winners)
     except StudyError as error:
         click.echo(f"the page has no comparison: {error}", err=True)
         return None

@@ -30,17 +30,17 @@ def status(application: Application, study: str | None, as_json: bool, watch: bo
     if watch:
         _watch(application, study)
         return
-    found = _read_progress(application, study)
+    shown = _read_progress(application, study)
     if as_json:
-        data = [progress.to_dict() for progress in found]
+        data = [progress.to_dict() for progress in shown]
         # A family is a list, as all studies are.
         echo_json(data[0] if study and len(data) == 1 else data)
         return
     from skdtune.cli.live import progress_view
 
-    for progress in found:
+    for progress in shown:
         console().print(progress_view(progress))
-    if not found:
+    if not shown:
         click.echo("no study yet: skdtune create-study digits-drg-dsr")
 
 
@@ -58,17 +58,17 @@ def _read_progress(application: Application, study: str | None) -> list[Progress
         opened = open_storage(application.url)
         names = study_names(opened)
         opened.engine.dispose()
-    found = []
+    shown = []
     for name in names:
         try:
             with closing(load_study(name, storage=application.url)) as stored:
-                found.append(read_progress(stored))
+                shown.append(read_progress(stored))
         except (SpecError, StudyError) as error:
             # One that cannot be read must not hide the others.
             if study:
                 raise
             click.echo(f"skdtune: {error}", err=True)
-    return found
+    return shown
 
 
 def _watch(application: Application, study: str | None) -> None:
@@ -79,11 +79,11 @@ def _watch(application: Application, study: str | None) -> None:
 
     with Live(console=console(), auto_refresh=False) as live:
         while True:
-            found = _read_progress(application, study)
-            if not found:
+            shown = _read_progress(application, study)
+            if not shown:
                 live.update("no study yet: skdtune create-study digits-drg-dsr", refresh=True)
                 return
-            live.update(Group(*(progress_view(progress) for progress in found)), refresh=True)
-            if all(progress.finished for progress in found):
+            live.update(Group(*(progress_view(progress) for progress in shown)), refresh=True)
+            if all(progress.finished for progress in shown):
                 return
             time.sleep(2)

@@ -16,7 +16,8 @@ from skdtune.cli.application import (
 )
 
 if TYPE_CHECKING:
-    from skdtune.results.study_results import StudyResults, TrialResult
+    from skdtune.results.study_record import StudyRecord
+    from skdtune.results.trial_record import TrialRecord
 
 
 @click.command()
@@ -27,46 +28,44 @@ if TYPE_CHECKING:
 @pass_application
 def trials(application: Application, study: str, as_json: bool, as_csv: bool) -> None:
     """List the trials of STUDY."""
-    import dataclasses
+    from skdtune.results.study_record import study_record
 
-    from skdtune.results.study_results import results
-
-    found = results(study, storage=application.url)
+    shown = study_record(study, storage=application.url)
     if as_json:
-        echo_json([dataclasses.asdict(trial) for trial in found.trials])
+        echo_json([trial.to_dict() for trial in shown.trials])
     elif as_csv:
-        _print_csv(found)
+        _print_csv(shown)
     else:
-        _print_trials(found)
+        _print_trials(shown)
 
 
 _COLUMNS = ("number", "state", "value", "epochs", "seconds", "seed", "device", "failure_kind")
 
 
-def _print_csv(found: StudyResults) -> None:
+def _print_csv(study: StudyRecord) -> None:
     import csv
 
-    paths = found.spec.kind.tried_paths(found.spec.search)
+    paths = study.spec.kind.tried_paths(study.spec.search)
     writer = csv.writer(sys.stdout)
     writer.writerow([*_COLUMNS, *paths])
-    for trial in found.trials:
+    for trial in study.trials:
         values = [getattr(trial, column) for column in _COLUMNS]
         writer.writerow([*values, *(trial.params.get(path) for path in paths)])
 
 
-def _print_trials(found: StudyResults) -> None:
+def _print_trials(study: StudyRecord) -> None:
     from rich.table import Table
 
     table = Table()
-    for column in ("trial", "state", found.spec.kind.value_heading, "epochs", "time"):
+    for column in ("trial", "state", study.spec.kind.value_heading, "epochs", "time"):
         table.add_column(column, justify="right" if column != "state" else "left", no_wrap=True)
     table.add_column("parameters", overflow="fold")
-    for trial in found.trials:
+    for trial in study.trials:
         table.add_row(*_trial_row(trial))
     console().print(table)
 
 
-def _trial_row(trial: TrialResult) -> tuple[str, ...]:
+def _trial_row(trial: TrialRecord) -> tuple[str, ...]:
     from skdtune.results.tables import format_duration
 
     params = ", ".join(

@@ -25,10 +25,13 @@ from skdtune.errors import DataError, InputError, StudyError
 from skdtune.home import Home, artifacts_url, storage_url
 from skdtune.models.families.resnet import Backbone
 from skdtune.models.network_file import NetworkFile, read_network_file, write_network
-from skdtune.networks.keeping import network_of
-from skdtune.networks.model_card import model_card, standard_error
-from skdtune.networks.network_artifact import Agreement, KeptFile, check_outputs, read_artifact
+from skdtune.networks.model_card import model_card
+from skdtune.networks.network_artifact import Agreement, check_outputs, read_artifact
+from skdtune.queue.best_trial import best_first
+from skdtune.queue.kept_network import KeptFile, network_of
 from skdtune.queue.stored_study import StoredStudy, load_study
+from skdtune.queue.trial_attributes import score_attribute
+from skdtune.results.verdict import standard_error
 
 #: Largest difference of the program's outputs, as a share of the largest of them.
 _PROGRAM_TOLERANCE = 1e-5
@@ -103,19 +106,18 @@ def _pick(stored: StoredStudy, number: int | None) -> FrozenTrial:
     trials = stored.study.get_trials(deepcopy=False)
     name = stored.spec.name
     if number is not None:
-        found = next((trial for trial in trials if trial.number == number), None)
-        if found is None:
+        trial = next((one for one in trials if one.number == number), None)
+        if trial is None:
             raise StudyError(f"study {name!r} has no trial {number}, it has {len(trials)} trials")
-        if found.state is not TrialState.COMPLETE:
+        if trial.state is not TrialState.COMPLETE:
             raise StudyError(
-                f"trial {number} of {name!r} is {found.state.name.lower()}: only complete trials "
+                f"trial {number} of {name!r} is {trial.state.name.lower()}: only complete trials "
                 "have a network"
             )
-        return found
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    if not complete:
+        return trial
+    ranked = best_first(trial for trial in trials if trial.state is TrialState.COMPLETE)
+    if not ranked:
         raise StudyError(f"study {name!r} has no complete trial yet: skdtune status {name}")
-    ranked = sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
     chosen = stored.spec.kind.default_trial([trial.number for trial in ranked])
     return next(trial for trial in ranked if trial.number == chosen)
 
@@ -246,5 +248,7 @@ def _measured(
         "num_images": num_images,
         "accuracy": file.info.accuracy,
         "standard_error": standard_error(file.info.accuracy, num_images),
-        "scores": {name: attributes.get(f"{prefix}_{name}") for name in ("top5", "ece", "nll")},
+        "scores": {
+            name: attributes.get(score_attribute(prefix, name)) for name in ("top5", "ece", "nll")
+        },
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,11 +46,6 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "## Intended use and limits\n\n" + _limits(facts),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def standard_error(accuracy: float, num_images: int | None) -> float | None:
-    """Return the binomial standard error of an accuracy; None if its images are not known."""
-    return math.sqrt(accuracy * (1 - accuracy) / num_images) if num_images else None
 
 
 def _summary(facts: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from skdtune.models.network_file import (
     read_network_file,
     write_network,
 )
+from skdtune.queue.kept_network import KeptFile
 from skdtune.training.device import autocast
 from skdtune.training.files import (
     absolute,
@@ -47,20 +48,6 @@ _FLOAT32_TOLERANCE = 1e-4
 _ROUNDED_TOLERANCE = 0.1
 
 _ARTIFACT_ID = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True)
-class KeptFile:
-    """A file that was kept as an artifact."""
-
-    artifact_id: str
-    """Its name in the store."""
-
-    sha256: str
-    """Checksum of its content."""
-
-    num_bytes: int
-    """Its length."""
 
 
 @dataclass(frozen=True)

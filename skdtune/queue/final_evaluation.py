@@ -20,6 +20,7 @@ from skdtune.describe.kinds.final_evaluation import (
 from skdtune.describe.spec import StudySpec, parse
 from skdtune.errors import StudyError
 from skdtune.queue import leases
+from skdtune.queue.best_trial import best_first
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study, study_names
 from skdtune.queue.trial_budget import set_budget
 
@@ -61,8 +62,8 @@ def create_evaluation(
             spec = evaluation_spec(source, name, top or 1, num_seeds or DEFAULT_SEEDS)
             create_study(spec, storage=storage)
             return name
-        with contextlib.closing(load_study(name, storage=storage)) as there:
-            _extend(source, there, top, num_seeds)
+        with contextlib.closing(load_study(name, storage=storage)) as evaluated:
+            _extend(source, evaluated, top, num_seeds)
     return name
 
 
@@ -128,18 +129,17 @@ def best_trials(source: StoredStudy, top: int) -> list[FrozenTrial]:
         StudyError: If there are not so many.
     """
     trials = source.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    valued = [(trial.value, trial) for trial in trials if trial.value is not None]
+    ranked = best_first(trials)
     name = source.spec.name
-    if not valued:
+    if not ranked:
         raise StudyError(
             f"study {name!r} has no complete trial to evaluate: skdtune status {name}"
         )
-    if len(valued) < top:
+    if len(ranked) < top:
         raise StudyError(
-            f"study {name!r} has {len(valued)} complete trials, and the best {top} are asked for"
+            f"study {name!r} has {len(ranked)} complete trials, and the best {top} are asked for"
         )
-    ranked = sorted(valued, key=lambda pair: (-pair[0], pair[1].number))
-    return [trial for _, trial in ranked[:top]]
+    return ranked[:top]
 
 
 def _require_evaluable(source: StoredStudy, now: bool) -> None:
@@ -155,10 +155,10 @@ def _require_evaluable(source: StoredStudy, now: bool) -> None:
 
 
 def _extend(
-    source: StoredStudy, there: StoredStudy, top: int | None, num_seeds: int | None
+    source: StoredStudy, evaluated: StoredStudy, top: int | None, num_seeds: int | None
 ) -> None:
     """Queue the seeds that an evaluation lacks, if it is one of the same candidates."""
-    name, kind = there.spec.name, there.spec.kind
+    name, kind = evaluated.spec.name, evaluated.spec.kind
     if not isinstance(kind, FinalEvaluation) or kind.source != source.spec.name:
         raise StudyError(
             f"study {name!r} exists and is no final evaluation of {source.spec.name}; "
@@ -177,8 +177,8 @@ def _extend(
             f"{_trials(wanted)}, as is asked for; choose another --name"
         )
     num_trials = len(wanted) * (num_seeds or 0)
-    if num_trials > sum(leases.counts(there.engine, there.study_id).values()):
-        set_budget(there.engine, there.study_id, num_trials)
+    if num_trials > sum(leases.counts(evaluated.engine, evaluated.study_id).values()):
+        set_budget(evaluated.engine, evaluated.study_id, num_trials)
 
 
 def _trials(numbers: Sequence[int]) -> str:

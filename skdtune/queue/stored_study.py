@@ -107,8 +107,9 @@ def create_studies(specs: Sequence[StudySpec], *, storage: str | None = None) ->
 
 def _create(connection: sa.Connection, spec: StudySpec) -> bool:
     """Create a study, or prove that it is there already with the same spec."""
-    found = sa.select(schema.studies.c.study_id).where(schema.studies.c.study_name == spec.name)
-    study_id = connection.scalar(found)
+    studies = schema.studies
+    key = sa.select(studies.c.study_id).where(studies.c.study_name == spec.name)
+    study_id = connection.scalar(key)
     if study_id is not None:
         _refuse_other_spec(connection, study_id, spec)
         return False
@@ -273,8 +274,8 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
         )
     )
     # SQLite gives the keys of deleted trials out again: their workers must not reach into these.
-    there = sa.select(schema.trials.c.trial_id)
-    connection.execute(sa.delete(schema.leases).where(schema.leases.c.trial_id.not_in(there)))
+    existing = sa.select(schema.trials.c.trial_id)
+    connection.execute(sa.delete(schema.leases).where(schema.leases.c.trial_id.not_in(existing)))
     user = {
         SPEC_ATTRIBUTE: spec.to_json(),
         DIGEST_ATTRIBUTE: spec.digest,

@@ -30,26 +30,26 @@ def compare_evaluations(
     names = dict.fromkeys(
         name for study in named for name in expand_family(study, storage=storage)
     )
-    found = {name: winner(name, storage=storage) for name in names}
-    return compare_winners(found, baseline=baseline)
+    winners = {name: winner(name, storage=storage) for name in names}
+    return compare_winners(winners, baseline=baseline)
 
 
 def compare_winners(
-    found: Mapping[str, EvaluatedStudy], *, baseline: str | None = None
+    winners: Mapping[str, EvaluatedStudy], *, baseline: str | None = None
 ) -> Comparison:
     """Compare evaluations that were read already; see `compare_evaluations`.
 
     Args:
-        found: The winner of each study, by the name that it was asked for.
+        winners: The winner of each study, by the name that it was asked for.
         baseline: One of these names, a study or a method.
 
     Raises:
         StudyError: If they cannot be compared.
     """
-    against = found.get(baseline) if baseline else None
+    against = winners.get(baseline) if baseline else None
     return compare_studies(
-        list({study.study: study for study in found.values()}.values()),
-        baseline=against.study if against else baseline or _default_baseline(found.values()),
+        list({study.study: study for study in winners.values()}.values()),
+        baseline=against.study if against else baseline or _default_baseline(winners.values()),
     )
 
 
@@ -71,7 +71,7 @@ def winner(study: str, *, storage: str | None = None) -> EvaluatedStudy:
     return best
 
 
-def _default_baseline(found: Iterable[EvaluatedStudy]) -> str:
-    studies = list(found)
+def _default_baseline(winners: Iterable[EvaluatedStudy]) -> str:
+    studies = list(winners)
     plain = [study.study for study in studies if study.method == PLAIN_METHOD]
     return plain[0] if plain else studies[0].study

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skdtune.describe import dotted
 from skdtune.describe.config import MethodConfig, ModelConfig
@@ -15,18 +14,16 @@ from skdtune.describe.kinds.final_evaluation import (
     FinalEvaluation,
     evaluation_name,
 )
+from skdtune.describe.kinds.search import Search
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
 from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
 from skdtune.results.evaluated import EvaluatedSeed, EvaluatedStudy
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+from skdtune.results.study_record import read_study
+from skdtune.results.trial_record import TrialRecord, read_trial
 
 #: What a method is called that adds nothing to the label term, and what studies are held against.
 PLAIN_METHOD = "cross_entropy"
-
-_NEEDED = ("test_accuracy", "test_top5", "test_ece", "test_nll")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,43 +116,28 @@ def evaluation_results(study: str, *, storage: str | None = None) -> EvaluationR
 
 def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> EvaluationResults:
     """Read an opened final evaluation."""
-    trials = stored.storage.get_all_trials(stored.study_id)
-    seeds: dict[int, list[EvaluatedSeed]] = defaultdict(list)
-    missing: list[MissingSeed] = []
-    prints: dict[int, set[str]] = defaultdict(set)
-    for trial in trials:
-        candidate, seed_index = evaluation.place(trial.number)
-        if trial.state.name == "COMPLETE" and all(n in trial.user_attrs for n in _NEEDED):
-            seeds[candidate].append(_seed(trial, seed_index))
-            prints[candidate].add(str(trial.user_attrs.get("data_fingerprint")))
-        else:
-            missing.append(_missing(trial, evaluation.trials[candidate], seed_index))
+    trials = read_study(stored).trials
     cost = _search_cost(stored, evaluation)
     return EvaluationResults(
         name=stored.spec.name,
         spec=stored.spec,
         evaluation=evaluation,
         candidates=tuple(
-            _candidate(
-                stored.spec,
-                evaluation,
-                index,
-                seeds[index],
-                prints[index],
-                [seed for seed in missing if seed.candidate_trial == number],
-                trials,
-                cost,
-            )
-            for index, number in enumerate(evaluation.trials)
+            _candidate(stored.spec, evaluation, index, trials, cost)
+            for index in range(len(evaluation.trials))
         ),
-        missing=tuple(missing),
-        devices=_distinct(trials, "device"),
+        missing=tuple(_missing(trial, evaluation) for trial in trials if not _is_evaluated(trial)),
+        devices=_distinct(trial.device for trial in trials),
         seeds={
-            evaluation.place(trial.number)[1]: trial.user_attrs["seed"]
+            evaluation.place(trial.number)[1]: trial.seed
             for trial in trials
-            if "seed" in trial.user_attrs
+            if trial.seed is not None
         },
     )
+
+
+def _is_evaluated(trial: TrialRecord) -> bool:
+    return trial.state == "complete" and trial.test is not None
 
 
 def method_name(method: MethodConfig) -> str:
@@ -169,39 +151,52 @@ def _candidate(
     spec: StudySpec,
     evaluation: EvaluationConfig,
     index: int,
-    seeds: list[EvaluatedSeed],
-    prints: set[str],
-    missing: list[MissingSeed],
-    trials: list[FrozenTrial],
+    trials: Sequence[TrialRecord],
     cost: Mapping[str, Any],
 ) -> EvaluatedStudy:
     config = spec.trial_config({}, index)
-    of_candidate = [t for t in trials if evaluation.place(t.number)[0] == index]
-    versions = [t.user_attrs["versions"] for t in of_candidate if "versions" in t.user_attrs]
+    own = [trial for trial in trials if evaluation.place(trial.number)[0] == index]
+    missing = [_missing(trial, evaluation) for trial in own if not _is_evaluated(trial)]
+    prints = {trial.test.fingerprint for trial in own if _is_evaluated(trial) and trial.test}
     return EvaluatedStudy(
         study=evaluation.source,
         method=method_name(config.method),
         candidate_trial=evaluation.trials[index],
-        seeds=tuple(seeds),
+        seeds=tuple(
+            EvaluatedSeed(
+                seed_index=evaluation.place(trial.number)[1],
+                seed=trial.seed or 0,
+                accuracy=trial.test.accuracy,
+                top5=trial.test.top5,
+                ece=trial.test.ece,
+                nll=trial.test.nll,
+                images=trial.images or 0,
+                seconds=trial.train_seconds or 0.0,
+                peak_memory_mb=trial.peak_memory_mb,
+                trial=trial.number,
+            )
+            for trial in own
+            if _is_evaluated(trial) and trial.test is not None
+        ),
         # More than one if the data changed meanwhile: then it agrees with no other study.
         data_fingerprint="+".join(sorted(prints)),
-        network=_network(config.model, of_candidate),
+        network=_network(config.model, own),
         settings=_settings(spec, evaluation),
-        devices=_distinct(of_candidate, "device"),
+        devices=_distinct(trial.device for trial in own),
         num_failed=sum(seed.failed for seed in missing),
         num_left=sum(not seed.failed for seed in missing),
         has_teacher=config.method.tf_kd_self is not None,
         epochs=config.budget.epochs,
         digest=spec.digest,
-        versions=_joined(versions),
+        versions=_joined([trial.versions for trial in own]),
         **cost,
     )
 
 
-def _network(model: ModelConfig, trials: list[FrozenTrial]) -> str:
+def _network(model: ModelConfig, trials: Sequence[TrialRecord]) -> str:
     """Name a network with all that makes another one of it."""
     width = "" if model.width is None else f" of width {model.width}"
-    precision = " and ".join(_distinct(trials, "precision")) or model.precision
+    precision = " and ".join(_distinct(trial.precision for trial in trials)) or model.precision
     return f"{model.name}{width}, {precision}"
 
 
@@ -214,50 +209,31 @@ def _settings(spec: StudySpec, evaluation: EvaluationConfig) -> dict[str, str]:
     return {path: str(value) for path, value in flat.items() if path not in apart}
 
 
-def _joined(versions: list[dict[str, str]]) -> dict[str, str]:
+def _joined(versions: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Join the versions of several trainings; normally all are the same."""
-    names = sorted({name for found in versions for name in found})
+    names = sorted({name for each in versions for name in each})
     return {
-        name: " and ".join(sorted({str(found[name]) for found in versions if name in found}))
+        name: " and ".join(sorted({each[name] for each in versions if name in each}))
         for name in names
     }
 
 
-def _seed(trial: FrozenTrial, seed_index: int) -> EvaluatedSeed:
-    found = trial.user_attrs
-    return EvaluatedSeed(
-        seed_index=seed_index,
-        seed=found.get("seed", 0),
-        accuracy=found["test_accuracy"],
-        top5=found["test_top5"],
-        ece=found["test_ece"],
-        nll=found["test_nll"],
-        images=found.get("images", 0),
-        seconds=found.get("train_seconds", 0.0),
-        peak_memory_mb=found.get("peak_memory_mb"),
-        trial=trial.number,
-    )
-
-
-def _missing(trial: FrozenTrial, candidate_trial: int, seed_index: int) -> MissingSeed:
-    reason = str(trial.user_attrs.get("failure_reason", ""))
-    state = "failed" if trial.state.is_finished() else trial.state.name.lower()
-    if trial.state.name == "PRUNED":
-        state = "pruned"
-    elif trial.state.name == "COMPLETE":
-        reason = "it is complete without scores: it was ended from outside"
+def _missing(trial: TrialRecord, evaluation: EvaluationConfig) -> MissingSeed:
+    candidate, seed_index = evaluation.place(trial.number)
+    is_complete = trial.state == "complete"
     return MissingSeed(
         trial=trial.number,
-        candidate_trial=candidate_trial,
+        candidate_trial=evaluation.trials[candidate],
         seed_index=seed_index,
-        state=state,
-        reason=reason,
+        state="failed" if is_complete else trial.state,
+        reason="it is complete without scores: it was ended from outside"
+        if is_complete
+        else trial.failure_reason or "",
     )
 
 
-def _distinct(trials: list[FrozenTrial], key: str) -> tuple[str, ...]:
-    found = (str(trial.user_attrs[key]) for trial in trials if key in trial.user_attrs)
-    return tuple(dict.fromkeys(found))
+def _distinct(texts: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for text in texts if text is not None))
 
 
 def _search_cost(stored: StoredStudy, evaluation: EvaluationConfig) -> dict[str, Any]:
@@ -269,13 +245,10 @@ def _search_cost(stored: StoredStudy, evaluation: EvaluationConfig) -> dict[str,
         return unknown
     if find_lineage(stored.engine, source_id) != evaluation.lineage:
         return unknown
-    begun = [
-        trial
-        for trial in stored.storage.get_all_trials(source_id, deepcopy=False)
-        if trial.state.is_finished()
-    ]
+    trials = stored.storage.get_all_trials(source_id, deepcopy=False)
+    ended = [read_trial(trial, Search()) for trial in trials if trial.state.is_finished()]
     return {
-        "search_images": sum(trial.user_attrs.get("images", 0) for trial in begun),
-        "search_seconds": sum(trial.user_attrs.get("train_seconds", 0.0) for trial in begun),
-        "num_search_trials": len(begun),
+        "search_images": sum(trial.images or 0 for trial in ended),
+        "search_seconds": sum(trial.train_seconds or 0.0 for trial in ended),
+        "num_search_trials": len(ended),
     }

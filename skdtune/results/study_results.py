@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from skdtune.describe.kinds.kind import Kind
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
 from skdtune.queue import leases, schema
+from skdtune.queue.best_trial import best_so_far
 from skdtune.queue.events import Event, story
 from skdtune.queue.pausing import paused_reason
 from skdtune.queue.stored_study import StoredStudy, load_study
+from skdtune.results.study_record import read_study
+from skdtune.results.trial_record import STATE_NAMES, read_trial
+from skdtune.results.verdict import standard_error
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """One trial as people look at it."""
+    """One trial as :func:`results` hands it out."""
 
     number: int
     state: str
@@ -71,7 +74,6 @@ class Progress:
     """Where a study stands; cheap to read however many trials it has."""
 
     study: str
-    kind: Kind
     description: str
     counts: dict[str, int]
     """Trials by state."""
@@ -90,6 +92,12 @@ class Progress:
     paused: str | None
     """Why nobody takes a trial; None while they may."""
 
+    kind: InitVar[Kind]
+    """Kind of the study; no field, because nobody could read it from JSON."""
+
+    def __post_init__(self, kind: Kind) -> None:
+        object.__setattr__(self, "_result_command", kind.result_command(self.study))
+
     @property
     def num_finished(self) -> int:
         """Trials that are complete, pruned or failed."""
@@ -103,14 +111,12 @@ class Progress:
     @property
     def result_command(self) -> str:
         """What a person types to see the result."""
-        return self.kind.result_command(self.study)
+        command: str = self._result_command  # type: ignore[attr-defined]
+        return command
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        plain = dataclasses.asdict(self)
-        # Who reads it has no use for the object.
-        del plain["kind"]
-        return plain
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +145,7 @@ class StudyResults:
 
     def standard_error(self, value: float) -> float | None:
         """Return the binomial standard error of an accuracy on the validation images."""
-        if not self.num_val_images:
-            return None
-        return math.sqrt(value * (1 - value) / self.num_val_images)
+        return standard_error(value, self.num_val_images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,15 +167,6 @@ class TrialStory:
     """
 
 
-_STATE_NAMES = {
-    TrialState.WAITING: "waiting",
-    TrialState.RUNNING: "running",
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
-
-
 def results(study: str, *, storage: str | None = None) -> StudyResults:
     """Read a study with all its trials.
 
@@ -189,23 +184,17 @@ def results(study: str, *, storage: str | None = None) -> StudyResults:
 
 def read_results(stored: StoredStudy) -> StudyResults:
     """Read all trials of an opened study."""
-    frozen = stored.study.get_trials(deepcopy=False)
-    trials = tuple(_trial_result(trial, stored.spec.kind) for trial in frozen)
-    complete = [t for t in trials if t.state == "complete" and t.value is not None]
-    best = max(complete, key=lambda t: (t.value or 0.0, -t.number), default=None)
-    val_images = (trial.user_attrs.get("num_val_images") for trial in frozen)
+    study = read_study(stored)
+    results_of = {trial.number: TrialResult(**trial.to_dict()) for trial in study.trials}
+    best = study.ranked[0] if study.ranked else None
     return StudyResults(
         progress=read_progress(stored),
         spec=stored.spec,
-        trials=trials,
-        best=best,
-        default=next((t for t in complete if t.number == 0), None),
-        num_val_images=next((number for number in val_images if number), None),
-        data_fingerprints=frozenset(
-            trial.user_attrs["data_fingerprint"]
-            for trial in frozen
-            if "data_fingerprint" in trial.user_attrs
-        ),
+        trials=tuple(results_of.values()),
+        best=results_of[best.number] if best else None,
+        default=results_of[study.first.number] if study.first else None,
+        num_val_images=study.num_images,
+        data_fingerprints=study.data_fingerprints,
     )
 
 
@@ -231,8 +220,9 @@ def explain(study: str, number: int, *, storage: str | None = None) -> TrialStor
             last = sum(leases.counts(stored.engine, stored.study_id).values()) - 1
             raise StudyError(f"study {study!r} has trials 0 to {last}, none with number {number}")
         events = tuple(story(stored.engine, stored.study_id, trial_id))
+        trial = read_trial(stored.storage.get_trial(trial_id), stored.spec.kind)
         return TrialStory(
-            trial=_trial_result(stored.storage.get_trial(trial_id), stored.spec.kind),
+            trial=TrialResult(**trial.to_dict()),
             events=events,
             num_workers=len({event.worker for event in events}),
             epochs_repeated=_epochs_repeated(events),
@@ -253,18 +243,18 @@ def _epochs_repeated(events: tuple[Event, ...]) -> int:
 def read_progress(stored: StoredStudy) -> Progress:
     """Read where an opened study stands, in four small queries."""
     counts = {
-        _STATE_NAMES[state]: number
+        STATE_NAMES[state]: number
         for state, number in leases.counts(stored.engine, stored.study_id).items()
     }
     holders = leases.holders(stored.engine, stored.study_id)
     with stored.engine.connect() as connection:
         steps = _finished_epochs(connection, [holder["trial_id"] for holder in holders])
-        best = _best(connection, stored.study_id)
+        best = best_so_far(connection, stored.study_id)
         mean_s = _mean_seconds(connection, stored.study_id)
     workers = tuple(_worker_status(holder, steps) for holder in holders)
     return Progress(
-        study=stored.study.study_name,
         kind=stored.spec.kind,
+        study=stored.study.study_name,
         description=stored.spec.description,
         counts=counts,
         num_trials=sum(counts.values()),
@@ -275,26 +265,6 @@ def read_progress(stored: StoredStudy) -> Progress:
         workers=workers,
         eta_s=_time_left(counts, workers, mean_s),
         paused=paused_reason(stored.engine, stored.study_id),
-    )
-
-
-def _trial_result(trial: FrozenTrial, kind: Kind) -> TrialResult:
-    steps = trial.intermediate_values
-    seconds = trial.duration.total_seconds() if trial.duration is not None else None
-    last = steps[max(steps)] if steps else None
-    is_complete = trial.state is TrialState.COMPLETE
-    return TrialResult(
-        number=trial.number,
-        state=_STATE_NAMES[trial.state],
-        value=trial.value if is_complete else last,
-        value_name=kind.metric_name if is_complete else kind.step_name,
-        params=kind.params_of(trial.number, trial.params),
-        epochs=max(steps) + 1 if steps else 0,
-        seconds=seconds,
-        device=trial.user_attrs.get("device"),
-        seed=trial.user_attrs.get("seed"),
-        failure_kind=trial.user_attrs.get("failure_kind"),
-        failure_reason=trial.user_attrs.get("failure_reason"),
     )
 
 
@@ -318,19 +288,6 @@ def _finished_epochs(connection: sa.Connection, trial_ids: list[int]) -> dict[in
         .group_by(schema.steps.c.trial_id)
     )
     return {trial_id: step + 1 for trial_id, step in connection.execute(query).all()}
-
-
-def _best(connection: sa.Connection, study_id: int) -> tuple[int, float] | None:
-    trials = schema.trials
-    query = (
-        sa.select(trials.c.number, schema.values.c.value)
-        .join(schema.values, schema.values.c.trial_id == trials.c.trial_id)
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE)
-        .order_by(schema.values.c.value.desc(), trials.c.number)
-        .limit(1)
-    )
-    row = connection.execute(query).first()
-    return (row[0], row[1]) if row else None
 
 
 def _mean_seconds(connection: sa.Connection, study_id: int) -> float | None:

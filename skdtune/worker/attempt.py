@@ -14,6 +14,7 @@ from skdtune.errors import LeaseLostError, NonFiniteLossError, StorageAwayError
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim
 from skdtune.queue.storage import DATABASE_ERRORS
+from skdtune.queue.trial_attributes import describe_epochs, describe_failure
 from skdtune.search.samplers import build_sampler
 from skdtune.training.checkpoint import CheckpointOwner, TrialCheckpoints
 from skdtune.worker.departure import Departure
@@ -21,7 +22,7 @@ from skdtune.worker.endings import Ending, ending_of_error
 from skdtune.worker.heartbeat import Heartbeat
 from skdtune.worker.hooks.catalogue import HOOKS
 from skdtune.worker.objective import config_hash, resolve_trial, run_trial
-from skdtune.worker.reporter import TrialReporter, describe_epochs
+from skdtune.worker.reporter import TrialReporter
 from skdtune.worker.settlement import Settlement
 from skdtune.worker.workplace import Workplace
 
@@ -194,7 +195,7 @@ class Attempt:
         reporter, state = self._reporter, ending.consequence.state
         user, system = describe_epochs([]) if reporter is None else reporter.attributes()
         if ending.consequence.is_failure:
-            user |= {"failure_kind": ending.kind.value, "failure_reason": ending.reason}
+            user |= describe_failure(ending.kind.value, ending.reason)
         for hook in self._hooks:
             of_hook_user, of_hook_system = hook.attributes(ending)
             user, system = user | of_hook_user, system | of_hook_system

@@ -18,11 +18,12 @@ from skdtune.describe.space import sample
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import CheckpointError
 from skdtune.queue.stored_study import StoredStudy, versions
+from skdtune.queue.trial_attributes import FinalScores, describe_start
 from skdtune.training.device import describe_device, describe_kernels
 from skdtune.training.trainer import Trainer
 from skdtune.worker.hooks.hook import Hook
 from skdtune.worker.preparation import data_of_trial
-from skdtune.worker.reporter import FinalScores, TrialReporter
+from skdtune.worker.reporter import TrialReporter
 
 
 def resolve_trial(stored: StoredStudy, trial: optuna.Trial) -> TrialConfig:
@@ -63,7 +64,7 @@ def run_trial(
     spec = queue.stored.spec
     data = data_of_trial(store, spec, config)
     trainer = build_trainer(config, data)
-    queue.write_attributes(claim, describe_start(trainer, data, spec, claim.number))
+    queue.write_attributes(claim, start_of(trainer, data, spec, claim.number))
     try:
         verdict = reporter.resume(trainer)
     except CheckpointError as error:
@@ -80,7 +81,17 @@ def run_trial(
             with test_split_open():
                 test = store.test(config.data)
             scores = trainer.score(test.images)
-            reporter.test_finished(FinalScores(scores, len(test.images), test.fingerprint))
+            reporter.test_finished(
+                FinalScores(
+                    accuracy=scores.accuracy,
+                    top5=scores.top5,
+                    ece=scores.ece,
+                    nll=scores.nll,
+                    profile=scores.profile,
+                    num_images=len(test.images),
+                    fingerprint=test.fingerprint,
+                )
+            )
         for hook in hooks:
             hook.trained(trainer, data)
     return verdict
@@ -91,22 +102,18 @@ def build_trainer(config: TrialConfig, data: DataOnDevice) -> Trainer:
     return Trainer(config, data.train, data.val, data.num_classes, data.train.device)
 
 
-def describe_start(
-    trainer: Trainer, data: DataOnDevice, spec: StudySpec, number: int
-) -> dict[str, Any]:
+def start_of(trainer: Trainer, data: DataOnDevice, spec: StudySpec, number: int) -> dict[str, Any]:
     """Return the user attributes that are needed to repeat a trial."""
-    started = {
-        "device": f"{trainer.device} ({describe_device(trainer.device)})",
-        "precision": str(trainer.dtype or torch.float32).removeprefix("torch."),
-        "kernels": describe_kernels(trainer.device),
-        "threads": torch.get_num_threads(),
-        "seed": trainer.config.seed,
-        "spec_hash": spec.digest,
-        "versions": {**versions(), "torch": torch.__version__},
-    }
-    started |= spec.kind.origin_of(number)
-    if spec.kind.is_tested:
-        return started
-    if data.val is not None:
-        started["num_val_images"] = len(data.val)
-    return started | {"data_fingerprint": data.fingerprint}
+    return describe_start(
+        device=f"{trainer.device} ({describe_device(trainer.device)})",
+        precision=str(trainer.dtype or torch.float32).removeprefix("torch."),
+        kernels=describe_kernels(trainer.device),
+        threads=torch.get_num_threads(),
+        seed=trainer.config.seed,
+        spec_hash=spec.digest,
+        versions={**versions(), "torch": torch.__version__},
+        kind=spec.kind,
+        number=number,
+        num_val_images=None if data.val is None else len(data.val),
+        data_fingerprint=data.fingerprint,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,34 +15,21 @@ from skdtune.errors import CheckpointError, LeaseLostError, StorageAwayError
 from skdtune.queue.events import EventKind
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import Claim
+from skdtune.queue.trial_attributes import (
+    JUDGED_EPOCHS,
+    FinalScores,
+    describe_epochs,
+    describe_test,
+)
 from skdtune.queue.trial_queue import TrialQueue
 from skdtune.search.pruners import describe_rank, rung_marks_beyond
 from skdtune.training.checkpoint import Checkpoint, TrialCheckpoints
-from skdtune.training.scoring import Scores
 from skdtune.training.trainer import Trainer
 from skdtune.worker.departure import Departure
 from skdtune.worker.heartbeat import Heartbeat
 from skdtune.worker.hooks.hook import Hook
 
 logger = logging.getLogger(__name__)
-
-#: System attribute of a trial with what it recorded epoch by epoch.
-CURVES_ATTRIBUTE = "skdtune:curves"
-#: System attribute of a trial with the finished epochs up to which its rungs were judged.
-JUDGED_ATTRIBUTE = "skdtune:judged_epochs"
-
-#: System attribute of a trial: mean sorted probabilities after the first and the last epoch.
-PROFILE_ATTRIBUTE = "skdtune:profile"
-
-
-@dataclass(frozen=True)
-class FinalScores:
-    """What the training of a final evaluation scores on the test images."""
-
-    scores: Scores
-    num_images: int
-    fingerprint: str
-    """Identifies the images that were learned from and those of the test."""
 
 
 @dataclass
@@ -165,7 +151,7 @@ class TrialReporter:
         For a final evaluation it is the accuracy on the test images.
         """
         if self._tested is not None:
-            return self._tested.scores.accuracy
+            return self._tested.accuracy
         window = self.epochs[-self.queue.stored.spec.objective.window_epochs :]
         return sum(report.value for report in window) / len(window)
 
@@ -173,8 +159,8 @@ class TrialReporter:
         """Sum up the trial as user and system attributes."""
         user, system = describe_epochs(self.epochs)
         if self._tested is not None:
-            user |= _describe_test(self._tested)
-            system[PROFILE_ATTRIBUTE] = {"last": list(map(_short, self._tested.scores.profile))}
+            tested_user, tested_system = describe_test(self._tested)
+            user, system = user | tested_user, system | tested_system
         return user, system
 
     def say(self, message: str) -> None:
@@ -203,9 +189,9 @@ class TrialReporter:
             else f"after epoch {found.epochs}, from the checkpoint of attempt {found.attempt}"
         )
         trial = self.history.get_trial(self.claim.trial_id)
-        self._num_judged = min(int(trial.system_attrs.get(JUDGED_ATTRIBUTE, 0)), len(curve))
+        self._num_judged = min(int(trial.system_attrs.get(JUDGED_EPOCHS, 0)), len(curve))
         marks = rung_marks_beyond(self.history.study(), trial, self._num_judged)
-        marks.append(JUDGED_ATTRIBUTE)
+        marks.append(JUDGED_EPOCHS)
         self.queue.rewind(self.claim, curve, marks, kind, detail)
         self.history.rewind(curve, marks)
         self._num_stored = len(curve)
@@ -270,7 +256,7 @@ class TrialReporter:
 
     def _note_judged(self, num_epochs: int, queue: TrialQueue) -> None:
         """Store how far the trial was judged: a resumed one is neither spared nor judged twice."""
-        queue.write_attributes(self.claim, system={JUDGED_ATTRIBUTE: num_epochs})
+        queue.write_attributes(self.claim, system={JUDGED_EPOCHS: num_epochs})
 
 
 def _read_curve(curve: list[dict[str, Any]]) -> list[EpochReport]:
@@ -278,60 +264,3 @@ def _read_curve(curve: list[dict[str, Any]]) -> list[EpochReport]:
         return [EpochReport(**entry) for entry in curve]
     except TypeError as error:
         raise CheckpointError(f"its curve is of another version: {error}") from error
-
-
-def describe_epochs(epochs: list[EpochReport]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sum up a trial's epochs as user and system attributes.
-
-    What people look at are user attributes, short enough for one line of the dashboard; the
-    curves by epoch are one system attribute.
-    """
-    curves: dict[str, list[Any]] = {
-        "epoch_seconds": [_short(report.seconds) for report in epochs],
-        "val_loss": [_short(r.val_loss) for r in epochs if r.val_loss is not None],
-        "lr": [_short(report.lr) for report in epochs],
-        "losses": [
-            {name: _short(value) for name, value in report.losses.items()} for report in epochs
-        ],
-    }
-    user: dict[str, Any] = {}
-    if epochs:
-        seconds = statistics.median(report.seconds for report in epochs)
-        user = {
-            "epoch_seconds": round(seconds, 3),
-            "train_seconds": round(sum(report.seconds for report in epochs), 3),
-            "images": sum(report.images for report in epochs),
-            "losses": curves["losses"][-1],
-        }
-        if epochs[-1].val_loss is not None:
-            user["val_loss"] = curves["val_loss"][-1]
-        for name, value in (epochs[-1].scores or {}).items():
-            user[f"val_{name}"] = _short(value)
-    return user, {CURVES_ATTRIBUTE: curves, **_describe_profile(epochs)}
-
-
-def _describe_profile(epochs: list[EpochReport]) -> dict[str, Any]:
-    """Return the profiles as a system attribute; nothing if there are none."""
-    if not epochs:
-        return {}
-    # A trial that was left early has a first one only.
-    profiles = {"first": epochs[0].profile, "last": epochs[-1].scores and epochs[-1].profile}
-    told = {when: list(map(_short, profile)) for when, profile in profiles.items() if profile}
-    return {PROFILE_ATTRIBUTE: told} if told else {}
-
-
-def _describe_test(tested: FinalScores) -> dict[str, Any]:
-    """Return what a final evaluation is made for as user attributes, in full precision."""
-    scores = tested.scores
-    return {
-        "test_accuracy": scores.accuracy,
-        "test_top5": scores.top5,
-        "test_ece": scores.ece,
-        "test_nll": scores.nll,
-        "num_test_images": tested.num_images,
-        "data_fingerprint": tested.fingerprint,
-    }
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")

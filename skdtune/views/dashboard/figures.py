@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from skdtune.describe.space import StageSubsets
 from skdtune.queue.stored_study import StoredStudy
+from skdtune.results.study_record import StudyRecord
 from skdtune.views.report_page import figures, parameter_figures
 from skdtune.views.report_page.figure_parts import Figure, short
-from skdtune.views.report_page.records import StudyRecord
 
 #: Names of the figures in the storage; the same ones are overwritten each time.
 PREFIX = "skdtune-"
@@ -14,20 +14,20 @@ PREFIX = "skdtune-"
 
 def dashboard_figures(study: StudyRecord) -> dict[str, Figure]:
     """Return the figures by name, without those that have nothing to show yet."""
-    found = {"ranked-outputs": ("Ranked outputs", figures.ranked_outputs([study]))}
+    drawn = {"ranked-outputs": ("Ranked outputs", figures.ranked_outputs([study]))}
     if study.picks_best:
-        found["best-so-far"] = ("Best so far", figures.best_so_far([study], "epochs"))
-        found["importance"] = ("Parameter importance", parameter_figures.importance(study))
+        drawn["best-so-far"] = ("Best so far", figures.best_so_far([study], "epochs"))
+        drawn["importance"] = ("Parameter importance", parameter_figures.importance(study))
         for path, param in study.spec.search.items():
             if isinstance(param, StageSubsets):
                 title = f"Layer choice, {short(path)}"
-                found[f"layer-choice-{path}"] = (
+                drawn[f"layer-choice-{path}"] = (
                     title,
                     parameter_figures.stage_choice(study, path),
                 )
     return {
         f"{PREFIX}{name}": _titled(figure, title)
-        for name, (title, figure) in found.items()
+        for name, (title, figure) in drawn.items()
         if figure is not None
     }
 

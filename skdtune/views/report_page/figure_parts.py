@@ -10,8 +10,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from skdtune.results.study_record import StudyRecord
+from skdtune.results.trial_record import TrialRecord
 from skdtune.views.report_page.markup import label
-from skdtune.views.report_page.records import StudyRecord, TrialRecord
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]

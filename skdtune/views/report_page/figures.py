@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from skdtune.results.study_record import StudyRecord
+from skdtune.results.trial_record import TrialRecord
 from skdtune.views.report_page.figure_parts import (
     MUTED,
     PALETTE,
@@ -22,7 +24,6 @@ from skdtune.views.report_page.figure_parts import (
     title_of,
 )
 from skdtune.views.report_page.markup import label
-from skdtune.views.report_page.records import StudyRecord, TrialRecord
 
 _SHORT_CURVE_EPOCHS = 30
 

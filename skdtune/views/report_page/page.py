@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import skdtune
 from skdtune.errors import InputError
+from skdtune.results.study_record import StudyRecord
 from skdtune.views.report_page import sections
 from skdtune.views.report_page.figure_sheet import FigureSheet
 from skdtune.views.report_page.markup import escaped
-from skdtune.views.report_page.records import StudyRecord
 
 if TYPE_CHECKING:
     from skdtune.results.tables import Table

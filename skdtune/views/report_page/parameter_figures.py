@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from skdtune.describe.space import AnyParam, Choice, Scalar, StageSubsets
+from skdtune.results.study_record import StudyRecord
+from skdtune.results.trial_record import TrialRecord
 from skdtune.views.report_page.figure_parts import (
     MUTED,
     PALETTE,
@@ -21,7 +23,6 @@ from skdtune.views.report_page.figure_parts import (
     title_of,
 )
 from skdtune.views.report_page.markup import label
-from skdtune.views.report_page.records import StudyRecord, TrialRecord
 
 
 def importance(study: StudyRecord) -> Figure | None:

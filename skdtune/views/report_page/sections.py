@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from skdtune.describe.space import Condition, StageSubsets
+from skdtune.results.study_record import StudyRecord
 from skdtune.results.tables import format_duration
+from skdtune.results.trial_record import TrialRecord
 from skdtune.views.report_page import figures, parameter_figures
 from skdtune.views.report_page.figure_parts import short
 from skdtune.views.report_page.figure_sheet import FigureSheet
 from skdtune.views.report_page.markup import escaped, paragraph, table
-from skdtune.views.report_page.records import StudyRecord, TrialRecord
 from skdtune.views.report_page.repeat import repetition, study_file
 from skdtune.views.report_page.words import (
+    FACT_NAMES,
     MISSING,
     candidates,
     mean_and_sd,
@@ -93,13 +95,13 @@ def _search_row(study: StudyRecord) -> tuple[str, ...]:
 def _accuracy(study: StudyRecord, trial: TrialRecord | None) -> str:
     if trial is None:
         return MISSING
-    return share(trial.value, study.standard_errors.get(trial.number))
+    return share(trial.value, study.standard_error(trial.value))
 
 
 def _cost(study: StudyRecord) -> tuple[str, str, str]:
     begun = [trial for trial in study.trials if trial.epochs]
     images = total([trial.images for trial in begun])
-    seconds = total([trial.seconds for trial in study.trials])
+    seconds = total([trial.device_seconds for trial in study.trials])
     known = all(trial.images is not None for trial in begun)
     least = "" if known else "at least "
     return (
@@ -282,13 +284,17 @@ def search_space(study: StudyRecord) -> str:
 
 def environment(study: StudyRecord) -> str:
     """List where and with what the trials ran."""
-    counts = Counter(fact for trial in study.trials for fact in trial.facts.items())
-    order = list(dict.fromkeys(name for trial in study.trials for name in trial.facts))
+    facts = [
+        [(FACT_NAMES.get(key, key), fact) for key, fact in trial.facts.items()]
+        for trial in study.trials
+    ]
+    counted = Counter(fact for of_trial in facts for fact in of_trial)
+    order = list(dict.fromkeys(name for of_trial in facts for name, _ in of_trial))
     rows = [("seed", str(study.spec.seed), MISSING), ("spec", study.spec.digest, MISSING)]
     rows += [
         (name, value, str(number))
         for (name, value), number in sorted(
-            counts.items(), key=lambda item: (order.index(item[0][0]), -item[1])
+            counted.items(), key=lambda item: (order.index(item[0][0]), -item[1])
         )
         if (name, value) != ("spec", study.spec.digest)
     ]

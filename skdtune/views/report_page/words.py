@@ -5,9 +5,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from skdtune.views.report_page.records import StudyRecord, TrialRecord
+from skdtune.queue import trial_attributes as attributes
+from skdtune.results.study_record import StudyRecord
+from skdtune.results.verdict import PUBLISHED, compared, optimism
 
 MISSING = "–"  # noqa: RUF001 - a dash, as tables have it
+
+
+#: How the report calls the attributes that say where and with what a trial ran.
+FACT_NAMES = {
+    attributes.DATA_FINGERPRINT: "data fingerprint",
+    attributes.NUM_VAL_IMAGES: "validation images",
+    attributes.NUM_TEST_IMAGES: "test images",
+    attributes.SPEC_HASH: "spec",
+}
 
 
 def share(value: float | None, error: float | None = None) -> str:
@@ -71,25 +82,7 @@ def verdict(study: StudyRecord) -> str:
     if best.number == 0:
         sentences.append("No trial beats the published setting.")
     elif published is not None:
-        sentences.append(_compared(study, best, published))
-    images = f"the same {study.num_images} " if study.num_images else "the same "
-    sentences.append(
-        f"The best of {complete} complete trials on {images}validation images is an optimistic "
-        "number."
-    )
+        values = (best.value or 0.0, published.value or 0.0)
+        sentences.append(compared(*values, PUBLISHED, study.num_images))
+    sentences.append(optimism(complete, str(study.num_images or "")))
     return " ".join(sentences)
-
-
-def _compared(study: StudyRecord, best: TrialRecord, published: TrialRecord) -> str:
-    """Compare two trials in points and in standard errors."""
-    difference = (best.value or 0.0) - (published.value or 0.0)
-    reference = "trial 0, the published setting"
-    sentence = (
-        f"The best trial is {abs(difference) * 100:.2f} points above {reference}"
-        if difference
-        else f"The best trial equals {reference}"
-    )
-    error = study.standard_errors.get(published.number)
-    # The difference of two accuracies on the same images; independent errors are the safe side.
-    chance = error is not None and abs(difference) < 2 * 2**0.5 * error
-    return f"{sentence}, which chance alone can explain." if chance else f"{sentence}."

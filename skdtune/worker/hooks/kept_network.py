@@ -6,9 +6,10 @@ import logging
 from typing import Any
 
 from skdtune.data.store import DataOnDevice
-from skdtune.networks.keeping import KeptNetwork, is_wanted, keep_network
+from skdtune.networks.keeping import is_wanted, keep_network
 from skdtune.networks.network_artifact import remove_artifact
 from skdtune.queue.events import EventKind
+from skdtune.queue.kept_network import KeptNetwork
 from skdtune.training.files import reason_of
 from skdtune.training.trainer import Trainer
 from skdtune.worker.endings import Ending

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from skdtune.queue.trial_attributes import PEAK_MEMORY_MB
 from skdtune.training.peak_memory import PeakMemory
 from skdtune.worker.endings import Ending
 from skdtune.worker.hooks.hook import Hook, TrialInHand
@@ -23,4 +24,4 @@ class PeakMemoryHook(Hook):
     def attributes(self, ending: Ending) -> tuple[dict[str, Any], dict[str, Any]]:
         """Leave the peak, where it can be told."""
         mebibytes = None if self._peak is None else self._peak.mebibytes
-        return ({} if mebibytes is None else {"peak_memory_mb": round(mebibytes, 1)}), {}
+        return ({} if mebibytes is None else {PEAK_MEMORY_MB: round(mebibytes, 1)}), {}

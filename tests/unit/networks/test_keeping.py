@@ -3,12 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
 
-from skdtune.networks.keeping import KeptNetwork, is_wanted, network_of
-from skdtune.networks.network_artifact import KeptFile
+from skdtune.networks.keeping import is_wanted
 from skdtune.queue import leases, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import WorkerIdentity
@@ -17,7 +14,6 @@ from skdtune.queue.stored_study import StoredStudy
 MakeStudy = Callable[..., StoredStudy]
 
 ALICE = WorkerIdentity(device="cpu", token="alice", host="a", pid=11)
-KEPT = KeptNetwork(KeptFile("0" * 32, "f" * 64, 1234), "tiny-trial-00000.safetensors")
 
 
 def finish(
@@ -48,24 +44,3 @@ def test_all_or_none_are_wanted_whatever_they_are_worth(make_study: MakeStudy) -
         finish(stored, 0.5)
     assert is_wanted(every, 0.1)
     assert not is_wanted(none, 0.9)
-
-
-def test_optuna_and_export_know_a_network_by_the_end_of_its_trial(make_study: MakeStudy) -> None:
-    stored = make_study()
-    finish(stored, 0.5, user=KEPT.user_attributes, system=KEPT.system_attributes)
-    trial = stored.storage.get_all_trials(stored.study_id)[0]
-    assert network_of(trial.system_attrs) == KEPT.file
-    assert trial.user_attrs == {"network_sha256": "f" * 64}
-    (meta,) = get_all_artifact_meta(trial, storage=stored.storage)
-    assert (meta.artifact_id, meta.filename) == ("0" * 32, "tiny-trial-00000.safetensors")
-
-
-@pytest.mark.parametrize("found", [None, "text", [1], 3])
-def test_what_is_no_network_is_none(found: Any) -> None:
-    assert network_of({"skdtune:network": found}) is None
-    assert network_of({}) is None
-
-
-def test_a_hostile_row_names_no_file() -> None:
-    kept = network_of({"skdtune:network": {"num_bytes": "many"}})
-    assert kept == KeptFile("None", "None", 0)

@@ -21,20 +21,14 @@ from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study
+from skdtune.queue.trial_attributes import CURVES, PROFILE, FinalScores, describe_epochs
 from skdtune.queue.trial_queue import TrialQueue
 from skdtune.signals import StopRequest
 from skdtune.training.checkpoint import CheckpointOwner, TrialCheckpoints
-from skdtune.training.scoring import Scores
 from skdtune.worker.departure import Departure
 from skdtune.worker.heartbeat import Heartbeat
 from skdtune.worker.hooks.hook import Hook
-from skdtune.worker.reporter import (
-    CURVES_ATTRIBUTE,
-    PROFILE_ATTRIBUTE,
-    FinalScores,
-    TrialReporter,
-    describe_epochs,
-)
+from skdtune.worker.reporter import TrialReporter
 
 
 class Spy(BasePruner):
@@ -361,7 +355,7 @@ def test_the_record_of_the_epochs_is_left_on_the_trial(desk: Desk) -> None:
         system=system,
     )
     trial = desk.stored.study.trials[0]
-    curves = trial.system_attrs[CURVES_ATTRIBUTE]
+    curves = trial.system_attrs[CURVES]
     assert curves["epoch_seconds"] == [1.2346, 1.2346]
     assert curves["val_loss"] == [0.33333, 0.33333]
     assert curves["losses"] == [{"cross_entropy": 0.66667, "drg": 0.0}] * 2
@@ -423,29 +417,6 @@ def test_a_judgement_that_the_storage_cut_off_is_made_later(
 LAST = {"top5": 0.987654321, "ece": 0.0123456789, "nll": 1 / 3}
 
 
-def test_a_finished_trial_says_what_it_cost_and_scored() -> None:
-    epochs = [
-        dataclasses.replace(report(0), images=100, profile=[0.6, 0.4]),
-        dataclasses.replace(report(1), images=150),
-        dataclasses.replace(report(2), images=100, profile=[0.75, 0.25], scores=LAST),
-    ]
-    user, system = describe_epochs(epochs)
-    assert user["images"] == 350
-    assert user["train_seconds"] == 3.704
-    assert user["epoch_seconds"] == 1.235
-    assert (user["val_top5"], user["val_ece"], user["val_nll"]) == (0.98765, 0.012346, 0.33333)
-    assert system[PROFILE_ATTRIBUTE] == {"first": [0.6, 0.4], "last": [0.75, 0.25]}
-
-
-def test_a_trial_that_was_left_early_has_no_last_profile() -> None:
-    _, system = describe_epochs([dataclasses.replace(report(0), profile=[0.6, 0.4]), report(1)])
-    assert system[PROFILE_ATTRIBUTE] == {"first": [0.6, 0.4]}
-    user, system = describe_epochs([dataclasses.replace(report(0), profile=[0.6, 0.4])])
-    assert system[PROFILE_ATTRIBUTE] == {"first": [0.6, 0.4]}
-    assert not any(name.startswith("val_t") for name in user)
-    assert PROFILE_ATTRIBUTE not in describe_epochs([])[1]
-
-
 def test_scores_and_profiles_go_through_a_checkpoint(desk: Desk) -> None:
     first = desk.claim()
     reporter = desk.reporter(first)
@@ -463,13 +434,14 @@ def test_without_validation_the_training_loss_is_stored_and_the_test_is_the_valu
         unjudged = dataclasses.replace(report(epoch), val_accuracy=None, val_loss=None)
         reporter.epoch_finished(unjudged)
     assert desk.curve() == {0: 2 / 3, 1: 2 / 3}
-    scores = Scores(accuracy=0.123456789, loss=2.5, top5=0.5, ece=0.1, profile=[0.7, 0.3])
-    reporter.test_finished(FinalScores(scores, 450, "abc"))
+    scores = FinalScores(accuracy=0.123456789, top5=0.5, ece=0.1, nll=2.5, profile=[0.7, 0.3])
+    tested = dataclasses.replace(scores, num_images=450, fingerprint="abc")
+    reporter.test_finished(tested)
     assert reporter.value() == 0.123456789
     user, system = reporter.attributes()
     assert user["test_accuracy"] == 0.123456789
     assert (user["test_top5"], user["test_ece"], user["test_nll"]) == (0.5, 0.1, 2.5)
     assert (user["num_test_images"], user["data_fingerprint"]) == (450, "abc")
-    assert system[PROFILE_ATTRIBUTE] == {"last": [0.7, 0.3]}
+    assert system[PROFILE] == {"last": [0.7, 0.3]}
     assert "val_loss" not in user
-    assert system[CURVES_ATTRIBUTE]["val_loss"] == []
+    assert system[CURVES]["val_loss"] == []

@@ -1,0 +1,28 @@
+"""Values that anybody may have written into the storage: what they should be, or nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def number(value: Any) -> float | None:
+    """Return a finite number as it is, and None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        plain = float(value)
+    except OverflowError:
+        return None
+    return plain if math.isfinite(plain) else None
+
+
+def whole(value: Any) -> int | None:
+    """Return a whole number, and None for what is no number."""
+    plain = number(value)
+    return None if plain is None else int(plain)
+
+
+def text(value: Any) -> str | None:
+    """Return anything as text; None stays None."""
+    return None if value is None else str(value)
