@@ -31,22 +31,22 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from skdtune.analysis.evaluation_results import evaluated
+    from skdtune.analysis.study_results import results
     from skdtune.describe.budget_planning import plan_budget
     from skdtune.describe.presets import load_family, load_spec
     from skdtune.queue.final_evaluation import create_evaluation
     from skdtune.queue.stored_study import create_study
-    from skdtune.results.evaluation_results import evaluated
-    from skdtune.results.study_results import results
     from skdtune.worker.worker import run_worker
 
 _HOMES = {
     "create_evaluation": "skdtune.queue.final_evaluation",
     "create_study": "skdtune.queue.stored_study",
-    "evaluated": "skdtune.results.evaluation_results",
+    "evaluated": "skdtune.analysis.evaluation_results",
     "load_family": "skdtune.describe.presets",
     "load_spec": "skdtune.describe.presets",
     "plan_budget": "skdtune.describe.budget_planning",
-    "results": "skdtune.results.study_results",
+    "results": "skdtune.analysis.study_results",
     "run_worker": "skdtune.worker.worker",
 }
 

@@ -15,8 +15,8 @@ from skdtune.cli.application import (
 )
 
 if TYPE_CHECKING:
-    from skdtune.results.study_record import StudyRecord
-    from skdtune.results.trial_record import TrialRecord
+    from skdtune.analysis.study_record import StudyRecord
+    from skdtune.analysis.trial_record import TrialRecord
 
 
 @click.command()
@@ -30,8 +30,8 @@ def best(
     application: Application, study: str, against: str | None, as_json: bool, as_yaml: bool
 ) -> None:
     """Show the best trial of STUDY beside trial 0, the published setting."""
+    from skdtune.analysis.study_record import study_record
     from skdtune.errors import StudyError
-    from skdtune.results.study_record import study_record
 
     shown = study_record(study, storage=application.url)
     other = study_record(against, storage=application.url) if against else None
@@ -96,7 +96,7 @@ def _print_best(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None
 
 def _caveat(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None) -> str:
     """Say what a validation accuracy is worth that was picked as the best of many."""
-    from skdtune.results.verdict import PUBLISHED, compared, optimism
+    from skdtune.analysis.verdict import PUBLISHED, compared, optimism
 
     value, num_images = best.value or 0.0, shown.num_images
     sentences = []

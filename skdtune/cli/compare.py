@@ -31,8 +31,8 @@ def compare(
     Each STUDY is a study that was evaluated, its evaluation, or the family of several. Of a study
     with several candidates the best one of the search counts.
     """
-    from skdtune.results.comparison import comparison_data, comparison_table
-    from skdtune.results.evaluation_comparison import compare_evaluations
+    from skdtune.analysis.comparison import comparison_data, comparison_table
+    from skdtune.analysis.evaluation_comparison import compare_evaluations
 
     chosen = chosen_format(formats)
     comparison = compare_evaluations(studies, baseline=baseline, storage=application.url)

@@ -83,8 +83,8 @@ def _print(
     application: Application, names: list[str], chosen: str | None, queue_only: bool
 ) -> int:
     """Print the table, and return the exit code: 1 if a seed failed."""
-    from skdtune.results.evaluation_results import evaluation_results
-    from skdtune.results.evaluation_table import evaluation_data, evaluation_table
+    from skdtune.analysis.evaluation_results import evaluation_results
+    from skdtune.analysis.evaluation_table import evaluation_data, evaluation_table
 
     evaluations = [evaluation_results(name, storage=application.url) for name in names]
     if queue_only and chosen is None:

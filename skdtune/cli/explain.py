@@ -18,8 +18,8 @@ from skdtune.cli.application import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from skdtune.analysis.study_results import TrialStory
     from skdtune.queue.events import Event
-    from skdtune.results.study_results import TrialStory
 
 
 @click.command()
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @pass_application
 def explain(application: Application, study: str, trial: int, as_json: bool) -> None:
     """Tell what happened to one TRIAL of STUDY: claims, interruptions, resumes and its end."""
-    from skdtune.results.study_results import explain as tell
+    from skdtune.analysis.study_results import explain as tell
 
     story = tell(study, trial, storage=application.url)
     if as_json:

@@ -16,9 +16,9 @@ from skdtune.cli.workers_options import workers_options
 from skdtune.home import CHECKPOINTS_VARIABLE, HOME_VARIABLE, STORAGE_VARIABLE, checkpoints_url
 
 if TYPE_CHECKING:
+    from skdtune.analysis.study_results import Progress
     from skdtune.engines.local import LocalSupervisor, Slot
     from skdtune.queue.stored_study import StoredStudy
-    from skdtune.results.study_results import Progress
     from skdtune.signals import StopRequest
 
 
@@ -103,9 +103,9 @@ def launch_study(application: Application, study: str, settings: Launch) -> Laun
         StudyPausedError: If the study is paused.
         SkdtuneError: If the workers ended before the study did.
     """
+    from skdtune.analysis.study_results import read_progress
     from skdtune.engines.local import LocalSupervisor
     from skdtune.queue.stored_study import load_study
-    from skdtune.results.study_results import read_progress
     from skdtune.signals import SUPERVISED_VARIABLE, StopRequest
 
     slots = settings.require_possible()
@@ -264,10 +264,10 @@ def _outcome(
     stop: StopRequest,
 ) -> Launched:
     """Find out how it went, and say what stopped it."""
+    from skdtune.analysis.study_results import read_progress
     from skdtune.engines.local import last_line
     from skdtune.errors import InputError, SkdtuneError, StudyPausedError
     from skdtune.queue.storage import DATABASE_ERRORS
-    from skdtune.results.study_results import read_progress
 
     try:
         progress = read_progress(stored)

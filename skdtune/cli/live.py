@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from skdtune.analysis.study_results import Progress, read_progress
+from skdtune.analysis.tables import format_duration
 from skdtune.cli.application import printable, terminal
 from skdtune.queue.storage import DATABASE_ERRORS
-from skdtune.results.study_results import Progress, read_progress
-from skdtune.results.tables import format_duration
 
 if TYPE_CHECKING:
     from skdtune.engines.local import LocalSupervisor

@@ -10,8 +10,8 @@ import click
 from skdtune.cli.application import Application, common_options, pass_application, say
 
 if TYPE_CHECKING:
-    from skdtune.results.evaluated import Comparison
-    from skdtune.results.study_record import StudyRecord
+    from skdtune.analysis.evaluated import Comparison
+    from skdtune.analysis.study_record import StudyRecord
 
 
 @click.command()
@@ -47,7 +47,7 @@ def report(
     if comparison is None:
         write(output, render(records))
     else:
-        from skdtune.results.comparison import comparison_table
+        from skdtune.analysis.comparison import comparison_table
 
         sentences = [row.sentence for row in comparison.rows]
         write(
@@ -60,8 +60,8 @@ def report(
 
 def _compared(application: Application, records: tuple[StudyRecord, ...]) -> Comparison | None:
     """Compare the studies of the page that were evaluated; None if there are not two of them."""
+    from skdtune.analysis.evaluation_comparison import compare_winners, winner
     from skdtune.errors import StudyError
-    from skdtune.results.evaluation_comparison import compare_winners, winner
 
     winners = {}
     for record in records:

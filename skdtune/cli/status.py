@@ -16,7 +16,7 @@ from skdtune.cli.application import (
 )
 
 if TYPE_CHECKING:
-    from skdtune.results.study_results import Progress
+    from skdtune.analysis.study_results import Progress
 
 
 @click.command()
@@ -47,10 +47,10 @@ def status(application: Application, study: str | None, as_json: bool, watch: bo
 def _read_progress(application: Application, study: str | None) -> list[Progress]:
     from contextlib import closing
 
+    from skdtune.analysis.study_results import read_progress
     from skdtune.errors import SpecError, StudyError
     from skdtune.queue.storage import open_storage
     from skdtune.queue.stored_study import expand_family, load_study, study_names
-    from skdtune.results.study_results import read_progress
 
     if study:
         names = expand_family(study, storage=application.url)

@@ -11,7 +11,7 @@ from skdtune.cli.application import console, echo_json
 from skdtune.errors import InputError
 
 if TYPE_CHECKING:
-    from skdtune.results.tables import Table
+    from skdtune.analysis.tables import Table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -52,7 +52,7 @@ def print_table(table: Table, chosen: str | None, data: Any) -> None:
         chosen: ``json``, ``markdown``, ``latex`` or ``csv``; None for the terminal.
         data: What ``json`` prints.
     """
-    from skdtune.results.tables import to_csv, to_latex, to_markdown
+    from skdtune.analysis.tables import to_csv, to_latex, to_markdown
 
     renderers = {"markdown": to_markdown, "latex": to_latex, "csv": to_csv}
     if chosen == "json":

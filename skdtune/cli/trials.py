@@ -16,8 +16,8 @@ from skdtune.cli.application import (
 )
 
 if TYPE_CHECKING:
-    from skdtune.results.study_record import StudyRecord
-    from skdtune.results.trial_record import TrialRecord
+    from skdtune.analysis.study_record import StudyRecord
+    from skdtune.analysis.trial_record import TrialRecord
 
 
 @click.command()
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @pass_application
 def trials(application: Application, study: str, as_json: bool, as_csv: bool) -> None:
     """List the trials of STUDY."""
-    from skdtune.results.study_record import study_record
+    from skdtune.analysis.study_record import study_record
 
     shown = study_record(study, storage=application.url)
     if as_json:
@@ -66,7 +66,7 @@ def _print_trials(study: StudyRecord) -> None:
 
 
 def _trial_row(trial: TrialRecord) -> tuple[str, ...]:
-    from skdtune.results.tables import format_duration
+    from skdtune.analysis.tables import format_duration
 
     params = ", ".join(
         f"{path.removeprefix('method.')}={value:.4g}"

@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
+from skdtune.analysis.verdict import standard_error
 from skdtune.data.augmentation import normalise
 from skdtune.errors import DataError, InputError, StudyError
 from skdtune.home import Home, artifacts_url, storage_url
@@ -31,7 +32,6 @@ from skdtune.queue.best_trial import best_first
 from skdtune.queue.kept_network import KeptFile, network_of
 from skdtune.queue.stored_study import StoredStudy, load_study
 from skdtune.queue.trial_attributes import score_attribute
-from skdtune.results.verdict import standard_error
 
 #: Largest difference of the program's outputs, as a share of the largest of them.
 _PROGRAM_TOLERANCE = 1e-5

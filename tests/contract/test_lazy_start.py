@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -176,6 +177,13 @@ def test_every_public_name_is_among_those_that_are_tested_here() -> None:
         if mark.name == "parametrize"
     ]
     assert set(skdtune.__all__) == {name for name, _, _ in mark.args[1]}
+
+
+def test_no_room_has_the_name_of_something_public() -> None:
+    """Python would put the room in its place as soon as anything of it is imported."""
+    rooms = {module.name for module in pkgutil.iter_modules(skdtune.__path__)}
+    assert {"analysis", "queue", "worker"} <= rooms
+    assert not rooms & set(skdtune.__all__)
 
 
 def test_an_unknown_name_is_refused_as_python_does() -> None:

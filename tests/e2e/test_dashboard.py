@@ -212,7 +212,7 @@ def test_artifact_of_a_study_is_served(
 def test_network_of_the_best_trial_is_listed_and_downloaded(
     dashboard: Dashboard, finished_home: Path
 ) -> None:
-    from skdtune.results.study_results import results
+    from skdtune.analysis.study_results import results
 
     best = results("tiny", storage=f"sqlite:///{finished_home / 'skdtune.db'}").best
     assert best is not None

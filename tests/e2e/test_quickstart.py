@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from skdtune.results.study_results import TrialResult, results
+from skdtune.analysis.study_results import TrialResult, results
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "quickstart.sh"
 STUDIES = ("digits-baseline", "digits-drg-dsr")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from skdtune.analysis.evaluation_results import evaluated, evaluation_results
 from skdtune.queue import events
 from skdtune.queue.final_evaluation import create_evaluation
 from skdtune.queue.stored_study import StoredStudy, load_study
-from skdtune.results.evaluation_results import evaluated, evaluation_results
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]

@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 import sklearn.datasets
 import torchmetrics.functional.classification
 
+import skdtune.analysis.study_results
 import skdtune.data.sets.digits
-import skdtune.results.study_results
 import skdtune.worker.worker
 from skdtune.__main__ import main
 
@@ -26,7 +26,7 @@ IMPORTED = (
     torchmetrics.functional.classification,
     skdtune.data.sets.digits,
     skdtune.worker.worker,
-    skdtune.results.study_results,
+    skdtune.analysis.study_results,
 )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from skdtune.analysis.study_record import StudyRecord
 from skdtune.describe.space import StageSubsets
 from skdtune.queue.stored_study import StoredStudy
-from skdtune.results.study_record import StudyRecord
 from skdtune.views.report_page import figures, parameter_figures
 from skdtune.views.report_page.figure_parts import Figure, short
 

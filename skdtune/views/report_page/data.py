@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 
+from skdtune.analysis.study_record import StudyRecord, read_study
 from skdtune.queue.stored_study import StoredStudy, load_study
-from skdtune.results.study_record import StudyRecord, read_study
 from skdtune.views.report_page.importance import importance_of
 
 

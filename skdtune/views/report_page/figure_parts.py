@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from skdtune.results.study_record import StudyRecord
-from skdtune.results.trial_record import TrialRecord
+from skdtune.analysis.study_record import StudyRecord
+from skdtune.analysis.trial_record import TrialRecord
 from skdtune.views.report_page.markup import label
 
 Figure = dict[str, Any]

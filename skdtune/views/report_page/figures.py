@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from skdtune.results.study_record import StudyRecord
-from skdtune.results.trial_record import TrialRecord
+from skdtune.analysis.study_record import StudyRecord
+from skdtune.analysis.trial_record import TrialRecord
 from skdtune.views.report_page.figure_parts import (
     MUTED,
     PALETTE,

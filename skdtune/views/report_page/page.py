@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import skdtune
+from skdtune.analysis.study_record import StudyRecord
 from skdtune.errors import InputError
-from skdtune.results.study_record import StudyRecord
 from skdtune.views.report_page import sections
 from skdtune.views.report_page.figure_sheet import FigureSheet
 from skdtune.views.report_page.markup import escaped
 
 if TYPE_CHECKING:
-    from skdtune.results.tables import Table
+    from skdtune.analysis.tables import Table
 
 
 def render(

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from skdtune.analysis.study_record import StudyRecord
+from skdtune.analysis.trial_record import TrialRecord
 from skdtune.describe.space import AnyParam, Choice, Scalar, StageSubsets
-from skdtune.results.study_record import StudyRecord
-from skdtune.results.trial_record import TrialRecord
 from skdtune.views.report_page.figure_parts import (
     MUTED,
     PALETTE,

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from skdtune.analysis.study_record import StudyRecord
+from skdtune.analysis.tables import format_duration
+from skdtune.analysis.trial_record import TrialRecord
 from skdtune.describe.space import Condition, StageSubsets
-from skdtune.results.study_record import StudyRecord
-from skdtune.results.tables import format_duration
-from skdtune.results.trial_record import TrialRecord
 from skdtune.views.report_page import figures, parameter_figures
 from skdtune.views.report_page.figure_parts import short
 from skdtune.views.report_page.figure_sheet import FigureSheet
@@ -31,7 +31,7 @@ from skdtune.views.report_page.words import (
 )
 
 if TYPE_CHECKING:
-    from skdtune.results.tables import Table
+    from skdtune.analysis.tables import Table
 
 _MAX_REASON = 300
 _MAX_NUMBERS = 12

@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from skdtune.analysis.study_record import StudyRecord
+from skdtune.analysis.verdict import PUBLISHED, compared, optimism
 from skdtune.queue import trial_attributes as attributes
-from skdtune.results.study_record import StudyRecord
-from skdtune.results.verdict import PUBLISHED, compared, optimism
 
 MISSING = "–"  # noqa: RUF001 - a dash, as tables have it
 

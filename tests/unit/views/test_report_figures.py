@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skdtune.analysis.study_record import StudyRecord
+from skdtune.analysis.tables import format_duration
+from skdtune.analysis.trial_record import TrialRecord
 from skdtune.describe.presets import load_spec
 from skdtune.describe.spec import StudySpec, parse
 from skdtune.queue.trial_attributes import Profile
-from skdtune.results.study_record import StudyRecord
-from skdtune.results.tables import format_duration
-from skdtune.results.trial_record import TrialRecord
 from skdtune.views.dashboard.figures import dashboard_figures
 from skdtune.views.report_page import figures, parameter_figures
 from skdtune.views.report_page.figure_parts import rounded
@@ -400,7 +400,7 @@ def test_another_search_space_comes_as_a_file() -> None:
 
 
 def test_a_comparison_is_a_table_with_its_notes_and_sentences() -> None:
-    from skdtune.results.tables import Column, Table
+    from skdtune.analysis.tables import Column, Table
 
     comparison = Table(
         title="Test <accuracy>",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from skdtune.analysis.comparison import compare_studies
+from skdtune.analysis.evaluated import Comparison, EvaluatedStudy
+from skdtune.analysis.evaluation_results import PLAIN_METHOD, evaluation_results
 from skdtune.errors import StudyError
 from skdtune.queue.stored_study import expand_family
-from skdtune.results.comparison import compare_studies
-from skdtune.results.evaluated import Comparison, EvaluatedStudy
-from skdtune.results.evaluation_results import PLAIN_METHOD, evaluation_results
 
 
 def compare_evaluations(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from skdtune.results.statistics import Summary, format_mean_sd, summarise
-from skdtune.results.tables import (
+from skdtune.analysis.statistics import Summary, format_mean_sd, summarise
+from skdtune.analysis.tables import (
     Column,
     Table,
     escape_latex,

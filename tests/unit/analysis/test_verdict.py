@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from skdtune.results.verdict import PUBLISHED, compared, optimism, standard_error
+from skdtune.analysis.verdict import PUBLISHED, compared, optimism, standard_error
 
 
 def test_the_standard_error_is_that_of_a_share() -> None:

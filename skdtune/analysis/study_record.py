@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from skdtune.analysis.trial_record import TrialRecord, read_trial
+from skdtune.analysis.verdict import standard_error
 from skdtune.describe.spec import StudySpec
 from skdtune.queue.best_trial import best_first
 from skdtune.queue.stored_study import StoredStudy, load_study
-from skdtune.results.trial_record import TrialRecord, read_trial
-from skdtune.results.verdict import standard_error
 
 #: Order in which numbers of trials are told.
 STATES = ("complete", "pruned", "failed", "running", "waiting")

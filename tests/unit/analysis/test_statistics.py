@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from skdtune.results.statistics import (
+from skdtune.analysis.statistics import (
     PairedComparison,
     compare_all,
     compare_paired,
@@ -377,7 +377,7 @@ def test_other_units_are_not_made_percent() -> None:
 
 def test_importing_it_loads_neither_numpy_nor_scipy() -> None:
     code = (
-        "import sys, skdtune.results.statistics, skdtune.results.tables; "
+        "import sys, skdtune.analysis.statistics, skdtune.analysis.tables; "
         "print([name for name in ('numpy', 'scipy', 'torch', 'optuna') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

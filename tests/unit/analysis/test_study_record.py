@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+from skdtune.analysis.study_record import StudyRecord
+from skdtune.analysis.trial_record import TrialRecord
 from skdtune.describe.presets import load_spec
 from skdtune.describe.spec import StudySpec, parse
-from skdtune.results.study_record import StudyRecord
-from skdtune.results.trial_record import TrialRecord
 
 
 def trials_of(*values: float) -> tuple[TrialRecord, ...]:

@@ -6,8 +6,8 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 
-from skdtune.results.evaluated import EvaluatedStudy
-from skdtune.results.tables import format_count
+from skdtune.analysis.evaluated import EvaluatedStudy
+from skdtune.analysis.tables import format_count
 
 BUDGET_TOLERANCE = 0.05
 """Relative; budgets further apart than this are said to differ."""

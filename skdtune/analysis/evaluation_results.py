@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from skdtune.analysis.evaluated import EvaluatedSeed, EvaluatedStudy
+from skdtune.analysis.study_record import read_study
+from skdtune.analysis.trial_record import TrialRecord, read_trial
 from skdtune.describe import dotted
 from skdtune.describe.config import MethodConfig, ModelConfig
 from skdtune.describe.kinds.final_evaluation import (
@@ -18,9 +21,6 @@ from skdtune.describe.kinds.search import Search
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
 from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
-from skdtune.results.evaluated import EvaluatedSeed, EvaluatedStudy
-from skdtune.results.study_record import read_study
-from skdtune.results.trial_record import TrialRecord, read_trial
 
 #: What a method is called that adds nothing to the label term, and what studies are held against.
 PLAIN_METHOD = "cross_entropy"

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from skdtune.errors import InputError, StudyError
-from skdtune.results.comparison import (
+from skdtune.analysis.comparison import (
     compare_studies,
     comparison_data,
     comparison_table,
     labels_of,
 )
-from skdtune.results.evaluated import Comparison, ComparisonRow, EvaluatedSeed, EvaluatedStudy
-from skdtune.results.statistics import holm
-from skdtune.results.tables import to_csv, to_latex, to_markdown
+from skdtune.analysis.evaluated import Comparison, ComparisonRow, EvaluatedSeed, EvaluatedStudy
+from skdtune.analysis.statistics import holm
+from skdtune.analysis.tables import to_csv, to_latex, to_markdown
+from skdtune.errors import InputError, StudyError
 
 BASE = (0.700, 0.705, 0.695, 0.702, 0.698)
 BETTER = (0.720, 0.726, 0.714, 0.723, 0.7185)

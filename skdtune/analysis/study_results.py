@@ -10,6 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from skdtune.analysis.study_record import read_study
+from skdtune.analysis.trial_record import STATE_NAMES, read_trial
+from skdtune.analysis.verdict import standard_error
 from skdtune.describe.kinds.kind import Kind
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
@@ -18,9 +21,6 @@ from skdtune.queue.best_trial import best_so_far
 from skdtune.queue.events import Event, story
 from skdtune.queue.pausing import paused_reason
 from skdtune.queue.stored_study import StoredStudy, load_study
-from skdtune.results.study_record import read_study
-from skdtune.results.trial_record import STATE_NAMES, read_trial
-from skdtune.results.verdict import standard_error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from skdtune.analysis.study_results import TrialResult
+from skdtune.analysis.trial_record import TrialRecord, read_trial
 from skdtune.describe.kinds.final_evaluation import EvaluationConfig, FinalEvaluation
 from skdtune.describe.kinds.search import Search
-from skdtune.results.study_results import TrialResult
-from skdtune.results.trial_record import TrialRecord, read_trial
 
 NAMES = (
     *("device", "precision", "seed", "images", "train_seconds", "peak_memory_mb", "versions"),

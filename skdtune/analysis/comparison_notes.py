@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from skdtune.results.evaluated import Comparison
-from skdtune.results.tables import format_count
+from skdtune.analysis.evaluated import Comparison
+from skdtune.analysis.tables import format_count
 
 
 def findings(comparison: Comparison) -> list[str]:

@@ -12,11 +12,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skdtune.errors import StudyError
-from skdtune.results.comparability import differences
-from skdtune.results.comparison_notes import explanations, findings
-from skdtune.results.evaluated import Comparison, ComparisonRow, EvaluatedStudy
-from skdtune.results.statistics import (
+from skdtune.analysis.comparability import differences
+from skdtune.analysis.comparison_notes import explanations, findings
+from skdtune.analysis.evaluated import Comparison, ComparisonRow, EvaluatedStudy
+from skdtune.analysis.statistics import (
     ALPHA,
     PairedComparison,
     compare_all,
@@ -24,7 +23,7 @@ from skdtune.results.statistics import (
     sentence,
     summarise,
 )
-from skdtune.results.tables import (
+from skdtune.analysis.tables import (
     MISSING,
     Column,
     Table,
@@ -32,6 +31,7 @@ from skdtune.results.tables import (
     format_interval,
     format_p,
 )
+from skdtune.errors import StudyError
 
 _METRICS = ("accuracy", "top5", "ece", "nll")
 _HEADERS = (

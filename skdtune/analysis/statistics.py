@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from skdtune.results.tables import format_count, format_interval, format_p
+from skdtune.analysis.tables import format_count, format_interval, format_p
 
 Verdict = Literal["better", "worse", "not distinguishable"]
 

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from skdtune.results.evaluated import EvaluatedStudy
-from skdtune.results.evaluation_results import EvaluationResults
-from skdtune.results.statistics import Summary, format_mean_sd, summarise
-from skdtune.results.tables import (
+from skdtune.analysis.evaluated import EvaluatedStudy
+from skdtune.analysis.evaluation_results import EvaluationResults
+from skdtune.analysis.statistics import Summary, format_mean_sd, summarise
+from skdtune.analysis.tables import (
     MISSING,
     Column,
     Table,

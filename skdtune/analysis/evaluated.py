@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from skdtune.results.statistics import PairedComparison, Summary
+from skdtune.analysis.statistics import PairedComparison, Summary
 
 
 @dataclass(frozen=True, kw_only=True)
