@@ -87,6 +87,8 @@ class Starter:
             "PATH": os.environ["PATH"],
             "SKDTUNE_HOME": str(folder / "home"),
             "OMP_NUM_THREADS": "1",
+            # Else every process builds the C part for its own home, which takes seconds.
+            "SKDTUNE_NATIVE": os.environ["SKDTUNE_NATIVE"],
             **(env or {}),
         }
         request = {
