@@ -3,7 +3,7 @@
 ``@pytest.mark.product(method=METHODS, backbone=BACKBONES)`` gives a test the full product of its
 axes. Without ``--full``, only so many of its combinations are run that, over all marked tests of
 the module, each test meets every value of each of its axes, and each two values of different axes
-meet in one of the tests.
+meet in one of the tests. An axis may be one of the fixtures that make a storage of each kind.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 
 import pytest
+
+#: Fixtures of which an axis gives the parameter.
+FIXTURES = {"any_url", "ready_url"}
 
 #: The axes of each test; the values of an axis are hashable, and equal values are the same one.
 Axes = Mapping[str, Iterable[object]]
@@ -49,12 +52,14 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
     if axes is None:
         return
     chosen = _chosen(metafunc.module)[metafunc.function.__name__]
-    metafunc.parametrize(
-        list(axes),
-        [
-            pytest.param(*combination, marks=() if combination in chosen else pytest.mark.full)
-            for combination in itertools.product(*axes.values())
-        ],
+    combinations = [
+        pytest.param(*combination, marks=() if combination in chosen else pytest.mark.full)
+        for combination in itertools.product(*axes.values())
+    ]
+    indirect = [name for name in axes if name in FIXTURES]
+    # A mark, since only that keeps pytest from adding the parameters of the fixtures themselves.
+    metafunc.definition.add_marker(
+        pytest.mark.parametrize(list(axes), combinations, indirect=indirect)
     )
 
 

@@ -362,9 +362,7 @@ def forgotten(training: Training, start: Start, method: str, backbone: str) -> T
     return twin
 
 
-@pytest.mark.product(
-    method=sorted(METHODS.keys() - REMEMBER_ACROSS_EPOCHS), backbone=FAMILIES
-)
+@pytest.mark.product(method=sorted(METHODS.keys() - REMEMBER_ACROSS_EPOCHS), backbone=FAMILIES)
 def test_a_new_epoch_needs_no_memory(start: Start, method: str, backbone: str) -> None:
     training = start(method, backbone)
     training.steps(range(2))

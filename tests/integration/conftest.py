@@ -130,6 +130,20 @@ def start(zygote: subprocess.Popen[str], tmp_path: Path) -> Starter:
     return Starter(zygote, tmp_path / "processes")
 
 
+@pytest.fixture
+def run_cli(start: Starter) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line to its end, in the home of the test, without the imports."""
+
+    def run(
+        *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        process = start(*arguments, env={**os.environ, **(env or {})})
+        code = process.wait()
+        return subprocess.CompletedProcess(arguments, code, process.out, process.err)
+
+    return run
+
+
 class Search:
     """A study of a test, and what the storage says of it."""
 
