@@ -15,10 +15,10 @@ setup: $(VENV)/.dev      ## Install what development and tests need.
 
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.dev       ## Run all tests, products of parameters so that all values meet in pairs.
+test: $(VENV)/.dev       ## Run all tests; every two values of the parameters of a test meet.
 	$(PYTEST)
 
-test-all: $(VENV)/.dev   ## Run all tests, every product in full: after a change to a method or family.
+test-all: $(VENV)/.dev   ## Run all tests with all combinations, after a change to a method or family.
 	$(PYTEST) --full
 
 lint: $(VENV)/.dev       ## Check style, types and the direction of imports.

@@ -131,8 +131,12 @@ def start(zygote: subprocess.Popen[str], tmp_path: Path) -> Starter:
 
 
 @pytest.fixture
-def run_cli(start: Starter) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_cli(
+    zygote: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line to its end, in the home of the test, without the imports."""
+    # Not in the folder of the test, which may look at what a command leaves there.
+    start = Starter(zygote, tmp_path_factory.mktemp("commands"))
 
     def run(
         *arguments: str, env: Mapping[str, str] | None = None
