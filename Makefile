@@ -3,18 +3,23 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: quickstart setup test lint format clean help
+.PHONY: quickstart setup test test-all lint format clean help
 
 help:                    ## Show the targets.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
 quickstart: $(VENV)/.train  ## Install into .venv and run a first search (no download of data).
 	SKDTUNE=$(BIN)/skdtune scripts/quickstart.sh
 
 setup: $(VENV)/.dev      ## Install what development and tests need.
 
-test: $(VENV)/.dev       ## Run all tests.
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/.dev       ## Run all tests; every two values of the parameters of a test meet.
+	$(PYTEST)
+
+test-all: $(VENV)/.dev   ## Run all tests with all combinations, after a change to a method or family.
+	$(PYTEST) --full
 
 lint: $(VENV)/.dev       ## Check style, types and the direction of imports.
 	$(BIN)/ruff check .

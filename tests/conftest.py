@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import pairwise
 import pytest
 import sqlalchemy as sa
 
@@ -17,12 +18,34 @@ import sqlalchemy as sa
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="skdtune-tests-"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The C part is built once for all tests, not once for every home.
+# The C part is built once for all tests, not once for every home. Fixtures of a module or of the
+# session begin before the home of a test, so it is said for all of them here.
 NATIVE_FOLDER = os.environ.get("SKDTUNE_NATIVE") or str(
     Path(__file__).parent.parent / ".pytest_cache" / "native"
 )
+os.environ["SKDTUNE_NATIVE"] = NATIVE_FOLDER
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--full``, with which the whole of every product of parameters is tried."""
+    parser.addoption("--full", action="store_true", help="run what is marked `full`, too")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test that is marked with ``product`` its combinations."""
+    pairwise.parametrize(metafunc)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only the full products have, unless they are asked for."""
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
 
 
 @pytest.fixture(autouse=True)

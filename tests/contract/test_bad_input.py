@@ -6,7 +6,6 @@ traceback or a password could escape, or a worker is started, they run as proces
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import shutil
@@ -14,8 +13,7 @@ import socket
 import subprocess
 import sys
 import tarfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +32,8 @@ from skdtune.queue.stored_study import create_study
 Call = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., str]
 
+pytestmark = pytest.mark.usefixtures("connections_end")
+
 PASSWORD = "hunter2pass"
 
 #: Files that only say that somebody is at work, or that SQLite keeps beside a database.
@@ -47,7 +47,7 @@ def forget_verbosity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
     """Run the command line in this process: exit code, stdout, stderr."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -58,11 +58,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
         assert isinstance(left.value.code, int)
         return left.value.code, out, err
 
-    yield run
-    # A command leaves its connections to the end of its process, which here is not now.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    return run
 
 
 @pytest.fixture

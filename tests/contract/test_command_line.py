@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import gc
 import io
 import json
 import re
 import shlex
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +41,8 @@ from skdtune.errors import (
 ROOT = Path(__file__).parents[2]
 
 Run = Callable[..., Result]
+
+pytestmark = pytest.mark.usefixtures("connections_end")
 
 #: What every command takes, before its name or after it.
 COMMON = {"--storage", "--home", "-v", "--verbose", "-q", "--quiet", "-h", "--help"}
@@ -128,17 +128,13 @@ def forget_verbosity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run() -> Iterator[Run]:
+def run() -> Run:
     """Run the command line in this process; an exception is an exception."""
 
     def invoke(*arguments: str) -> Result:
         return CliRunner(catch_exceptions=False).invoke(cli, arguments, prog_name="skdtune")
 
-    yield invoke
-    # A command leaves its connections to the end of its process, which here is not now.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    return invoke
 
 
 def exit_code(*arguments: str) -> int:

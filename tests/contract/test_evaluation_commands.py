@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import gc
 import io
 import json
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,8 @@ from skdtune.__main__ import main
 from skdtune.cli.main import cli
 
 Run = Callable[..., Result]
+
+pytestmark = pytest.mark.usefixtures("connections_end")
 Finish = Callable[..., None]
 
 ACCURACIES = {
@@ -28,17 +28,13 @@ ACCURACIES = {
 
 
 @pytest.fixture
-def run() -> Iterator[Run]:
+def run() -> Run:
     """Run the command line in this process; an exception is an exception."""
 
     def invoke(*arguments: str) -> Result:
         return CliRunner(catch_exceptions=False).invoke(cli, arguments, prog_name="skdtune")
 
-    yield invoke
-    # A command leaves its connections to the end of its process, which here is not now.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+    return invoke
 
 
 @pytest.fixture

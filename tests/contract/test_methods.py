@@ -112,8 +112,9 @@ REMEMBER_ACROSS_EPOCHS = {"ps_kd", "ps_kd_drg_dsr_zipf", "dlb", "dlb_frskd"}
 FAMILIES = ("resnet8", "resnet20", "resnet18")
 
 every_method = pytest.mark.parametrize("method", METHODS)
-every_family = pytest.mark.parametrize("backbone", FAMILIES)
-every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
+#: Each promise is tried with every method and on every family; each method meets each family
+#: in one of the promises at least. All three together are the full product.
+every_method_and_family = pytest.mark.product(method=METHODS, backbone=FAMILIES)
 
 
 def test_every_registered_method_is_tried() -> None:
@@ -292,8 +293,7 @@ def start(teachers: dict[str, TfKdSelfConfig]) -> Start:
     return start
 
 
-@every_method
-@every_backbone
+@pytest.mark.product(method=METHODS, backbone=BACKBONES)
 def test_losses_and_gradients_are_finite(start: Start, method: str, backbone: str) -> None:
     training = start(method, backbone)
     for index in range(2):
@@ -305,8 +305,7 @@ def test_losses_and_gradients_are_finite(start: Start, method: str, backbone: st
                 assert parameter.grad.isfinite().all(), name
 
 
-@every_method
-@every_family
+@every_method_and_family
 def test_loss_names_stay_the_same(start: Start, method: str, backbone: str) -> None:
     training = start(method, backbone)
     first, second = training.losses(0), training.losses(1)
@@ -327,16 +326,14 @@ def test_training_lowers_the_label_loss(start: Start, method: str) -> None:
     assert training.label_loss(0) < before / 2
 
 
-@every_method
-@every_family
+@every_method_and_family
 def test_same_seed_same_numbers(start: Start, method: str, backbone: str) -> None:
     first = start(method, backbone, seed=5).steps(range(2))
     assert first == start(method, backbone, seed=5).steps(range(2))
     assert first != start(method, backbone, seed=6).steps(range(2))
 
 
-@every_method
-@every_family
+@every_method_and_family
 def test_a_resumed_training_goes_on_bit_by_bit(start: Start, method: str, backbone: str) -> None:
     undisturbed = start(method, backbone)
     undisturbed.steps(range(2))
@@ -365,8 +362,7 @@ def forgotten(training: Training, start: Start, method: str, backbone: str) -> T
     return twin
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - REMEMBER_ACROSS_EPOCHS))
-@every_family
+@pytest.mark.product(method=sorted(METHODS.keys() - REMEMBER_ACROSS_EPOCHS), backbone=FAMILIES)
 def test_a_new_epoch_needs_no_memory(start: Start, method: str, backbone: str) -> None:
     training = start(method, backbone)
     training.steps(range(2))
@@ -384,8 +380,7 @@ def test_what_is_remembered_across_epochs_has_an_effect(start: Start, method: st
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("off", SWITCHED_OFF)
-@every_backbone
+@pytest.mark.product(off=SWITCHED_OFF, backbone=BACKBONES)
 def test_terms_of_weight_zero_leave_the_baseline_as_it_is(
     start: Start, off: str, backbone: str
 ) -> None:
@@ -428,7 +423,7 @@ def test_all_of_them_switched_off_leave_label_smoothing_as_it_is(start: Start) -
         ("frskd", "frskd_attention", "terms.frskd."),
     ],
 )
-@every_family
+@pytest.mark.parametrize("backbone", FAMILIES)
 def test_the_modules_that_teach_learn_nothing_from_it(
     start: Start, method: str, loss: str, teacher: str, backbone: str
 ) -> None:
@@ -489,8 +484,7 @@ def test_teachers_without_modules_are_detached(start: Start, method: str) -> Non
         torch.testing.assert_close(main.grad.sum(dim=1), torch.zeros(len(main)), atol=1e-5, rtol=0)
 
 
-@every_method
-@every_family
+@every_method_and_family
 def test_bfloat16_is_close_to_float32(start: Start, method: str, backbone: str) -> None:
     single, low = start(method, backbone), start(method, backbone)
     for index in range(2):

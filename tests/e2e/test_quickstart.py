@@ -44,6 +44,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
         "SKDTUNE": str(program),
         "SKDTUNE_HOME": str(folder / "fresh home"),
         "SKDTUNE_QUICKSTART_TRIALS": str(TRIALS),
+        "SKDTUNE_NATIVE": os.environ["SKDTUNE_NATIVE"],
     }
 
     def run() -> subprocess.CompletedProcess[str]:

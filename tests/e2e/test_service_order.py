@@ -155,7 +155,13 @@ class Compose:
         process = self.start_process(
             *(self._on_this_machine(word) for word in command),
             log=self.log(name),
-            env={**environment, "PATH": os.environ["PATH"], "HOME": str(self.folder)},
+            env={
+                **environment,
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                # Else the workers build the C part in the volume, which takes seconds.
+                "SKDTUNE_NATIVE": os.environ["SKDTUNE_NATIVE"],
+            },
             clean=True,
         )
         if hasattr(os, "sched_setaffinity"):

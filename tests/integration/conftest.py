@@ -87,6 +87,8 @@ class Starter:
             "PATH": os.environ["PATH"],
             "SKDTUNE_HOME": str(folder / "home"),
             "OMP_NUM_THREADS": "1",
+            # Else every process builds the C part for its own home, which takes seconds.
+            "SKDTUNE_NATIVE": os.environ["SKDTUNE_NATIVE"],
             **(env or {}),
         }
         request = {
@@ -126,6 +128,24 @@ def zygote() -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture
 def start(zygote: subprocess.Popen[str], tmp_path: Path) -> Starter:
     return Starter(zygote, tmp_path / "processes")
+
+
+@pytest.fixture
+def run_cli(
+    zygote: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line to its end, in the home of the test, without the imports."""
+    # Not in the folder of the test, which may look at what a command leaves there.
+    start = Starter(zygote, tmp_path_factory.mktemp("commands"))
+
+    def run(
+        *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        process = start(*arguments, env={**os.environ, **(env or {})})
+        code = process.wait()
+        return subprocess.CompletedProcess(arguments, code, process.out, process.err)
+
+    return run
 
 
 class Search:

@@ -73,10 +73,12 @@ def test_workers_run_exactly_the_trials_that_were_asked_for(
 def test_a_worker_writes_nothing_outside_of_its_home(
     sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
 ) -> None:
-    worker = start_worker(make_search(sqlite_url, num_trials=1))
+    # An empty name is none: this worker builds the C part itself, as a person's first one does.
+    worker = start_worker(make_search(sqlite_url, num_trials=1), env={"SKDTUNE_NATIVE": ""})
     assert worker.wait() == 0
     assert not list((worker.folder / "cwd").iterdir())
     home = worker.folder / "home"
+    assert (home / "cache" / "native").is_dir()
     assert sorted(path.name for path in home.iterdir()) == ["artifacts", "cache", "checkpoints"]
     assert not list((home / "checkpoints").iterdir()), "checkpoints end with their trial"
 

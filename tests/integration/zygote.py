@@ -6,28 +6,33 @@ with an environment, a folder and a session of their own; only the import of tor
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 import time
 from typing import Any, NoReturn
 
-import sklearn.datasets
-import torchmetrics.functional.classification
-
-import skdtune.analysis.study_results
-import skdtune.data.sets.digits
-import skdtune.worker.worker
+import skdtune
 from skdtune.__main__ import main
 
-IMPORTED = (
-    sklearn.datasets,
-    torchmetrics.functional.classification,
-    skdtune.data.sets.digits,
-    skdtune.worker.worker,
-    skdtune.analysis.study_results,
+#: What a command imports in the middle of its work.
+IMPORTED_LATE = (
+    "alembic.context",
+    "alembic.script",
+    "psycopg",
+    "safetensors.torch",
+    "sklearn.datasets",
+    "torch.export",
+    "torchmetrics.functional.classification",
 )
+for name in (
+    *IMPORTED_LATE,
+    *(m.name for m in pkgutil.walk_packages(skdtune.__path__, "skdtune.")),
+):
+    importlib.import_module(name)
 
 
 def start(request: dict[str, Any]) -> int:

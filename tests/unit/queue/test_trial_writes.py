@@ -379,8 +379,7 @@ LOSSES = [
 ]
 
 
-@pytest.mark.parametrize("write", WRITES)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.product(ready_url=("sqlite", "postgres"), loss=LOSSES, write=WRITES)
 def test_a_former_owner_changes_nothing(loss: Write, write: Write, make_study: MakeStudy) -> None:
     stored = make_study()
     claimed = claim(stored)
