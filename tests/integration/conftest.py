@@ -242,6 +242,27 @@ def module_search() -> Iterator[MakeSearch]:
 
 StartWorker = Callable[..., Process]
 
+#: In their second epoch, trials wait until the test says go: no training has to be long for them
+#: to be still there, however slow or fast the machine is.
+HOLD = """
+import pathlib, time
+from skdtune.training.trainer import Trainer
+train = Trainer._train_epoch
+def hold(trainer, epoch, reporter):
+    while epoch == 1 and not pathlib.Path("go").exists():
+        time.sleep(0.02)
+    return train(trainer, epoch, reporter)
+Trainer._train_epoch = hold
+"""
+
+
+@dataclass
+class HeldWorker(Process):
+    """A worker whose trial trains until it is let go."""
+
+    def let_go(self) -> None:
+        (self.folder / "cwd" / "go").touch()
+
 
 def worker_starter(start: Starter) -> StartWorker:
     def begin(
@@ -257,6 +278,17 @@ def worker_starter(start: Starter) -> StartWorker:
 def start_worker(start: Starter) -> StartWorker:
     """Start a worker that is told nothing but study and storage."""
     return worker_starter(start)
+
+
+@pytest.fixture
+def start_held_worker(start_worker: StartWorker) -> Callable[[Search], HeldWorker]:
+    """Start a worker whose trials wait in their second epoch until it is let go."""
+
+    def begin(search: Search) -> HeldWorker:
+        worker = start_worker(search, code=HOLD)
+        return HeldWorker(worker.pid, worker.folder, worker._ask)
+
+    return begin
 
 
 @pytest.fixture(scope="module")

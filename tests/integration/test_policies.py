@@ -149,10 +149,10 @@ def test_a_trial_that_ran_out_of_memory_leaves_a_worker_that_can_use_it_again(
 
 
 def test_the_budget_is_raised_and_lowered_while_workers_train(
-    any_url: str, make_search: MakeSearch, start_worker: StartWorker, start: Start
+    any_url: str, make_search: MakeSearch, start_held_worker: StartWorker, start: Start
 ) -> None:
-    search = make_search(any_url, "budget.epochs=70", num_trials=2)
-    worker = start_worker(search)
+    search = make_search(any_url, num_trials=2)
+    worker = start_held_worker(search)
     search.wait_for_epochs(0, 1)
     command = ["budget", search.name]
     raised = start(*command, "6", "--storage", any_url)
@@ -161,6 +161,7 @@ def test_the_budget_is_raised_and_lowered_while_workers_train(
     assert search.states[1:] == ["WAITING"] * 5
     lowered = start(*command, "3", "--storage", any_url)
     assert lowered.wait() == 0
+    worker.let_go()
     assert worker.wait() == 0
     assert search.states == ["COMPLETE"] * 3
     refused = start(*command, "2", "--storage", any_url)

@@ -46,17 +46,18 @@ def test_a_stopped_worker_gives_its_trial_back(
 
 
 def test_a_drained_worker_finishes_its_trial_first(
-    sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
+    sqlite_url: str, make_search: MakeSearch, start_held_worker: StartWorker
 ) -> None:
-    search = make_search(sqlite_url, "budget.epochs=150", num_trials=2)
-    worker = start_worker(search)
+    search = make_search(sqlite_url, "budget.epochs=9", num_trials=2)
+    worker = start_held_worker(search)
     search.wait_for_epochs(0, 1)
     # Some schedulers send SIGCONT ahead of the signal that they mean.
     worker.send(signal.SIGCONT)
     worker.send(signal.SIGUSR1)
+    worker.let_go()
     assert worker.wait() == 0
     assert search.states == ["COMPLETE", "WAITING"]
-    assert len(search.curve(0)) == 150
+    assert len(search.curve(0)) == 9
 
 
 HANG_IN_A_STEP = """
