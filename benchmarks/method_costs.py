@@ -28,7 +28,7 @@ from typing import Any
 
 from training import peak_mb, random_images
 
-from skdtune.engines.local import MALLOC_VARIABLE, plan_slots
+from skdtune.engines.local_slots import MALLOC_VARIABLE, plan_slots
 
 BATCH = 128
 NUM_CLASSES = 100

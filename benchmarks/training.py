@@ -73,7 +73,7 @@ class Contender:
 
 
 def contenders(device: str, workers: list[int], modes: list[str]) -> list[Contender]:
-    from skdtune.engines.local import num_cores
+    from skdtune.engines.local_slots import num_cores
 
     cores = num_cores()
     packs = workers if device != "cpu" else [cores]
@@ -402,7 +402,7 @@ WINDOWS = {
 @contextlib.contextmanager
 def malloc_of(contender: Contender, device: str) -> Iterator[None]:
     """Give new processes the memory settings that ``launch`` gives its workers; none to plain."""
-    from skdtune.engines.local import MALLOC_VARIABLE, plan_slots
+    from skdtune.engines.local_slots import MALLOC_VARIABLE, plan_slots
 
     before = os.environ.get(MALLOC_VARIABLE)
     if device == "cpu" and contender.kind != "plain":

@@ -51,7 +51,7 @@ def evaluate(
     and other machines can help with `skdtune worker STUDY.test`. What is there is not trained
     again. STUDY may also be the family of several studies.
     """
-    from skdtune.cli.launch import Launch, launch_study
+    from skdtune.cli.launch import launch_of
     from skdtune.errors import InputError
     from skdtune.queue.final_evaluation import create_evaluation, require_evaluable
     from skdtune.queue.stored_study import expand_family
@@ -60,9 +60,9 @@ def evaluate(
     studies = expand_family(study, storage=application.url)
     if name is not None and len(studies) > 1:
         raise InputError(f"--name {name}: {study} stands for {len(studies)} studies")
-    settings = Launch(gpus, workers, workers_per_gpu, checkpoints)
+    workers_here = launch_of(application, gpus, workers, workers_per_gpu, checkpoints)
     if not queue_only:
-        settings.require_possible()
+        workers_here.require_possible()
     for one in studies:
         require_evaluable(one, now=now, storage=application.url)
     names = [
@@ -73,7 +73,7 @@ def evaluate(
     ]
     if not queue_only:
         for evaluation in names:
-            launched = launch_study(application, evaluation, settings)
+            launched = workers_here.run(evaluation)
             if launched.stopped:
                 return launched.exit_code
     return _print(application, names, chosen, queue_only)

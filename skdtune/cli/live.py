@@ -19,7 +19,7 @@ from skdtune.cli.application import printable, terminal
 from skdtune.queue.storage import DATABASE_ERRORS
 
 if TYPE_CHECKING:
-    from skdtune.engines.local import LocalSupervisor
+    from skdtune.engines.engine import Engine
     from skdtune.queue.stored_study import StoredStudy
 
 _REFRESH_S = 1.0
@@ -32,13 +32,13 @@ class LiveView:
 
     Args:
         stored: The study.
-        supervisor: The workers started here, for their restarts.
+        engine: The workers that were started, for their restarts.
         quiet: Show nothing.
     """
 
-    def __init__(self, stored: StoredStudy, supervisor: LocalSupervisor, *, quiet: bool) -> None:
+    def __init__(self, stored: StoredStudy, engine: Engine, *, quiet: bool) -> None:
         self._stored = stored
-        self._supervisor = supervisor
+        self._engine = engine
         self._quiet = quiet
         self._started = time.monotonic()
         self._next = 0.0
@@ -85,10 +85,10 @@ class LiveView:
             self._message = ""
         if self._live is not None:
             passed = format_duration(time.monotonic() - self._started)
-            restarts = sum(worker.restarts for worker in self._supervisor.workers)
-            footer = f"{passed} passed, {len(self._supervisor.workers)} workers"
+            restarts = self._engine.num_restarts
+            footer = f"{passed} passed, {self._engine.num_workers} workers"
             footer += f", {restarts} restarts" if restarts else ""
-            footer += f", logs in {self._supervisor.log_dir}{self._starting(progress)}"
+            footer += f", logs in {self._engine.where_logs}{self._starting(progress)}"
             drawn = Group(progress_view(progress), footer, self._message)
             self._live.update(drawn, refresh=True)
         else:
@@ -99,7 +99,7 @@ class LiveView:
 
     def _starting(self, progress: Progress) -> str:
         """Explain the seconds in which nothing happens yet."""
-        idle = not progress.workers and not progress.finished and not self._supervisor.stopping
+        idle = not progress.workers and not progress.finished and not self._engine.stopping
         return "; workers are starting" if idle and progress.counts["waiting"] else ""
 
 

@@ -139,7 +139,7 @@ def test_creating_and_following_a_study_needs_no_torch(tmp_path: Path) -> None:
 
 
 def test_planning_workers_needs_no_torch(tmp_path: Path) -> None:
-    statement = "from skdtune.engines.local import plan_slots; plan_slots('none', 2)"
+    statement = "from skdtune.engines.local_slots import plan_slots; plan_slots('none', 2)"
     assert not loaded_by(statement, tmp_path) & HEAVY
 
 

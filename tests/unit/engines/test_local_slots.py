@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skdtune.engines.local import list_gpus, num_cores, plan_slots
+from skdtune.engines.local_slots import list_gpus, num_cores, plan_slots
 from skdtune.errors import DeviceError
 
 CORES = len(os.sched_getaffinity(0))
