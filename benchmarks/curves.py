@@ -124,7 +124,7 @@ def train_once(config: TrialConfig, train: Any, val: Any, held_out: Any) -> dict
     """Train one configuration and return its curve; after a NaN the curve simply ends."""
     from skdtune.data.batches import val_batches
     from skdtune.errors import NonFiniteLossError
-    from skdtune.training.scoring import evaluate
+    from skdtune.training.scoring import measure
     from skdtune.training.trainer import Trainer
 
     reporter = Recorder()
@@ -133,7 +133,7 @@ def train_once(config: TrialConfig, train: Any, val: Any, held_out: Any) -> dict
     test: float | str = ""
     try:
         trainer.run(reporter)
-        scores = evaluate(
+        scores = measure(
             trainer.network.backbone, val_batches(held_out), trainer.dtype, trainer.device
         )
         test = round(scores.accuracy, 4)

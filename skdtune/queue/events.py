@@ -132,10 +132,10 @@ def num_failures(engine: sa.Engine, study_id: int, trial_id: int, kind: EventKin
         events.c.trial_id == trial_id, events.c.study_id == study_id, events.c.kind == kind.value
     )
     if kind is EventKind.LOST:
-        its = (events.c.trial_id == trial_id, events.c.study_id == study_id)
-        furthest = sa.select(sa.func.max(events.c.epochs)).where(*its).scalar_subquery()
+        of_trial = (events.c.trial_id == trial_id, events.c.study_id == study_id)
+        furthest = sa.select(sa.func.max(events.c.epochs)).where(*of_trial).scalar_subquery()
         reached = sa.select(sa.func.min(events.c.event_id)).where(
-            *its, events.c.epochs == furthest
+            *of_trial, events.c.epochs == furthest
         )
         query = query.where(events.c.event_id >= reached.scalar_subquery())
     with engine.connect() as connection:

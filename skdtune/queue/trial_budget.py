@@ -64,11 +64,13 @@ def _remove(connection: sa.Connection, study_id: int, num_trials: int) -> None:
         connection.scalars(sa.select(leases.c.trial_id).where(leases.c.study_id == study_id))
     )
     ids = [trial_id for trial_id in waiting if trial_id not in begun]
-    there = sa.select(trials.c.trial_id, trials.c.number).where(
+    surplus_now = sa.select(trials.c.trial_id, trials.c.number).where(
         trials.c.study_id == study_id, trials.c.number >= num_trials
     )
     removable = set(ids)
-    staying = [row.number for row in connection.execute(there) if row.trial_id not in removable]
+    staying = [
+        row.number for row in connection.execute(surplus_now) if row.trial_id not in removable
+    ]
     if staying:
         lowest = max(staying) + 1
         raise InputError(

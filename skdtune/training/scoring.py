@@ -24,7 +24,7 @@ Observe = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Measurement:
     """What a network scores on a set of images."""
 
     accuracy: float
@@ -35,7 +35,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores(Evaluation):
+class Scores(Measurement):
     """What a network scores, with how far its confidence can be trusted."""
 
     top5: float
@@ -77,13 +77,13 @@ class MeanProfile:
         return means
 
 
-def evaluate(
+def measure(
     network: nn.Module,
     batches: Iterable[Batch],
     dtype: torch.dtype | None,
     device: torch.device,
     observe: Observe | None = None,
-) -> Evaluation:
+) -> Measurement:
     """Score the final classifier; the sums stay on the device until the end.
 
     Args:
@@ -107,7 +107,7 @@ def evaluate(
             count += len(labels_B)
             if observe is not None:
                 observe(logits_BK, labels_B)
-    return Evaluation(accuracy=correct.item() / count, loss=loss.item() / count)
+    return Measurement(accuracy=correct.item() / count, loss=loss.item() / count)
 
 
 def score(
@@ -138,7 +138,7 @@ def score(
         probs.append(logits_BK.float().softmax(dim=1).cpu())
         labels.append(labels_B.cpu())
 
-    evaluation = evaluate(network, batches, dtype, device, observe)
+    measured = measure(network, batches, dtype, device, observe)
     # Here, because it takes two seconds, which a trial that is pruned has no use for.
     from torchmetrics.functional.classification import (
         multiclass_accuracy,
@@ -154,8 +154,8 @@ def score(
         probs_NK, labels_N, num_classes, n_bins=CALIBRATION_BINS, norm="l1"
     )
     return Scores(
-        accuracy=evaluation.accuracy,
-        loss=evaluation.loss,
+        accuracy=measured.accuracy,
+        loss=measured.loss,
         # It is a float32; the share itself is a whole number of images.
         top5=round(float(top5) * len(labels_N)) / len(labels_N),
         ece=float(ece),

@@ -30,11 +30,11 @@ from skdtune.training.device import autocast, autocast_dtype
 from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
 from skdtune.training.random_states import random_states, set_random_states
 from skdtune.training.scoring import (
-    Evaluation,
     MeanProfile,
+    Measurement,
     Observe,
     Scores,
-    evaluate,
+    measure,
     score,
 )
 
@@ -151,7 +151,7 @@ class Trainer:
             return Verdict.INTERRUPT
         return Verdict.CONTINUE
 
-    def evaluate(self, images: DeviceImages, observe: Observe | None = None) -> Evaluation:
+    def measure(self, images: DeviceImages, observe: Observe | None = None) -> Measurement:
         """Return accuracy and loss on images that were not learned from.
 
         Args:
@@ -159,7 +159,7 @@ class Trainer:
             observe: Shown the logits ``[B, K]`` and labels ``[B]`` of every batch.
         """
         batches = val_batches(images)
-        return evaluate(self.network.backbone, batches, self.dtype, self.device, observe)
+        return measure(self.network.backbone, batches, self.dtype, self.device, observe)
 
     def score(self, images: DeviceImages) -> Scores:
         """Return all scores, calibration included, on images that were not learned from.
@@ -170,27 +170,27 @@ class Trainer:
         batches = val_batches(images)
         return score(self.network.backbone, batches, self.dtype, self.device, self._num_classes)
 
-    def validate(self) -> Evaluation | None:
+    def validate(self) -> Measurement | None:
         """Return accuracy and loss on the validation images, None without such images."""
-        return None if self._val is None else self.evaluate(self._val)
+        return None if self._val is None else self.measure(self._val)
 
     def _run_epoch(self, epoch: int, reporter: Reporter) -> EpochReport:
         start = time.perf_counter()
         losses = self._train_epoch(epoch, reporter)
-        evaluation: Evaluation | None = None
+        measured: Measurement | None = None
         more: dict[str, Any] = {}
         if self._val is not None and epoch + 1 == self.config.budget.epochs:
-            evaluation = scores = self.score(self._val)
+            measured = scores = self.score(self._val)
             rest = {"top5": scores.top5, "ece": scores.ece, "nll": scores.nll}
             more = {"scores": rest, "profile": scores.profile}
         elif self._val is not None and epoch == 0:
             profile = MeanProfile()
-            evaluation = self.evaluate(self._val, profile.add)
+            measured = self.measure(self._val, profile.add)
             more = {"profile": profile.values}
         elif self._val is not None:
-            evaluation = self.evaluate(self._val)
-        if evaluation is not None:
-            more |= {"val_accuracy": evaluation.accuracy, "val_loss": evaluation.loss}
+            measured = self.measure(self._val)
+        if measured is not None:
+            more |= {"val_accuracy": measured.accuracy, "val_loss": measured.loss}
         return EpochReport(
             epoch=epoch,
             losses=losses,

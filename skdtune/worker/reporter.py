@@ -80,12 +80,12 @@ class TrialReporter:
         """
         self._capture = trainer.state
         stored = self.history.get_trial(self.claim.trial_id)
-        found = self.checkpoints.load(self.say) if self.claim.attempt > 1 else None
-        if found is not None:
-            trainer.load_state(found.state)
-            self.epochs = _read_curve(found.curve)
+        checkpoint = self.checkpoints.load(self.say) if self.claim.attempt > 1 else None
+        if checkpoint is not None:
+            trainer.load_state(checkpoint.state)
+            self.epochs = _read_curve(checkpoint.curve)
         if self.claim.attempt > 1 or stored.intermediate_values:
-            self._rewind(found)
+            self._rewind(checkpoint)
         verdict = self._catch_up(self.queue)
         if verdict is Verdict.CONTINUE:
             self._start_epoch()
@@ -180,13 +180,14 @@ class TrialReporter:
         for hook in self.hooks:
             hook.epoch_starts(self.epochs)
 
-    def _rewind(self, found: Checkpoint | None) -> None:
+    def _rewind(self, checkpoint: Checkpoint | None) -> None:
         curve = [report.value for report in self.epochs]
-        kind = EventKind.RESTARTED if found is None else EventKind.RESUMED
+        kind = EventKind.RESTARTED if checkpoint is None else EventKind.RESUMED
         detail = (
             "from its first epoch: there is no checkpoint that can be used"
-            if found is None
-            else f"after epoch {found.epochs}, from the checkpoint of attempt {found.attempt}"
+            if checkpoint is None
+            else f"after epoch {checkpoint.epochs}, from the checkpoint of attempt "
+            f"{checkpoint.attempt}"
         )
         trial = self.history.get_trial(self.claim.trial_id)
         self._num_judged = min(int(trial.system_attrs.get(JUDGED_EPOCHS, 0)), len(curve))
@@ -197,7 +198,7 @@ class TrialReporter:
         self._num_stored = len(curve)
         if self._num_judged:
             self._note_judged(self._num_judged, self.queue)
-        verb = "starts over" if found is None else "goes on"
+        verb = "starts over" if checkpoint is None else "goes on"
         logger.info("trial %d %s %s", self.claim.number, verb, detail)
 
     def _save_checkpoint(self) -> None:

@@ -58,7 +58,7 @@ def probe_memory(
         data = data_of_study(store, stored.spec)
         trainer = build_trainer(config, data)
         trainer.run(_FewSteps())
-        trainer.evaluate(data.train if data.val is None else data.val)
+        trainer.measure(data.train if data.val is None else data.val)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # cuDNN and cuBLAS have no class of their own for it.
         if isinstance(error, RuntimeError) and not _says_full(error):

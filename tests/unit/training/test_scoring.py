@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skdtune.data.batches import Batch, DeviceImages, val_batches
 from skdtune.data.images import image_set
-from skdtune.training.scoring import PROFILE_SIZE, MeanProfile, evaluate, score
+from skdtune.training.scoring import PROFILE_SIZE, MeanProfile, measure, score
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def one_by_one(network: nn.Module, images: DeviceImages) -> tuple[float, float]:
 def test_the_scores_are_those_of_a_count_image_by_image(
     batch_size: int, images: DeviceImages, network: nn.Module
 ) -> None:
-    found = evaluate(network, val_batches(images, batch_size), None, CPU)
+    found = measure(network, val_batches(images, batch_size), None, CPU)
     accuracy, loss = one_by_one(network, images)
     assert 0 < accuracy < 1
     assert found.accuracy == accuracy
@@ -67,7 +67,7 @@ def test_the_network_is_scored_in_evaluation_mode_and_without_gradients(
 
     network = Spy().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    evaluate(network, val_batches(images, 4), None, CPU)
+    measure(network, val_batches(images, 4), None, CPU)
     assert network.seen == [(False, False)] * 3
     assert not network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
@@ -78,9 +78,9 @@ def test_autocast_reaches_the_network_but_not_the_loss(
 ) -> None:
     seen: list[torch.dtype] = []
     network.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
-    found = evaluate(network, val_batches(images, 4), torch.bfloat16, CPU)
+    found = measure(network, val_batches(images, 4), torch.bfloat16, CPU)
     assert set(seen) == {torch.bfloat16}
-    exact = evaluate(network, val_batches(images, 4), None, CPU)
+    exact = measure(network, val_batches(images, 4), None, CPU)
     assert found.loss == pytest.approx(exact.loss, rel=0.05)
 
 
@@ -89,7 +89,7 @@ def test_a_last_batch_of_one_counts_as_one_image() -> None:
     batches = [
         Batch(z, torch.zeros(len(z), dtype=torch.int64), torch.arange(len(z))) for z in logits
     ]
-    assert evaluate(nn.Identity(), batches, None, CPU).accuracy == 4 / 5
+    assert measure(nn.Identity(), batches, None, CPU).accuracy == 4 / 5
 
 
 # Scores
@@ -121,7 +121,7 @@ def test_accuracy_and_loss_of_a_score_are_those_of_an_evaluation(batch_size: int
     logits_NK = torch.randn(300, 10, generator=generator) * 3
     labels_N = torch.randint(0, 10, (300,), generator=generator)
     network = nn.Identity()
-    plain = evaluate(network, batches_of(logits_NK, labels_N, batch_size), None, CPU)
+    plain = measure(network, batches_of(logits_NK, labels_N, batch_size), None, CPU)
     scores = score(network, batches_of(logits_NK, labels_N, batch_size), None, CPU, 10)
     assert (scores.accuracy, scores.loss) == (plain.accuracy, plain.loss)
     assert scores.nll == plain.loss

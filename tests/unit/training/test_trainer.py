@@ -395,7 +395,7 @@ def test_scores_change_nothing_in_the_curve(
     """The last epoch of one training is an epoch like any other, but for its scores."""
     trainer, recorder = make_trainer(budget__epochs=2), make_recorder()
     trainer.run(recorder)
-    found = trainer.evaluate(digits[1])
+    found = trainer.measure(digits[1])
     assert (found.accuracy, found.loss) == (
         recorder.reports[-1].val_accuracy,
         recorder.reports[-1].val_loss,
