@@ -81,7 +81,7 @@ class Engine(Protocol):
 
     @property
     def num_workers(self) -> int:
-        """Workers that were started and have not ended for good."""
+        """Workers that are wanted and were started, those that have ended included."""
 
     @property
     def num_restarts(self) -> int:

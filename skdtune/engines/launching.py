@@ -30,7 +30,7 @@ from skdtune.home import (
     Home,
     checkpoints_url,
 )
-from skdtune.queue.leases import lease_seconds
+from skdtune.queue.leases import lease_seconds, reap_worker
 from skdtune.queue.storage import DATABASE_ERRORS
 from skdtune.queue.stored_study import StoredStudy, load_study
 from skdtune.queue.trial_queue import TrialQueue
@@ -109,7 +109,6 @@ class Launch:
             HOME_VARIABLE: str(self.at.path),
             CHECKPOINTS_VARIABLE: checkpoints_url(self.checkpoints, at=self.at),
         }
-        self.require_possible()
         stored = load_study(study, storage=self.storage)
         progress = read_progress(stored)
         if progress.finished:
@@ -119,7 +118,7 @@ class Launch:
             study=study,
             environment={**environment, SUPERVISED_VARIABLE: str(os.getpid())},
             log_dir=self.at.logs / study,
-            give_back=lambda pid: self._give_back(queue, pid),
+            give_back=lambda pid: self._give_back(stored, pid),
         )
         engine = ENGINES[self.engine](job, self.placement)
         if stored.spec.data.name != "digits":
@@ -171,11 +170,11 @@ class Launch:
         except KeyboardInterrupt:
             self.say("ending the workers")
 
-    def _give_back(self, queue: TrialQueue, pid: int) -> None:
+    def _give_back(self, stored: StoredStudy, pid: int) -> None:
         """Give back the trials of a worker that died, without waiting for its lease."""
         try:
-            numbers = queue.once.reap_worker(socket.gethostname(), pid)
-        except (StorageAwayError, *DATABASE_ERRORS):
+            numbers = reap_worker(stored.engine, stored.study_id, socket.gethostname(), pid)
+        except DATABASE_ERRORS:
             # The database is away; the lease will run out, and any worker gives the trial back.
             return
         for number in numbers:
@@ -192,8 +191,8 @@ class Launch:
             left = progress.num_trials - progress.num_finished
             self.say(f"stopped; {left} trials wait: skdtune launch {stored.study.study_name}")
             return Launched(stop.exit_code, stopped=True, progress=progress)
-        failures = engine.failures()
-        if failures and not progress.finished:
+        failures = [] if progress.finished else engine.failures()
+        if failures:
             first = failures[0]
             message = first.message.removeprefix("skdtune: ")
             if first.exit_code == InputError.exit_code:

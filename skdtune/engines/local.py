@@ -57,6 +57,7 @@ class LocalEngine:
     def __init__(self, job: Job, placement: Placement) -> None:
         self._job = job
         self._placement = placement
+        self._slots: list[Slot] | None = None
         self._workers: list[WorkerProcess] = []
         self._is_stopping = False
 
@@ -86,8 +87,10 @@ class LocalEngine:
         Raises:
             DeviceError: If a GPU asked for is not there.
         """
-        wanted = self._placement
-        return plan_slots(wanted.gpus, wanted.workers, wanted.workers_per_gpu)
+        if self._slots is None:
+            wanted = self._placement
+            self._slots = plan_slots(wanted.gpus, wanted.workers, wanted.workers_per_gpu)
+        return self._slots
 
     def start(self) -> None:
         """Start a worker in every slot."""
@@ -114,7 +117,7 @@ class LocalEngine:
         Raises:
             DeviceError: If a GPU asked for is not there.
         """
-        self._placement = replace(self._placement, workers=num_workers)
+        self._placement, self._slots = replace(self._placement, workers=num_workers), None
         slots = self.slots()
         wanted = [worker for worker in self._workers if not worker.is_surplus]
         for worker in wanted[num_workers:]:
@@ -143,11 +146,14 @@ class LocalEngine:
 
     def failures(self) -> list[FailedWorker]:
         """Return the workers that ended with an error for good, the first one first."""
-        return [
-            FailedWorker(exit_code=worker.exit_code, message=last_line(worker.log), log=worker.log)
-            for worker in self._workers
-            if worker.exit_code is not None and worker.exit_code not in (0, 130)
-        ]
+        failures = []
+        for worker in self._workers:
+            code = worker.exit_code
+            # One that is surplus may be told so before it understands the signal.
+            if code is not None and code not in (0, 130) and not worker.is_surplus:
+                message = last_line(worker.log)
+                failures.append(FailedWorker(exit_code=code, message=message, log=worker.log))
+        return failures
 
     def _signal(self, number: signal.Signals) -> None:
         self._is_stopping = True

@@ -3,7 +3,7 @@
 A method is a list of terms. The trainer knows none of them by name: it draws batches by the plan
 that their settings ask for, taps the stages they read, calls each with the :class:`Step`, adds up
 all the losses they return and saves their state dicts. To add a method, add a settings class, a
-file with one :class:`Term`, and one line in ``registry.py``.
+file with one :class:`Term`, and one line in ``catalogue.py``.
 
 Tensor shapes: B batch, C channels, H height, W width, K classes.
 """

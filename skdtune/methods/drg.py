@@ -11,7 +11,7 @@ which also reaches the stages below it, and the divergence reaches the backbone 
 What differs from the published code: weight and temperature are really used (published, the
 options for both are broken or ignored); any stages instead of stage 2; the weight of the
 auxiliary cross-entropy can be set; the auxiliary classifiers fit every backbone (see
-``models/auxiliary.py``).
+``models/heads/auxiliary.py``).
 
 Tensor shapes: B batch, C channels, H height, W width, K classes.
 """

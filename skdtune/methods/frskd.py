@@ -7,9 +7,9 @@ Source: *Refine Myself by Teaching Myself: Feature Refinement via Self-Knowledge
         + attention_weight * sum_s mean((AT(x_s) - AT(v_s))^2)
     published for CIFAR-100: weight 2, T = 4, attention_weight 100, width 2, depth 2
 
-The pyramid (``models/bifpn.py``) takes the maps x_s of all stages, and gives refined maps v_s and
-logits w, which are detached where they teach. Its own cross-entropy trains it and reaches the
-backbone.
+The pyramid (``models/heads/bifpn.py``) takes the maps x_s of all stages, and gives refined maps
+v_s and logits w, which are detached where they teach. Its own cross-entropy trains it and reaches
+the backbone.
 
 What differs from the published code: the attention can be left out, the pyramid's cross-entropy
 has a weight, and it fits every backbone.

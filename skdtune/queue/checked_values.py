@@ -6,15 +6,20 @@ import math
 from typing import Any
 
 
-def number(value: Any) -> float | None:
-    """Return a finite number as it is, and None for anything else."""
+def measured(value: Any) -> float | None:
+    """Return a number as it is, also one that is not finite, and None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
-        plain = float(value)
+        return float(value)
     except OverflowError:
         return None
-    return plain if math.isfinite(plain) else None
+
+
+def number(value: Any) -> float | None:
+    """Return a finite number as it is, and None for anything else."""
+    plain = measured(value)
+    return plain if plain is not None and math.isfinite(plain) else None
 
 
 def whole(value: Any) -> int | None:

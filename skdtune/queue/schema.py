@@ -52,7 +52,7 @@ events = sa.Table(
     sa.Column("trial_id", sa.Integer, nullable=False, index=True),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("at", sa.Float(53), nullable=False, comment="seconds of the database clock"),
-    sa.Column("kind", sa.String(32), nullable=False, comment="see skdtune.queue.events"),
+    sa.Column("kind", sa.String(32), nullable=False, comment="see EventKind"),
     sa.Column("final", sa.Boolean, nullable=False, comment="the trial ended with it"),
     sa.Column("epochs", sa.Integer, nullable=False, comment="epochs finished by then"),
     sa.Column("worker", sa.String(400), nullable=False, comment="host, process and device"),

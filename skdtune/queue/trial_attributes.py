@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from skdtune.describe.epoch_report import EpochReport
 from skdtune.describe.kinds.kind import Kind
-from skdtune.queue.checked_values import number, whole
+from skdtune.queue.checked_values import measured, number, whole
 
 # System attributes
 
@@ -198,8 +198,12 @@ def _short(value: float) -> float:
 
 
 def read_test(user: Mapping[str, Any]) -> FinalScores | None:
-    """Read what a trial scored on the test images; None unless all of it is there."""
-    accuracy, top5, ece, nll = (number(user.get(score_attribute("test", n))) for n in _TESTED)
+    """Read what a trial scored on the test images; None unless all of it is there.
+
+    A likelihood that is not finite is a result, too: the seed counts, and who needs the number
+    says that it has none.
+    """
+    accuracy, top5, ece, nll = (measured(user.get(score_attribute("test", n))) for n in _TESTED)
     if accuracy is None or top5 is None or ece is None or nll is None:
         return None
     return FinalScores(

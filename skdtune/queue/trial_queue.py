@@ -31,9 +31,10 @@ Result = TypeVar("Result")
 class TrialQueue:
     """The trials of one study, for one process; engine, study and patience are bound once.
 
-    Every method is one short transaction on the database's own clock. What concerns a claimed
-    trial raises LeaseLostError, and writes nothing, where the trial is not the claim's any more;
-    every method raises StorageAwayError where the storage stays away for too long.
+    Every method but `call` is one short transaction on the database's own clock, and raises
+    StorageAwayError where the storage stays away for too long. `renew` and `release` say by what
+    they return whether the trial still was the claim's; what else writes of a claimed trial raises
+    LeaseLostError, and writes nothing, where it is not.
 
     Args:
         stored: The study.
@@ -87,6 +88,7 @@ class TrialQueue:
     def reap_silent(self, by: str = "") -> list[int]:
         """Give trials back whose workers fell silent, say so, and return their numbers.
 
+        It never waits for a storage that is away: who reaps looks again later.
         After an outage every worker needs a moment to be heard again: for as long as a lease,
         nobody is taken for dead.
 

@@ -75,7 +75,13 @@ class Attempt:
             StorageAwayError: If the storage was away for too long.
         """
         with self._heartbeat:
-            ending = self._find_hopeless() or self._train()
+            ending = self._find_hopeless()
+            if ending is None:
+                # A hook that cannot begin is no fault of the trial's.
+                with contextlib.ExitStack() as around:
+                    for hook in self._hooks:
+                        around.enter_context(hook)
+                    ending = self._train()
             if not self._settlement.take():
                 # The other thread ends this process, where it may.
                 self._settlement.wait()
@@ -121,10 +127,7 @@ class Attempt:
     def _train(self) -> Ending | None:
         """Train the trial and return how that ended; None if it is somebody else's by now."""
         try:
-            with contextlib.ExitStack() as around:
-                for hook in self._hooks:
-                    around.enter_context(hook)
-                verdict = self._run_trial()
+            verdict = self._run_trial()
         except (LeaseLostError, StorageAwayError, *DATABASE_ERRORS):
             # Nothing that the trial did: it is not the one to fail.
             raise
@@ -170,7 +173,7 @@ class Attempt:
         )
         for hook in self._hooks:
             hook.starts()
-        return run_trial(config, place.store, self._reporter, self._hooks)
+        return run_trial(config, place.store, self._reporter)
 
     def _settle(self, ending: Ending | None) -> None:
         """Give the trial back if it may be tried again, else end it; one transaction."""
@@ -194,11 +197,11 @@ class Attempt:
         """End the trial for good, with all that it leaves behind, and drop its checkpoints."""
         reporter, state = self._reporter, ending.consequence.state
         user, system = describe_epochs([]) if reporter is None else reporter.attributes()
-        if ending.consequence.is_failure:
-            user |= describe_failure(ending.kind.value, ending.reason)
         for hook in self._hooks:
             of_hook_user, of_hook_system = hook.attributes(ending)
             user, system = user | of_hook_user, system | of_hook_system
+        if ending.consequence.is_failure:
+            user |= describe_failure(ending.kind.value, ending.reason)
         value = None
         if ending.kind is EventKind.COMPLETE and reporter is not None:
             value = reporter.value()

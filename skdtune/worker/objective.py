@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -21,7 +20,6 @@ from skdtune.queue.stored_study import StoredStudy, versions
 from skdtune.queue.trial_attributes import FinalScores, describe_start
 from skdtune.training.device import describe_device, describe_kernels
 from skdtune.training.trainer import Trainer
-from skdtune.worker.hooks.hook import Hook
 from skdtune.worker.preparation import data_of_trial
 from skdtune.worker.reporter import TrialReporter
 
@@ -41,16 +39,13 @@ def config_hash(config: TrialConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def run_trial(
-    config: TrialConfig, store: DataStore, reporter: TrialReporter, hooks: Sequence[Hook] = ()
-) -> Verdict:
+def run_trial(config: TrialConfig, store: DataStore, reporter: TrialReporter) -> Verdict:
     """Train one trial, from its newest checkpoint on if it has one.
 
     Args:
         config: The trial's full configuration.
         store: The worker's data.
-        reporter: Takes note of each epoch.
-        hooks: Told of a training that ran to its end.
+        reporter: Takes note of each epoch; its hooks are told of a training that ran to its end.
 
     Returns:
         CONTINUE if it ran to its end, PRUNE or INTERRUPT if it was left.
@@ -92,7 +87,7 @@ def run_trial(
                     fingerprint=test.fingerprint,
                 )
             )
-        for hook in hooks:
+        for hook in reporter.hooks:
             hook.trained(trainer, data)
     return verdict
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from skdtune.__main__ import main
 from skdtune.cli.main import cli
+from skdtune.errors import StudyError
 
 Run = Callable[..., Result]
 
@@ -196,6 +198,19 @@ def test_an_evaluation_looks_like_one_everywhere(run: Run, evaluate: Callable[..
     assert "test accuracy 0.9000" in run("explain", "digits-drg.test", "0").stdout
     finished = run("launch", "digits-drg.test")
     assert finished.stdout == "digits-drg.test is finished already: skdtune evaluate digits-drg\n"
+
+
+def test_a_seed_whose_likelihood_is_not_finite_counts(
+    run: Run, evaluate: Callable[..., None]
+) -> None:
+    ends = [scores(0.9, 0), scores(0.7, 1), scores(0.8, 2)]
+    evaluate("digits-drg", *(end | {"test_nll": math.nan} for end in ends[:1]), *ends[1:])
+    result = run("evaluate", "digits-drg")
+    assert result.exit_code == 0
+    assert "80.00 ± 10.00" in result.stdout
+    assert "seeds 11, 12, 13" in result.stdout
+    with pytest.raises(StudyError, match=r"nll of trial 0 .* is nan"):
+        run("compare", "digits-drg")
 
 
 def test_a_family_is_evaluated_and_compared_by_its_name(

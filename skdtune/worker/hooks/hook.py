@@ -46,8 +46,12 @@ class Hook:
     """Accompanies one attempt; whatever a hook does not care for it leaves as it is here.
 
     Entered before the trial is sampled and left when its training is over, before that is
-    settled. The methods are called from the worker's own thread; what follows an ending, where the
-    training hangs, from the one that saw it.
+    settled, the last one of the catalogue first. Methods are called from the worker's own thread;
+    but where a training hangs, the thread that saw it calls `attributes`, `ended` and
+    `given_back`.
+
+    An error that a hook raises while the trial trains counts as the trial's own. One that it
+    raises at its entry or after an ending ends the worker.
     """
 
     def __enter__(self) -> Self:

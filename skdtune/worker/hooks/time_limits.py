@@ -16,7 +16,7 @@ HANG_S = 30.0
 
 
 class TimeLimits(Hook):
-    """Watches the time of a trial and of each of its epochs.
+    """Watches the time of a trial and of each of its epochs, from a thread called watchdog.
 
     A training that is merely slow notices between two steps that its time has expired, and
     leaves. One that hangs, in a kernel or a driver, never does: the attempt is then settled from

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -91,7 +92,15 @@ def test_scores_on_the_test_images_are_read_as_they_were_written() -> None:
     assert read_test(user) == SCORES
 
 
-@pytest.mark.parametrize("value", [None, "0.5", float("nan"), True, [0.5]])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_likelihood_that_is_not_finite_is_a_result(value: float) -> None:
+    user, _ = describe_test(dataclasses.replace(SCORES, nll=value))
+    read = read_test(user)
+    assert read is not None
+    assert (read.accuracy, repr(read.nll)) == (SCORES.accuracy, repr(value))
+
+
+@pytest.mark.parametrize("value", [None, "0.5", True, [0.5], 10**400])
 def test_scores_of_which_one_is_no_number_are_none(value: Any) -> None:
     user, _ = describe_test(SCORES)
     assert read_test({**user, "test_ece": value}) is None
