@@ -1,7 +1,4 @@
-"""Find a preset by name or a study file by path, merge what it ``extends``, and read it safely.
-
-YAML is data here: a safe loader, no tags, no doubled keys.
-"""
+"""Find a preset by name or a study file by path, and lay it on what it ``extends``."""
 
 from __future__ import annotations
 
@@ -12,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from skdtune.describe import dotted
 from skdtune.describe.config import TrialConfig
 from skdtune.describe.spec import StudySpec, fill_stages, parse
+from skdtune.describe.study_file import YAML_ERRORS, load_yaml, read_yaml
 from skdtune.errors import SpecError
 
 _PACKAGE = Path(__file__).parents[1]
@@ -41,7 +37,7 @@ class Preset:
 def list_presets() -> list[Preset]:
     """List the shipped presets by name."""
     return [
-        Preset(path.stem, str(_read(path).get("description", "")))
+        Preset(path.stem, str(read_yaml(path).get("description", "")))
         for path in sorted(presets_dir().glob("*.yaml"), key=lambda path: path.stem)
     ]
 
@@ -258,7 +254,7 @@ def resolve(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     here = path.resolve()
     if here in _seen:
         raise SpecError(f"{path.name}: 'extends' leads back to {path.name}")
-    raw = _read(path)
+    raw = read_yaml(path)
     merged: dict[str, Any] = {}
     extends = raw.pop("extends", [])
     parents = [extends] if isinstance(extends, str) else extends
@@ -295,8 +291,8 @@ def _split_override(text: str) -> tuple[str, Any]:
     if not sign or not re.fullmatch(r"[\w.]+", key):
         raise SpecError(f"--set {text}: expected key=value, for example optimizer.lr=0.05")
     try:
-        return key, yaml.load(value, Loader=_Loader)
-    except _YAML_ERRORS:
+        return key, load_yaml(value)
+    except YAML_ERRORS:
         raise SpecError(f"--set {text}: the value is not valid YAML") from None
 
 
@@ -342,55 +338,3 @@ def _expanded(text: str) -> Path:
 def _source(study: str, path: Path, overrides: Sequence[str]) -> str:
     base = path.name if path.parent == presets_dir() else study
     return f"{base} with --set" if overrides else base
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads ``1e-3`` as a number and refuses doubled keys."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*([eE][-+]?\d+)|\.\d+([eE][-+]?\d+)?)$"),
-    list("-+0123456789."),
-)
-
-
-# PyYAML lets the errors of int("x") or datetime(2001, 99, 99) through as they are.
-_YAML_ERRORS = (
-    yaml.YAMLError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} stands twice", key_node.start_mark
-            )
-        seen.add(key)
-    return dict(loader.construct_pairs(node, deep=True))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise SpecError(f"{path.name}, line {line}: {error.problem}") from None
-    except (OSError, *_YAML_ERRORS) as error:
-        reason = " ".join(str(error).split())
-        raise SpecError(f"{path}: cannot be read as YAML: {reason}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise SpecError(f"{path.name}: expected a mapping of keys to values")
-    return content
