@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from skdtune.errors import SpecError
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """What a study file says, before anything that it extends is laid below it."""
+
+    path: Path
+    """Where it lies, or would lie: a preset that is composed has a name and no file."""
+    content: Mapping[str, Any]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
