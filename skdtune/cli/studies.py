@@ -12,7 +12,7 @@ from skdtune.cli.application import common_options, echo_json
 @common_options
 def studies(as_json: bool) -> None:
     """List the presets, one line each."""
-    from skdtune.describe.presets import list_presets
+    from skdtune.describe.preset_folder import list_presets
 
     presets = list_presets()
     if as_json:

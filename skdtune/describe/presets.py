@@ -1,49 +1,19 @@
-"""Find a preset by name or a study file by path, merge what it ``extends``, and read it safely.
-
-YAML is data here: a safe loader, no tags, no doubled keys.
-"""
+"""Find a preset by name or a study file by path, and lay it on what it ``extends``."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from skdtune.describe import dotted
+from skdtune.describe import dotted, preset_folder
 from skdtune.describe.config import TrialConfig
+from skdtune.describe.preset_folder import FAMILY_KEY
 from skdtune.describe.spec import StudySpec, fill_stages, parse
+from skdtune.describe.study_file import YAML_ERRORS, StudyFile, load_yaml, read_yaml
 from skdtune.errors import SpecError
-
-_PACKAGE = Path(__file__).parents[1]
-#: The key of a file that lists presets to compare, instead of describing one study.
-_FAMILY_KEY = "compare"
-
-
-def presets_dir() -> Path:
-    """Return the folder of the shipped presets: in the wheel, else in the checkout."""
-    packaged = _PACKAGE / "studies"
-    return packaged if packaged.is_dir() else _PACKAGE.parent / "studies"
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A shipped study file, as ``skdtune studies`` lists it."""
-
-    name: str
-    description: str
-
-
-def list_presets() -> list[Preset]:
-    """List the shipped presets by name."""
-    return [
-        Preset(path.stem, str(_read(path).get("description", "")))
-        for path in sorted(presets_dir().glob("*.yaml"), key=lambda path: path.stem)
-    ]
 
 
 def load_spec(
@@ -64,11 +34,11 @@ def load_spec(
     Raises:
         SpecError: One line with file, key, what was received and what is allowed.
     """
-    path = find(study)
-    raw = {"name": path.stem, **resolve(path)}
-    if _FAMILY_KEY in raw:
+    file = find(study)
+    raw = {"name": file.path.stem, **resolve(file)}
+    if FAMILY_KEY in raw:
         raise SpecError(f"{study} is a family of studies: `load_family` reads it")
-    return _finish(raw, _source(study, path, overrides), overrides, name, num_trials)
+    return _finish(raw, _source(study, overrides), overrides, name, num_trials)
 
 
 def is_family(study: str) -> bool:
@@ -77,7 +47,7 @@ def is_family(study: str) -> bool:
     Raises:
         SpecError: If there is no such preset or file, or it cannot be read.
     """
-    return _FAMILY_KEY in resolve(find(study))
+    return FAMILY_KEY in resolve(find(study))
 
 
 def load_family(
@@ -101,24 +71,24 @@ def load_family(
     Raises:
         SpecError: One line with file, key, what was received and what is allowed.
     """
-    path = find(study)
-    raw = resolve(path)
-    if _FAMILY_KEY not in raw:
+    file = find(study)
+    raw = resolve(file)
+    if FAMILY_KEY not in raw:
         raise SpecError(f"{study} is one study, no family of them: `load_spec` reads it")
-    members = _members(raw.pop(_FAMILY_KEY), path)
+    members = _members(raw.pop(FAMILY_KEY), file.path)
     # The studies of a family share every setting that an override may change.
     for key, _ in map(_split_override, overrides):
         if f"{key}.".startswith(("method.", "search.method.")):
             raise SpecError(f"--set {key}: a family has several methods; create that study alone")
         if key in ("name", "family"):
             raise SpecError(f"--set {key}: the studies of a family are named after it, by --name")
-    family, own = name or path.stem, ("name", "description")
+    family, own = name or file.path.stem, ("name", "description")
     common = {key: value for key, value in raw.items() if key not in own}
     specs = []
     for short, member in members.items():
-        merged = dotted.merge(resolve(_find_parent(member, path)), common)
+        merged = dotted.merge(resolve(_find_parent(member, file)), common)
         merged |= {"name": f"{family}-{short}", "family": family}
-        source = f"{member} in {_source(study, path, overrides)}"
+        source = f"{member} in {_source(study, overrides)}"
         spec = _finish(merged, source, overrides, None, num_trials)
         specs.append(_with_equal_images(spec))
     return specs
@@ -144,14 +114,14 @@ def _with_equal_images(spec: StudySpec) -> StudySpec:
 def _members(compared: Any, path: Path) -> dict[str, str]:
     """Return the presets that are compared, by the part of the name that tells them apart."""
     if not isinstance(compared, list) or not all(isinstance(name, str) for name in compared):
-        raise SpecError(f"{path.name}: {_FAMILY_KEY}: expected a list of presets")
+        raise SpecError(f"{path.name}: {FAMILY_KEY}: expected a list of presets")
     words = [Path(name).stem.split("-") for name in compared]
     shared = 0
     while all(len(w) > shared + 1 for w in words) and len({w[shared] for w in words}) == 1:
         shared += 1
     members = {"-".join(w[shared:]): name for w, name in zip(words, compared, strict=True)}
     if len(members) < 2:
-        raise SpecError(f"{path.name}: {_FAMILY_KEY}: expected at least two different presets")
+        raise SpecError(f"{path.name}: {FAMILY_KEY}: expected at least two different presets")
     return members
 
 
@@ -229,47 +199,64 @@ def _checksum(path: Path, source: str) -> str:
         ) from None
 
 
-def find(study: str) -> Path:
-    """Return the file of a preset's name or of a path.
+def find(study: str) -> StudyFile:
+    """Return the study file of a preset's name or of a path.
 
     Raises:
-        SpecError: If there is none; names the nearest preset.
+        SpecError: If there is none, or it cannot be read; names the nearest preset.
     """
-    if study.endswith((".yaml", ".yml")) or "/" in study:
+    if _is_path(study):
         path = _expanded(study)
         if not _is_file(path):
             raise SpecError(f"no study file at {study}")
-        return path
-    path = presets_dir() / f"{study}.yaml"
-    if not _is_file(path):
-        names = [preset.stem for preset in presets_dir().glob("*.yaml")]
-        near = dotted.nearest(study, names)
+        return StudyFile(path, read_yaml(path))
+    preset = preset_folder.preset(study)
+    if preset is None:
+        near = dotted.nearest(study, [preset.name for preset in preset_folder.list_presets()])
         hint = f"did you mean {near!r}? " if near else ""
         raise SpecError(f"unknown preset {study!r}; {hint}`skdtune studies` lists them")
-    return path
+    return preset
 
 
-def resolve(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a study file and lay it on everything it extends, first to last.
+def resolve(file: StudyFile, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Lay a study file on everything it extends, first to last.
 
     Raises:
         SpecError: If a parent is missing or a file extends itself.
     """
-    here = path.resolve()
+    name, here = file.path.name, file.path.resolve()
     if here in _seen:
-        raise SpecError(f"{path.name}: 'extends' leads back to {path.name}")
-    raw = _read(path)
+        raise SpecError(f"{name}: 'extends' leads back to {name}")
     merged: dict[str, Any] = {}
-    extends = raw.pop("extends", [])
+    extends = file.content.get("extends", [])
     parents = [extends] if isinstance(extends, str) else extends
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
-        raise SpecError(f"{path.name}: extends: expected a name or a list of names")
+        raise SpecError(f"{name}: extends: expected a name or a list of names")
     for parent in parents:
-        inherited = resolve(_find_parent(parent, path), (*_seen, here))
+        inherited = resolve(_find_parent(parent, file), (*_seen, here))
         # What a study is called and how it is described is its own, not its parents'.
         own = ("name", "description")
         merged = dotted.merge(merged, {k: v for k, v in inherited.items() if k not in own})
-    return dotted.merge(merged, raw)
+    return dotted.merge(merged, {k: v for k, v in file.content.items() if k != "extends"})
+
+
+def _find_parent(parent: str, child: StudyFile) -> StudyFile:
+    name = parent.removesuffix(".yaml")
+    shipped = preset_folder.preset(name) or preset_folder.part(name)
+    path = child.path.parent / (parent if parent.endswith((".yaml", ".yml")) else f"{parent}.yaml")
+    # A file beside the child comes first; but a file may have the name of the preset it extends.
+    known = [] if shipped is None else [shipped.path.resolve(), child.path.resolve()]
+    if _is_file(path) and path.resolve() not in known:
+        return StudyFile(path, read_yaml(path))
+    if shipped is None:
+        raise SpecError(
+            f"{child.path.name}: extends {parent!r}, but there is no such preset or file"
+        )
+    return shipped
+
+
+def _is_path(study: str) -> bool:
+    return study.endswith((".yaml", ".yml")) or "/" in study
 
 
 def _is_file(path: Path) -> bool:
@@ -280,23 +267,13 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _find_parent(parent: str, child: Path) -> Path:
-    name = parent if parent.endswith((".yaml", ".yml")) else f"{parent}.yaml"
-    paths = [folder / name for folder in (child.parent, presets_dir())]
-    paths = [path for path in paths if _is_file(path)]
-    if not paths:
-        raise SpecError(f"{child.name}: extends {parent!r}, but there is no such preset or file")
-    # A file may have the name of the preset that it extends.
-    return next((path for path in paths if not path.samefile(child)), paths[0])
-
-
 def _split_override(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not sign or not re.fullmatch(r"[\w.]+", key):
         raise SpecError(f"--set {text}: expected key=value, for example optimizer.lr=0.05")
     try:
-        return key, yaml.load(value, Loader=_Loader)
-    except _YAML_ERRORS:
+        return key, load_yaml(value)
+    except YAML_ERRORS:
         raise SpecError(f"--set {text}: the value is not valid YAML") from None
 
 
@@ -339,58 +316,6 @@ def _expanded(text: str) -> Path:
         return Path(text)
 
 
-def _source(study: str, path: Path, overrides: Sequence[str]) -> str:
-    base = path.name if path.parent == presets_dir() else study
+def _source(study: str, overrides: Sequence[str]) -> str:
+    base = study if _is_path(study) else f"{study}.yaml"
     return f"{base} with --set" if overrides else base
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads ``1e-3`` as a number and refuses doubled keys."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*([eE][-+]?\d+)|\.\d+([eE][-+]?\d+)?)$"),
-    list("-+0123456789."),
-)
-
-
-# PyYAML lets the errors of int("x") or datetime(2001, 99, 99) through as they are.
-_YAML_ERRORS = (
-    yaml.YAMLError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} stands twice", key_node.start_mark
-            )
-        seen.add(key)
-    return dict(loader.construct_pairs(node, deep=True))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise SpecError(f"{path.name}, line {line}: {error.problem}") from None
-    except (OSError, *_YAML_ERRORS) as error:
-        reason = " ".join(str(error).split())
-        raise SpecError(f"{path}: cannot be read as YAML: {reason}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise SpecError(f"{path.name}: expected a mapping of keys to values")
-    return content

@@ -481,7 +481,7 @@ def check_study(arguments: list[str]) -> None:
     name = next((word for word in arguments[1:] if not word.startswith("-")), None)
     if name is None or name != name.lower() or "$" in name or name.endswith(".yaml"):
         return
-    assert find(name).is_file()
+    assert find(name).path.stem == name
     settings = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--set"]
     if name.startswith("imagefolder"):
         settings = ["data.root=/data", *settings]

@@ -28,6 +28,8 @@ import psycopg
 import pytest
 import yaml
 
+from skdtune.describe.presets import find
+
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"
@@ -252,7 +254,7 @@ def test_example_study_is_a_preset() -> None:
     studies += re.findall(r"create-study (\w\S*)", (STORAGE / "README.md").read_text())
 
     for study in studies:
-        assert (ROOT / "studies" / f"{study.rstrip('`.')}.yaml").is_file(), study
+        assert find(study.rstrip("`.")).content, study
 
 
 # The image

@@ -119,6 +119,10 @@ def test_describing_a_study_needs_neither_torch_nor_optuna(
     assert not modules & (TORCH | {"optuna", "sqlalchemy", "alembic", "numpy", "plotly"})
 
 
+def test_listing_the_presets_needs_no_settings(tmp_path: Path) -> None:
+    assert loaded_by_command(tmp_path, "studies") & HEAVY == {"yaml"}
+
+
 def test_creating_and_following_a_study_needs_no_torch(tmp_path: Path) -> None:
     commands = [
         ["create-study", "digits-dsr", "--trials", "2"],

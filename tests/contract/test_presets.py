@@ -12,15 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from skdtune.describe.presets import (
-    Preset,
-    is_family,
-    list_presets,
-    load_family,
-    load_spec,
-    presets_dir,
-)
+from skdtune.describe.preset_folder import Preset, list_presets, presets_dir
+from skdtune.describe.presets import is_family, load_family, load_spec
 from skdtune.describe.space import FloatRange
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError
@@ -220,7 +215,8 @@ def load_all(family: str) -> dict[str, StudySpec]:
 
 
 def test_there_is_one_preset_for_each_data_set_and_method_and_a_family_of_them() -> None:
-    assert sorted(preset.name for preset in list_presets()) == sorted(PRESETS + FAMILIES)
+    listed = [preset.name for preset in list_presets()]
+    assert [name for name in listed if not name.endswith("-tuned")] == sorted(PRESETS + FAMILIES)
     assert [name for name in sorted(PRESETS + FAMILIES) if is_family(name)] == sorted(FAMILIES)
 
 
@@ -387,6 +383,31 @@ def test_a_study_of_a_family_is_its_preset_but_for_the_length_of_its_trials(fami
         assert spec.model_dump(exclude=own) == preset.model_dump(exclude=own)
 
 
+# The folder: one file for a data set, one for a method, one list
+
+
+def test_one_file_is_all_that_a_data_set_or_a_method_has() -> None:
+    studies = ROOT / "studies"
+    assert {path.stem for path in (studies / "data").iterdir()} == set(DATASETS)
+    assert {path.stem for path in (studies / "methods").iterdir()} == set(METHODS)
+    top = {path.name for path in studies.iterdir() if path.is_file()}
+    assert top == {"recipe.yaml", "compare.yaml"}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_values_of_a_pair_are_those_of_a_method_that_there_is(dataset: str) -> None:
+    content = yaml.safe_load((ROOT / "studies" / "data" / f"{dataset}.yaml").read_text())
+    assert set(content.get("methods", {})) <= set(METHODS)
+
+
+def test_every_tuned_preset_is_listed_and_comes_with_its_evidence() -> None:
+    listed = {preset.name for preset in list_presets()}
+    for path in (ROOT / "studies" / "tuned").glob("*.yaml"):
+        assert path.stem in listed, f"{path.name} must be called <something>-tuned.yaml"
+        for evidence in ("study", "hash", "command", "machine", "number"):
+            assert f"\n#   {evidence}: " in path.read_text(), f"{path.name} lacks its {evidence}"
+
+
 # Installed from a wheel
 
 
@@ -404,7 +425,7 @@ def test_the_wheel_holds_every_study_file_and_nothing_beside_the_package(wheel: 
         names = archive.namelist()
     studies = ROOT / "studies"
     shipped = {f"skdtune/studies/{p.relative_to(studies)}" for p in studies.rglob("*.yaml")}
-    assert len(shipped) > len(PRESETS) + len(FAMILIES)
+    assert len(shipped) >= len(DATASETS) + len(METHODS) + len(("recipe", "compare"))
     assert {name for name in names if name.endswith(".yaml")} == shipped
     assert "skdtune/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"skdtune"}
@@ -415,6 +436,7 @@ def test_presets_are_found_in_an_installed_wheel(wheel: Path, tmp_path: Path) ->
         archive.extractall(tmp_path / "site")
     program = (
         "import json, sys, skdtune; from skdtune.describe.presets import *; "
+        "from skdtune.describe.preset_folder import list_presets, presets_dir; "
         "asked = json.load(sys.stdin); "
         "alone = [load_spec(n, overrides=o).name for n, o in asked.items() if not is_family(n)]; "
         "all = {n: [s.name for s in load_family(n, overrides=o)] "
@@ -435,7 +457,7 @@ def test_presets_are_found_in_an_installed_wheel(wheel: Path, tmp_path: Path) ->
     package, folder, there, alone, families = json.loads(done.stdout)
     assert Path(package) == tmp_path / "site" / "skdtune" / "__init__.py"
     assert Path(folder) == tmp_path / "site" / "skdtune" / "studies"
-    assert there == names
+    assert [name for name in there if not name.endswith("-tuned")] == names
     assert sorted(alone) == sorted(PRESETS)
     assert families == {
         family: [f"{family}-{method}" for method in COMPARED] for family in FAMILIES

@@ -18,7 +18,7 @@ Eventually = Callable[..., Any]
 
 #: Trains in seconds: trial 0 learns, trial 1 cannot and is pruned after its first epoch.
 TINY_STUDY = """
-extends: [_base/digits, _base/baseline]
+extends: [data/digits, methods/baseline]
 description: "digits, a narrow network: plain cross-entropy"
 data: {batch_size: 32}
 model: {width: 4}

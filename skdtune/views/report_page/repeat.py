@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from skdtune.describe import dotted
-from skdtune.describe.presets import list_presets, load_spec
+from skdtune.describe.preset_folder import list_presets
+from skdtune.describe.presets import load_spec
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError
 

@@ -10,8 +10,10 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from skdtune.describe import preset_folder
 from skdtune.describe.dotted import leaves
-from skdtune.describe.presets import find, list_presets, load_spec, presets_dir, resolve
+from skdtune.describe.preset_folder import list_presets
+from skdtune.describe.presets import find, is_family, load_family, load_spec, resolve
 from skdtune.describe.rungs import MedianConfig
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError
@@ -32,7 +34,7 @@ class Folder:
         return path
 
     def resolve(self, name: str) -> dict[str, Any]:
-        return resolve(self.path / name)
+        return resolve(find(str(self.path / name)))
 
     def load(self, content: dict[str, Any] | str | bytes, *overrides: str) -> StudySpec:
         return load_spec(str(self.write("study.yaml", content)), overrides=overrides)
@@ -415,7 +417,9 @@ def test_a_mistake_in_the_syntax_is_refused_with_its_line(files: Folder) -> None
 
 def test_presets_are_listed_by_name() -> None:
     names = [preset.name for preset in list_presets()]
-    assert names == sorted(path.stem for path in presets_dir().glob("*.yaml"))
+    assert names == sorted(names)
+    assert {"digits-drg-dsr", "cifar100-compare"} <= set(names)
+    assert not {"recipe", "compare", "digits", "drg"} & set(names)
 
 
 @pytest.mark.parametrize(
@@ -449,5 +453,115 @@ def test_a_file_in_the_current_folder_does_not_hide_a_preset(
 ) -> None:
     files.write("digits-dsr.yaml", {"seed": 5})
     monkeypatch.chdir(files.path)
-    assert find("digits-dsr") == presets_dir() / "digits-dsr.yaml"
-    assert find("digits-dsr.yaml") == Path("digits-dsr.yaml")
+    assert "seed" not in find("digits-dsr").content
+    assert find("digits-dsr.yaml").content == {"seed": 5}
+
+
+def test_a_file_may_have_the_name_of_the_preset_that_it_extends(files: Folder) -> None:
+    path = files.write("digits-dsr.yaml", {"extends": "digits-dsr", "seed": 5})
+    assert load_spec(str(path)).search == load_spec("digits-dsr").search
+    assert load_spec(str(path)).seed == 5
+
+
+def test_a_preset_may_be_extended_by_the_name_of_its_file(files: Folder) -> None:
+    assert files.load({"extends": "digits-dsr.yaml"}).search == load_spec("digits-dsr").search
+
+
+@pytest.mark.parametrize(
+    "extends",
+    [["data/digits", "methods/dsr"], ["_base/digits", "_base/dsr"], "digits-dsr"],
+    ids=["parts", "their old names", "preset"],
+)
+def test_a_file_may_extend_the_parts_of_a_preset(files: Folder, extends: str | list[str]) -> None:
+    spec = load_spec(str(files.write("own.yaml", {"extends": extends})), name="digits-dsr")
+    preset = load_spec("digits-dsr")
+    assert spec.model_dump(exclude={"description"}) == preset.model_dump(exclude={"description"})
+
+
+@pytest.mark.parametrize("part", ["recipe", "_base/recipe"])
+def test_the_recipe_can_be_extended(files: Folder, part: str) -> None:
+    files.write("own.yaml", {"extends": part})
+    assert files.resolve("own.yaml")["optimizer"]["milestones"] == [0.3, 0.6, 0.8]
+
+
+@pytest.mark.parametrize("name", ["recipe", "compare", "digits", "drg", "drg-digits"])
+def test_a_part_is_no_preset(name: str) -> None:
+    with pytest.raises(SpecError, match=f"^unknown preset '{name}'; "):
+        find(name)
+
+
+# A folder of presets
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
+    """Put a small folder of presets in the place of the shipped ones."""
+    folder = Folder(tmp_path / "shipped")
+    monkeypatch.setattr(preset_folder, "presets_dir", lambda: folder.path)
+    folder.write("data/digits.yaml", "description: Digits\ndata: {name: digits}\n")
+    folder.write("methods/plain.yaml", "description: plain\nmodel: {name: resnet8}\n")
+    smooth = "extends: methods/plain\nmethod: {label: {name: label_smoothing, smoothing: 0.1}}"
+    folder.write("methods/ls.yaml", f"description: smooth\n{smooth}\n")
+    folder.write("compare.yaml", "description: both\ncompare: [plain, ls]\n")
+    return folder
+
+
+def names_and_descriptions() -> dict[str, str]:
+    return {preset.name: preset.description for preset in list_presets()}
+
+
+def test_one_file_makes_the_presets_of_a_data_set(shipped: Folder) -> None:
+    before = set(names_and_descriptions())
+    shipped.write("data/cifar-10.yaml", "description: CIFAR\ndata: {name: cifar10}\n")
+    added = {k: v for k, v in names_and_descriptions().items() if k not in before}
+    assert added == {
+        "cifar-10-compare": "CIFAR: both",
+        "cifar-10-ls": "CIFAR: smooth",
+        "cifar-10-plain": "CIFAR: plain",
+    }
+    assert load_spec("cifar-10-ls").description == "CIFAR: smooth"
+    assert [s.name for s in load_family("cifar-10-compare")] == [
+        "cifar-10-compare-plain",
+        "cifar-10-compare-ls",
+    ]
+
+
+def test_one_file_makes_the_presets_of_a_method(shipped: Folder) -> None:
+    before = set(names_and_descriptions())
+    shipped.write("methods/ls-soft.yaml", "description: softer\nextends: methods/ls\n")
+    assert set(names_and_descriptions()) - before == {"digits-ls-soft"}
+    assert load_spec("digits-ls-soft").method == load_spec("digits-ls").method
+
+
+def test_values_of_one_pair_are_laid_on_that_pair_alone(shipped: Folder) -> None:
+    label = "{method: {label: {smoothing: 0.2}}, budget: {epochs: 7}}"
+    text = f"description: Images\ndata: {{name: cifar10}}\nmethods:\n  ls: {label}\n"
+    shipped.write("data/images.yaml", text)
+    assert load_spec("images-ls").method.label.model_dump()["smoothing"] == 0.2
+    assert load_spec("images-ls").budget.epochs == 7
+    assert load_spec("digits-ls").method.label.model_dump()["smoothing"] == 0.1
+    assert load_spec("images-plain").budget == load_spec("digits-plain").budget
+
+
+def test_a_tuned_preset_is_a_preset_by_the_name_of_its_file(shipped: Folder) -> None:
+    tuned = {
+        "extends": "digits-ls",
+        "description": "Digits: smooth, tuned",
+        "optimizer": {"lr": 0.03},
+    }
+    shipped.write("tuned/digits-ls-tuned.yaml", tuned)
+    shipped.write("tuned/digits-plain.yaml", {"extends": "digits-ls"})
+    assert names_and_descriptions() == {
+        "digits-compare": "Digits: both",
+        "digits-ls": "Digits: smooth",
+        "digits-ls-tuned": "Digits: smooth, tuned",
+        "digits-plain": "Digits: plain",
+    }
+    spec = load_spec("digits-ls-tuned")
+    assert (spec.name, spec.optimizer.lr) == ("digits-ls-tuned", 0.03)
+    assert spec.method == load_spec("digits-ls").method
+    # A file with the name of a composed preset does not take its place.
+    assert load_spec("digits-plain").method != spec.method
+    assert not is_family("digits-ls-tuned")
+    with pytest.raises(SpecError, match=r"^digits-ls-tuned\.yaml with --set: optimizer\.lr: "):
+        load_spec("digits-ls-tuned", overrides=["optimizer.lr=-1"])

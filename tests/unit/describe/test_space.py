@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skdtune.describe.dotted import flatten, put
-from skdtune.describe.presets import is_family, list_presets, load_spec
+from skdtune.describe.preset_folder import list_presets
+from skdtune.describe.presets import is_family, load_spec
 from skdtune.describe.space import (
     AnyParam,
     Choice,

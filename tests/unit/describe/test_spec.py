@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from skdtune.describe.dotted import flatten, put
 from skdtune.describe.identity import derive_seed
-from skdtune.describe.presets import is_family, list_presets, load_spec
+from skdtune.describe.preset_folder import list_presets
+from skdtune.describe.presets import is_family, load_spec
 from skdtune.describe.spec import StudySpec, fill_stages, parse, spec_from_json
 from skdtune.errors import SpecError
 

@@ -1,0 +1,105 @@
+"""The folder of the shipped presets: which there are, and what the study file of each would say.
+
+``<data>-<method>`` is composed when somebody asks for it, from ``data/<data>.yaml``,
+``methods/<method>.yaml`` and what the data set's file has ``methods:`` say of this method alone.
+``<data>-compare`` is the list of ``compare.yaml`` on that data set. ``tuned/<name>-tuned.yaml`` is
+a study file, and a preset as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from skdtune.describe.study_file import StudyFile, load_yaml, read_yaml
+
+_PACKAGE = Path(__file__).parents[1]
+#: The key of a file that lists presets to compare, instead of describing one study.
+FAMILY_KEY = "compare"
+#: The key of a data set's file under which published values stand that belong to one method on it.
+_PAIRS_KEY = "methods"
+
+
+def presets_dir() -> Path:
+    """Return the folder of the shipped presets: in the wheel, else in the checkout."""
+    packaged = _PACKAGE / "studies"
+    return packaged if packaged.is_dir() else _PACKAGE.parent / "studies"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A shipped study, as ``skdtune studies`` lists it."""
+
+    name: str
+    description: str
+
+
+def list_presets() -> list[Preset]:
+    """List the shipped presets by name."""
+    described = {path.stem: _description(path) for path in _tuned()}
+    for name, (data, method) in _pairs().items():
+        described[name] = f"{_description(data)}: {_description(method)}"
+    return [Preset(name, description) for name, description in sorted(described.items())]
+
+
+def preset(name: str) -> StudyFile | None:
+    """Return the study file of a preset, or None if there is no such preset."""
+    for path in _tuned():
+        if path.stem == name:
+            return StudyFile(path, _read(path))
+    if name not in (pairs := _pairs()):
+        return None
+    data, method = pairs[name]
+    content: dict[str, Any] = {"description": f"{_description(data)}: {_description(method)}"}
+    if method.stem == FAMILY_KEY:
+        content[FAMILY_KEY] = [f"{data.stem}-{short}" for short in _read(method)[FAMILY_KEY]]
+    else:
+        content["extends"] = [f"data/{data.stem}", f"methods/{method.stem}"]
+        content |= _read(data).get(_PAIRS_KEY, {}).get(method.stem, {})
+    return StudyFile(presets_dir() / f"{name}.yaml", content)
+
+
+def part(name: str) -> StudyFile | None:
+    """Return a file that presets are composed of, for others to extend, or None.
+
+    Args:
+        name: ``recipe``, ``data/<data>`` or ``methods/<method>``. Each may be called
+            ``_base/<its last word>`` too, as it was while all of them lay in one folder.
+    """
+    folder = presets_dir()
+    paths = [folder / "recipe.yaml", *folder.glob("data/*.yaml"), *folder.glob("methods/*.yaml")]
+    for path in paths:
+        if name in (path.relative_to(folder).with_suffix("").as_posix(), f"_base/{path.stem}"):
+            # Values of a pair belong to its preset alone, which lays them on top.
+            return StudyFile(path, {k: v for k, v in _read(path).items() if k != _PAIRS_KEY})
+    return None
+
+
+def _pairs() -> dict[str, tuple[Path, Path]]:
+    """Return the two files that each composed preset is made of, by its name."""
+    folder = presets_dir()
+    methods = [*folder.glob("methods/*.yaml"), folder / f"{FAMILY_KEY}.yaml"]
+    return {
+        f"{data.stem}-{method.stem}": (data, method)
+        for data in folder.glob("data/*.yaml")
+        for method in methods
+    }
+
+
+def _tuned() -> list[Path]:
+    # The ending keeps a tuned preset from taking the name, and so the hash, of a composed one.
+    return list(presets_dir().glob("tuned/*-tuned.yaml"))
+
+
+# A family asks for the file of its data set once for each of its methods.
+_read = cache(read_yaml)
+
+
+@cache
+def _description(path: Path) -> str:
+    """Return what a file says of itself; parsing that line alone keeps `skdtune studies` quick."""
+    line = re.search(r"^description:.*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(load_yaml(line[0])["description"]) if line else ""
