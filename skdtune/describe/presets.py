@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -207,9 +208,15 @@ def find(study: str) -> StudyFile:
     """
     if _is_path(study):
         path = _expanded(study)
-        if not _is_file(path):
+        if _is_file(path):
+            return StudyFile(path, read_yaml(path))
+        # A preset may be named as a file of the folder, where each had one of its own before.
+        folder, name = os.path.split(os.path.abspath(path))
+        in_folder = folder == os.path.abspath(preset_folder.presets_dir())
+        composed = preset_folder.preset(name.removesuffix(".yaml")) if in_folder else None
+        if composed is None:
             raise SpecError(f"no study file at {study}")
-        return StudyFile(path, read_yaml(path))
+        return composed
     preset = preset_folder.preset(study)
     if preset is None:
         near = dotted.nearest(study, [preset.name for preset in preset_folder.list_presets()])

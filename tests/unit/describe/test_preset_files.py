@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from skdtune.describe import preset_folder
 from skdtune.describe.dotted import leaves
-from skdtune.describe.preset_folder import list_presets
+from skdtune.describe.preset_folder import list_presets, presets_dir
 from skdtune.describe.presets import find, is_family, load_family, load_spec, resolve
 from skdtune.describe.rungs import MedianConfig
 from skdtune.describe.spec import StudySpec
@@ -565,3 +565,14 @@ def test_a_tuned_preset_is_a_preset_by_the_name_of_its_file(shipped: Folder) -> 
     assert not is_family("digits-ls-tuned")
     with pytest.raises(SpecError, match=r"^digits-ls-tuned\.yaml with --set: optimizer\.lr: "):
         load_spec("digits-ls-tuned", overrides=["optimizer.lr=-1"])
+
+
+def test_a_preset_may_be_named_as_a_file_of_the_presets_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by_name = load_spec("digits-drg")
+    assert load_spec(str(presets_dir() / "digits-drg.yaml")) == by_name
+    monkeypatch.chdir(presets_dir().parent)
+    assert load_spec(f"{presets_dir().name}/digits-drg.yaml").digest == by_name.digest
+    with pytest.raises(SpecError, match=r"^no study file at .*digits-none\.yaml$"):
+        load_spec(str(presets_dir() / "digits-none.yaml"))
