@@ -104,10 +104,6 @@ class TrialQueue:
             logger.warning("trial %d waits again: its worker fell silent", number)
         return numbers
 
-    def reap_worker(self, host: str, pid: int) -> list[int]:
-        """Give back the trials of one process that is known to be dead; return their numbers."""
-        return self._transact(leases.reap_worker, self.stored.study_id, host, pid)
-
     def counts(self) -> dict[TrialState, int]:
         """Count the trials by state."""
         return self._transact(leases.counts, self.stored.study_id)

@@ -120,14 +120,6 @@ def test_a_queue_is_of_one_study(make_study: MakeStudy) -> None:
     assert TrialQueue(first).find_lineage() != TrialQueue(second).find_lineage()
 
 
-def test_a_process_that_died_is_reaped_by_its_number(held: Held) -> None:
-    stored, claim = held
-    queue = TrialQueue(stored)
-    assert queue.reap_worker("a", 12) == []
-    assert queue.reap_worker("a", 11) == [claim.number]
-    assert not queue.renew(claim)
-
-
 def test_no_caller_names_an_engine_or_a_study() -> None:
     public = {n: m for n, m in inspect.getmembers(TrialQueue, inspect.isfunction) if n[0] != "_"}
     assert {"claim", "report", "finish"} <= public.keys()
