@@ -5,31 +5,32 @@ Shape legend: C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skdtune.catalogues.datasets import DATASETS
 from skdtune.data.channel_statistics import channel_statistics
-from skdtune.data.images import ImageSet, Split, short_hash
-from skdtune.data.sets.cifar import load_cifar_images
-from skdtune.data.sets.digits import load_digits_images
-from skdtune.data.sets.image_folder import load_image_folder
+from skdtune.data.data_set import DataSet
+from skdtune.data.images import ImageSet, short_hash
 from skdtune.data.splits import stratified_split
 from skdtune.data.wall import require_open
 from skdtune.describe.config import DataConfig
+from skdtune.errors import InputError
 
-Loader = Callable[[DataConfig, Split, Path, Path], ImageSet]
 
-LOADERS: dict[str, Loader] = {
-    "digits": load_digits_images,
-    "cifar10": load_cifar_images,
-    "cifar100": load_cifar_images,
-    "imagefolder": load_image_folder,
-}
-"""How each family of data sets is loaded: config, part, data folder, cache folder."""
+def data_set(name: str) -> DataSet:
+    """Return a data set.
+
+    Raises:
+        InputError: If it comes from a package that cannot be imported, or is none.
+    """
+    entry = DATASETS[name]
+    if not isinstance(entry, DataSet):
+        raise InputError(f"the data set {name!r} of the package {DATASETS.package(name)} is none")
+    return entry
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,7 +88,7 @@ def load_training_images(config: DataConfig, *, data_dir: Path, cache_dir: Path)
     Raises:
         DataError: if the data are missing or damaged.
     """
-    return LOADERS[config.name](config, "train", data_dir, cache_dir)
+    return data_set(config.name).load(config, "train", data_dir, cache_dir)
 
 
 def load_test_images(config: DataConfig, *, data_dir: Path, cache_dir: Path) -> ImageSet:
@@ -103,4 +104,4 @@ def load_test_images(config: DataConfig, *, data_dir: Path, cache_dir: Path) -> 
         TestSplitClosedError: if this is no final evaluation; nothing was read.
     """
     require_open("test")
-    return LOADERS[config.name](config, "test", data_dir, cache_dir)
+    return data_set(config.name).load(config, "test", data_dir, cache_dir)

@@ -10,56 +10,31 @@ Information Fusion* (arXiv 2305.09183) and of its public training recipe.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-#: Number of residual stages of every backbone, so that a laptop without torch can check a
-#: choice of stages. ``skdtune.models`` builds exactly these; a test compares the two.
-NUM_STAGES: dict[str, int] = {
-    "resnet8": 3,
-    "resnet20": 3,
-    "resnet18": 4,
-    "resnet34": 4,
-    "resnet50": 4,
-    "resnet101": 4,
-}
+from skdtune.catalogues.datasets import DATASETS
+from skdtune.catalogues.models import networks
+from skdtune.describe.data_facts import facts_of
+from skdtune.describe.settings import Frozen, Stages
 
-
-class Frozen(BaseModel):
-    """Base of all settings: immutable, unknown keys refused, no silent conversion of types."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
-
-
-def encode_stages(stages: tuple[int, ...]) -> str:
-    """Write a choice of stages as the one word that the storage keeps, for example ``1+3``."""
-    return "+".join(str(stage) for stage in stages)
-
-
-def _decode_stages(value: Any) -> Any:
-    """Read ``"1+3"`` as ``(1, 3)``; anything else is left for the validation to judge."""
-    if isinstance(value, str) and all(part.isdigit() for part in value.split("+")):
-        return tuple(map(int, value.split("+")))
-    # After this function the value no longer counts as JSON, where a list may be a tuple.
-    return tuple(value) if isinstance(value, list) else value
-
-
-Stages = Annotated[tuple[int, ...], BeforeValidator(_decode_stages)]
+if TYPE_CHECKING:
+    DataSetName = str
+    NetworkName = str
+else:
+    # Literals of what the catalogues hold, so that an error lists it.
+    DataSetName = Literal[tuple(DATASETS)]
+    NetworkName = Literal[tuple(networks())]
 
 
 class DataConfig(Frozen):
     """Which images a trial learns from, how they are split, augmented and batched."""
 
-    name: Literal["digits", "cifar10", "cifar100", "imagefolder"]
-    """Family of data sets."""
+    of_first_release = True
+
+    name: DataSetName
+    """Name of the data set."""
 
     root: str | None = None
     """Folder of the data on the worker; default ``data/`` under SKDTUNE_HOME."""
@@ -68,7 +43,7 @@ class DataConfig(Frozen):
     """Fetch a data set that is missing, where the family knows how and a network is there."""
 
     image_size: int = Field(default=32, ge=4, le=512)
-    """Side in pixels to which ``imagefolder`` images are resized; others have their own."""
+    """Side in pixels to which images of any size are resized; most data sets have their own."""
 
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of the training data, stratified by class, that the search is judged on."""
@@ -94,10 +69,10 @@ class DataConfig(Frozen):
 
     @model_validator(mode="after")
     def _has_images(self) -> DataConfig:
-        if self.name == "imagefolder" and self.root is None:
+        needed = facts_of(self.name).needs_root
+        if needed and self.root is None:
             raise ValueError(
-                "data.root: imagefolder needs the folder that holds train/<class>/ "
-                "(--set data.root=DIR), received nothing"
+                f"data.root: {self.name} needs {needed} (--set data.root=DIR), received nothing"
             )
         return self
 
@@ -105,23 +80,38 @@ class DataConfig(Frozen):
 class ModelConfig(Frozen):
     """Which network is trained, and in which arithmetic."""
 
-    name: Literal["resnet8", "resnet20", "resnet18", "resnet34", "resnet50", "resnet101"]
-    """Backbone with a CIFAR stem (3x3 convolution, no max-pool)."""
+    of_first_release = True
+
+    name: NetworkName
+    """Name of the backbone."""
 
     width: int | None = Field(default=None, ge=4, le=512)
-    """Channels of the first stage; default 64, or 16 for resnet8 and resnet20."""
+    """Channels of the first stage; default those of the published network."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto`` takes bfloat16 autocast where the device computes in it, else float32."""
 
     @property
     def num_stages(self) -> int:
-        """Number of residual stages of the backbone."""
-        return NUM_STAGES[self.name]
+        """Number of stages of the backbone."""
+        return networks()[self.name].num_stages
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the first stage, those of the published network if none are named."""
+        return self.width or networks()[self.name].width
+
+    @model_validator(mode="after")
+    def _width_can_be_chosen(self) -> ModelConfig:
+        if self.width is not None and networks()[self.name].width is None:
+            raise ValueError(f"model.width: {self.name} has one width only, received {self.width}")
+        return self
 
 
 class OptimizerConfig(Frozen):
     """SGD with momentum and a learning-rate schedule."""
+
+    of_first_release = True
 
     lr: float = Field(default=0.1, gt=0)
     """Peak learning rate."""
@@ -162,6 +152,8 @@ class OptimizerConfig(Frozen):
 
 class BudgetConfig(Frozen):
     """How long one trial may train: epochs, or what they are derived from."""
+
+    of_first_release = True
 
     epochs: int = Field(default=200, ge=1, le=100_000)
     """Planned epochs; the schedule is scaled to them."""
@@ -208,12 +200,16 @@ class TermConfig(Frozen):
 class CrossEntropyConfig(TermConfig):
     """The label term of the baseline: plain cross-entropy."""
 
+    of_first_release = True
+
     name: Literal["cross_entropy"] = "cross_entropy"
     """Name of the label term."""
 
 
 class LabelSmoothingConfig(TermConfig):
     """The label term with smoothed labels."""
+
+    of_first_release = True
 
     name: Literal["label_smoothing"] = "label_smoothing"
     """Name of the label term."""
@@ -224,6 +220,8 @@ class LabelSmoothingConfig(TermConfig):
 
 class PsKdConfig(TermConfig):
     """Progressive self-knowledge distillation: the label is mixed with remembered predictions."""
+
+    of_first_release = True
 
     name: Literal["ps_kd"] = "ps_kd"
     """Name of the label term."""
@@ -239,6 +237,8 @@ class PsKdConfig(TermConfig):
 
 class DrgConfig(TermConfig):
     """Distillation with reverse guidance: shallow auxiliary classifiers teach the final one."""
+
+    of_first_release = True
 
     weight: float = Field(default=0.2, ge=0)
     """Weight of the distillation term (published: 0.2)."""
@@ -262,6 +262,8 @@ class DrgConfig(TermConfig):
 class DsrConfig(TermConfig):
     """Distillation with shape-wise regularization: ranked outputs follow the batch before."""
 
+    of_first_release = True
+
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation term (published: 1)."""
 
@@ -274,6 +276,8 @@ class DsrConfig(TermConfig):
 
 class ByotConfig(TermConfig):
     """Be your own teacher: the final classifier teaches auxiliary classifiers."""
+
+    of_first_release = True
 
     weight: float = Field(default=0.1, ge=0, lt=1)
     """Share of the distillation; every cross-entropy gets the rest (published: 0.1)."""
@@ -297,6 +301,8 @@ class ByotConfig(TermConfig):
 class CsKdConfig(TermConfig):
     """Class-wise self-knowledge distillation: another image of the class is the teacher."""
 
+    of_first_release = True
+
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation term (published: 1, and 3 for fine-grained data)."""
 
@@ -312,6 +318,8 @@ class CsKdConfig(TermConfig):
 class DlbConfig(TermConfig):
     """Distillation from the last mini-batch, whose second views are classified again."""
 
+    of_first_release = True
+
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation term; 0 switches the whole method off (none is published)."""
 
@@ -326,6 +334,8 @@ class DlbConfig(TermConfig):
 
 class TfKdSelfConfig(TermConfig):
     """Teacher-free distillation (self): a trained baseline of the same network teaches."""
+
+    of_first_release = True
 
     teacher: str
     """File of the trained baseline, ``model.safetensors`` of `skdtune export`, on the worker."""
@@ -346,6 +356,8 @@ class TfKdSelfConfig(TermConfig):
 class TfKdRegConfig(TermConfig):
     """Teacher-free distillation (regularization): a nearly uniform target, made by hand."""
 
+    of_first_release = True
+
     weight: float = Field(default=0.1, ge=0, lt=1)
     """Share of the distillation; the label term gets the rest (published: 0.1)."""
 
@@ -361,6 +373,8 @@ class TfKdRegConfig(TermConfig):
 
 class BakeConfig(TermConfig):
     """Batch knowledge ensembling: similar images of the batch teach each other."""
+
+    of_first_release = True
 
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation term (published: 1)."""
@@ -382,6 +396,8 @@ class BakeConfig(TermConfig):
 
 class DdgsdConfig(TermConfig):
     """Data-distortion guided self-distillation: two views of an image teach each other."""
+
+    of_first_release = True
 
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation terms; 0 switches the whole method off (reference: 1)."""
@@ -408,6 +424,8 @@ class DdgsdConfig(TermConfig):
 class FrskdConfig(TermConfig):
     """Feature refinement: a pyramid network on all stages teaches final classifier and stages."""
 
+    of_first_release = True
+
     weight: float = Field(default=2.0, ge=0)
     """Weight of the distillation term (published: 2)."""
 
@@ -433,6 +451,8 @@ class FrskdConfig(TermConfig):
 class ZipfConfig(TermConfig):
     """Zipf's label smoothing: the other classes follow a power law of their ranks."""
 
+    of_first_release = True
+
     weight: float = Field(default=0.1, ge=0)
     """Weight of the distillation term (published: 0.1, and 1 for Tiny-ImageNet)."""
 
@@ -453,6 +473,8 @@ LabelTerm = Annotated[
 
 class MethodConfig(Frozen):
     """One label term and any number of distillation terms; their losses are added."""
+
+    of_first_release = True
 
     label: LabelTerm = CrossEntropyConfig()
     """The term that learns from the labels."""
@@ -525,6 +547,8 @@ class MethodConfig(Frozen):
 
 class TrialConfig(Frozen):
     """Everything that decides what one trial trains."""
+
+    of_first_release = True
 
     data: DataConfig
     """Images, split, augmentation, batches."""

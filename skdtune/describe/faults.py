@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from skdtune.describe.config import Frozen
+from skdtune.describe.settings import Frozen
 
 
 class RetriesConfig(Frozen):
     """How often one trial may go on after a failure of a kind; null is without limit."""
+
+    of_first_release = True
 
     preempted: int | None = Field(default=None, ge=0)
     """Its worker was asked to leave."""
@@ -28,6 +30,8 @@ class RetriesConfig(Frozen):
 
 class FaultsConfig(Frozen):
     """Policies for failures; where a kind has no retry left, the trial is failed for good."""
+
+    of_first_release = True
 
     retries: RetriesConfig = RetriesConfig()
     """Retries by kind; a retried trial goes on from its last checkpoint."""

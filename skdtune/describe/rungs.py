@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from skdtune.describe.config import Frozen
+from skdtune.describe.settings import Frozen
 
 
 class NoPruner(Frozen):
     """Every trial runs to its last epoch."""
+
+    of_first_release = True
 
     name: Literal["none"]
     """Name of the pruner."""
@@ -26,6 +28,8 @@ class NoPruner(Frozen):
 
 class MedianConfig(Frozen):
     """Stop a trial whose best value so far is below the median of the completed ones."""
+
+    of_first_release = True
 
     name: Literal["median"] = "median"
     """Name of the pruner."""
@@ -67,6 +71,8 @@ class _HalvingConfig(Frozen):
 class AshaConfig(_HalvingConfig):
     """Asynchronous successive halving: keep the best 1/eta of each rung, judged on arrival."""
 
+    of_first_release = True
+
     name: Literal["asha"]
     """Name of the pruner."""
 
@@ -77,6 +83,8 @@ class AshaConfig(_HalvingConfig):
 
 class HyperbandConfig(_HalvingConfig):
     """Successive halving in several brackets that start at different rungs."""
+
+    of_first_release = True
 
     name: Literal["hyperband"]
     """Name of the pruner."""

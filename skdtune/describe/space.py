@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from skdtune.describe.config import Frozen, encode_stages
+from skdtune.describe.settings import Frozen, encode_stages
 
 Scalar = bool | int | float | str
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
+from skdtune.catalogues.models import networks
 from skdtune.describe import dotted
 from skdtune.describe.config import (
-    NUM_STAGES,
     BudgetConfig,
     DataConfig,
-    Frozen,
     MethodConfig,
     ModelConfig,
     OptimizerConfig,
     TrialConfig,
-    encode_stages,
 )
 from skdtune.describe.faults import FaultsConfig
 from skdtune.describe.identity import StudyName
@@ -27,6 +25,7 @@ from skdtune.describe.kinds.catalogue import KINDS, kind_of
 from skdtune.describe.kinds.final_evaluation import EvaluationConfig
 from skdtune.describe.kinds.kind import Kind, Outline
 from skdtune.describe.rungs import MedianConfig, PrunerConfig, judged_epochs
+from skdtune.describe.settings import LATER, Frozen, canonical, encode_stages
 from skdtune.describe.space import Scalar, SearchSpace, StageSubsets, sampling_order
 from skdtune.errors import SpecError
 
@@ -50,6 +49,8 @@ Settings = TypeVar("Settings", bound=Frozen)
 class ObjectiveConfig(Frozen):
     """The one number a trial is judged by: validation accuracy, never the best epoch's."""
 
+    of_first_release = True
+
     metric: Literal["val_accuracy"] = "val_accuracy"
     """Name of the metric; it is maximised."""
 
@@ -60,6 +61,8 @@ class ObjectiveConfig(Frozen):
 class SamplerConfig(Frozen):
     """How parameters are proposed."""
 
+    of_first_release = True
+
     name: Literal["tpe", "random"] = "tpe"
     """``tpe`` is Optuna's tree-structured Parzen estimator, grouped for conditional spaces."""
 
@@ -69,6 +72,8 @@ class SamplerConfig(Frozen):
 
 class StudySpec(Frozen):
     """A whole study as data: base configuration, search space, objective, pruner and budget."""
+
+    of_first_release = True
 
     name: StudyName
     """Name of the study in the storage."""
@@ -112,7 +117,7 @@ class StudySpec(Frozen):
     num_trials: int = Field(default=50, ge=1, le=100_000)
     """Trials of the study, exactly."""
 
-    keep_networks: Literal["best", "all", "none"] = "best"
+    keep_networks: Annotated[Literal["best", "all", "none"], LATER] = "best"
     """Trained networks that are kept as artifacts: ``best`` keeps that of each trial that is the
     best complete one when it ends; a final evaluation keeps all unless ``none``."""
 
@@ -122,7 +127,7 @@ class StudySpec(Frozen):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed that every trial's seeds are derived from."""
 
-    evaluation: EvaluationConfig | None = None
+    evaluation: Annotated[EvaluationConfig | None, LATER] = None
     """Set for the final evaluation of another study, which searches nothing."""
 
     @model_validator(mode="after")
@@ -304,11 +309,7 @@ class StudySpec(Frozen):
         return _digest(self._content())
 
     def _content(self) -> dict[str, Any]:
-        # Of other kinds a spec says nothing: its hash is what it was before there were any.
-        absent = {field for field in KINDS if getattr(self, field) is None}
-        if self.keep_networks == "best":
-            absent.add("keep_networks")
-        return {"format": SPEC_FORMAT, "spec": self.model_dump(mode="json", exclude=absent)}
+        return {"format": SPEC_FORMAT, "spec": canonical(self)}
 
     @property
     def effective_pruner(self) -> PrunerConfig:
@@ -337,10 +338,10 @@ def fill_stages(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Let every choice of stages without ``of`` range over all that the backbone offers."""
     search = raw.get("search")
     model = raw.get("model")
-    num_stages = NUM_STAGES.get(str(model.get("name"))) if isinstance(model, Mapping) else None
-    if not isinstance(search, Mapping) or num_stages is None:
+    network = networks().get(str(model.get("name"))) if isinstance(model, Mapping) else None
+    if not isinstance(search, Mapping) or network is None:
         return dict(raw)
-    usable = list(range(1, num_stages))
+    usable = list(range(1, network.num_stages))
     filled = {
         path: {**param, "of": usable}
         if isinstance(param, Mapping) and param.get("type") == "stages" and not param.get("of")

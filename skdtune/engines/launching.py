@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from skdtune.analysis.study_results import Progress, read_progress
+from skdtune.describe.data_facts import facts_of
 from skdtune.engines.catalogue import ENGINES
 from skdtune.engines.engine import Engine, Job, Placement, Slot
 from skdtune.errors import (
@@ -121,7 +122,7 @@ class Launch:
             give_back=lambda pid: self._give_back(stored, pid),
         )
         engine = ENGINES[self.engine](job, self.placement)
-        if stored.spec.data.name != "digits":
+        if not facts_of(stored.spec.data.name).is_at_hand:
             # Fetched and decoded once, where a person sees the progress, before any worker.
             command = [sys.executable, "-P", "-m", "skdtune", "-q", "worker", study, "--prepare"]
             prepared = subprocess.run(command, env={**os.environ, **environment}, check=False)

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from skdtune.describe.config import Frozen
+from skdtune.describe.settings import Frozen
 from skdtune.errors import DataError
 from skdtune.models.families.resnet import BACKBONES, Backbone
 

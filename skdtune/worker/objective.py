@@ -13,6 +13,7 @@ from skdtune.data.store import DataOnDevice, DataStore
 from skdtune.data.wall import test_split_open
 from skdtune.describe.config import TrialConfig
 from skdtune.describe.epoch_report import Verdict
+from skdtune.describe.settings import canonical
 from skdtune.describe.space import sample
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import CheckpointError
@@ -35,8 +36,8 @@ def resolve_trial(stored: StoredStudy, trial: optuna.Trial) -> TrialConfig:
 
 def config_hash(config: TrialConfig) -> str:
     """Return the hash of a trial's full configuration: 16 hexadecimal digits."""
-    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    text = json.dumps(canonical(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def run_trial(config: TrialConfig, store: DataStore, reporter: TrialReporter) -> Verdict:

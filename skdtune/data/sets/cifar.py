@@ -20,11 +20,13 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from skdtune.data.atomic_folder import filled_folder, only_builder
 from skdtune.data.cache import cached_image_set
+from skdtune.data.data_set import DataSet
 from skdtune.data.download import fetch, file_md5
 from skdtune.data.images import ImageSet, Split, image_set, short_hash
 from skdtune.data.splits import limit_per_class
 from skdtune.data.wall import require_open
 from skdtune.describe.config import DataConfig
+from skdtune.describe.data_facts import DataFacts
 from skdtune.errors import DataError
 
 Source = type[CIFAR10]
@@ -146,3 +148,7 @@ def _check(path: Path, md5: str, source: Source) -> None:
             f"{path} {wrong}: delete the folder {path.parent} and run again to have it fetched, "
             f"or copy it again from {source.url}"
         )
+
+
+CIFAR_10 = DataSet(about=DataFacts(title="CIFAR-10", num_classes=10), load=load_cifar_images)
+CIFAR_100 = DataSet(about=DataFacts(title="CIFAR-100", num_classes=100), load=load_cifar_images)

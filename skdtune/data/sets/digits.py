@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from skdtune.data.cache import cached_image_set
+from skdtune.data.data_set import DataSet
 from skdtune.data.images import ImageSet, Split, image_set
 from skdtune.data.splits import limit_per_class, stratified_split
 from skdtune.data.wall import require_open
 from skdtune.describe.config import DataConfig
+from skdtune.describe.data_facts import DataFacts
 
 TEST_FRACTION = 0.25
 """Share of the images that is set aside for the test."""
@@ -62,3 +64,9 @@ def _decode(split: Split) -> ImageSet:
     images_NHW = np.rint(digits.images[rows_N] * (255 / _LARGEST_VALUE)).astype(np.uint8)
     names = tuple(str(name) for name in digits.target_names)
     return image_set(images_NHW[..., np.newaxis], labels_N[rows_N], names)
+
+
+DIGITS = DataSet(
+    about=DataFacts(title="handwritten digits", num_classes=10, is_at_hand=True),
+    load=load_digits_images,
+)

@@ -18,10 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from skdtune.data.cache import cached_image_set
+from skdtune.data.data_set import DataSet
 from skdtune.data.images import ImageSet, Split, image_set, short_hash
 from skdtune.data.splits import limit_per_class
 from skdtune.data.wall import require_open
 from skdtune.describe.config import DataConfig
+from skdtune.describe.data_facts import DataFacts
 from skdtune.errors import DataError
 
 _MAX_THREADS = 8
@@ -210,3 +212,9 @@ def _decode(path: Path, image_size: int) -> NDArray[np.uint8]:
         box = (left, top, left + side, top + side)
         rgb = rgb.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(rgb)
+
+
+IMAGE_FOLDER = DataSet(
+    about=DataFacts(title="a folder of images", needs_root="the folder that holds train/<class>/"),
+    load=load_image_folder,
+)

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from skdtune.describe.config import Frozen
 from skdtune.describe.identity import StudyName, derive_seed
 from skdtune.describe.kinds.kind import Candidate, Kind, Outline, note_row
+from skdtune.describe.settings import Frozen
 from skdtune.describe.space import Scalar, SearchSpace
 from skdtune.errors import StudyError
 
@@ -32,6 +32,8 @@ class EvaluationConfig(Frozen):
 
     source: StudyName
     """The study that was searched."""
+
+    of_first_release = True
 
     lineage: str
     """Random token of that study's creation."""

@@ -10,9 +10,10 @@ from typing import Any
 import psutil
 import torch
 
+from skdtune.catalogues.models import networks
 from skdtune.data.store import DataStore
 from skdtune.describe import dotted
-from skdtune.describe.config import NUM_STAGES, TrialConfig
+from skdtune.describe.config import TrialConfig
 from skdtune.describe.epoch_report import NullReporter
 from skdtune.describe.space import Choice, FloatRange, IntRange, StageSubsets
 from skdtune.describe.spec import StudySpec
@@ -97,7 +98,7 @@ def _sizes(config: TrialConfig) -> list[float]:
 def _size_of_choice(option: Any) -> float:
     if isinstance(option, str):
         # The backbones are listed from the smallest to the largest; stages are joined by `+`.
-        order = [*NUM_STAGES, "bfloat16", "auto", "float32"]
+        order = [*networks(), "bfloat16", "auto", "float32"]
         return order.index(option) if option in order else option.count("+")
     return float(option or 0)
 

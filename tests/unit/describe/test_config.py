@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from skdtune.catalogues.models import networks
 from skdtune.describe.config import (
-    NUM_STAGES,
     CrossEntropyConfig,
     DataConfig,
     DrgConfig,
@@ -21,9 +21,9 @@ from skdtune.describe.config import (
     OptimizerConfig,
     TrialConfig,
     check_stages,
-    encode_stages,
 )
 from skdtune.describe.dotted import models_of, put
+from skdtune.describe.settings import encode_stages
 from skdtune.describe.spec import StudySpec, parse
 from skdtune.errors import SpecError
 
@@ -115,10 +115,10 @@ def test_stages_read_as_they_were_written(stages: list[int]) -> None:
     assert drg.stages == tuple(stages)
 
 
-@pytest.mark.parametrize("name", sorted(NUM_STAGES))
+@pytest.mark.parametrize("name", sorted(networks()))
 def test_every_subset_below_the_last_stage_can_teach(name: str) -> None:
     model = ModelConfig.model_validate({"name": name})
-    usable = range(1, NUM_STAGES[name])
+    usable = range(1, networks()[name].num_stages)
     for size in range(1, len(usable) + 1):
         for stages in combinations(usable, size):
             check_stages("drg", stages, model)
@@ -126,12 +126,12 @@ def test_every_subset_below_the_last_stage_can_teach(name: str) -> None:
 
 @given(
     st.sampled_from(["drg", "byot"]),
-    st.sampled_from(sorted(NUM_STAGES)),
+    st.sampled_from(sorted(networks())),
     st.lists(st.integers(-1, 6), max_size=4).map(tuple),
 )
 def test_no_other_stages_can_teach(method: str, name: str, stages: tuple[int, ...]) -> None:
     model = ModelConfig.model_validate({"name": name})
-    usable = set(range(1, NUM_STAGES[name]))
+    usable = set(range(1, networks()[name].num_stages))
     if stages and set(stages) <= usable and list(stages) == sorted(set(stages)):
         check_stages(method, stages, model)
         return

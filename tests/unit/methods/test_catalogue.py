@@ -9,12 +9,12 @@ from skdtune.describe.config import (
     CrossEntropyConfig,
     DrgConfig,
     DsrConfig,
-    Frozen,
     LabelSmoothingConfig,
     MethodConfig,
     PsKdConfig,
     TfKdSelfConfig,
 )
+from skdtune.describe.settings import Frozen
 from skdtune.methods.base import BuildContext, Term
 from skdtune.methods.catalogue import METHODS, build_terms, required_stages
 from skdtune.models.taps import StageShape

@@ -7,7 +7,8 @@ import torch
 import torchvision
 from torch import nn
 
-from skdtune.describe.config import NUM_STAGES, ModelConfig
+from skdtune.catalogues.models import networks
+from skdtune.describe.config import ModelConfig
 from skdtune.models.families.resnet import BACKBONES, build_backbone
 from skdtune.models.kernels.native import Kernels
 from skdtune.models.layers.batch_norm_act import BatchNormAct2d
@@ -19,15 +20,15 @@ def num_parameters(module: nn.Module) -> int:
 
 def test_backbones_are_those_that_the_configuration_offers() -> None:
     built = {name: len(layout.num_blocks) for name, layout in BACKBONES.items()}
-    assert built == NUM_STAGES
+    assert built == {n: f.num_stages for n, f in networks().items()}
     assert set(built) == set(get_args(ModelConfig.model_fields["name"].annotation))
 
 
-@pytest.mark.parametrize("name", NUM_STAGES)
+@pytest.mark.parametrize("name", {n: f.num_stages for n, f in networks().items()})
 def test_a_backbone_has_the_promised_stages(name: str) -> None:
     with torch.device("meta"):
         backbone = build_backbone(ModelConfig(name=name), in_channels=3, num_classes=10)
-    assert len(backbone.stages) == NUM_STAGES[name]
+    assert len(backbone.stages) == {n: f.num_stages for n, f in networks().items()}[name]
 
 
 @pytest.mark.parametrize(

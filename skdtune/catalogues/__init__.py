@@ -1,0 +1,1 @@
+"""What there is of everything that a study names: a line for each, and what packages add to it."""

@@ -1,0 +1,139 @@
+"""A catalogue: what a study may name, built in or offered by an installed package.
+
+Nothing is imported before it is asked for, so that knowing all names costs nothing. A study holds
+names and never a path: what is imported for a name, this project or an installed package says.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from skdtune.errors import InputError
+
+Entry = TypeVar("Entry")
+
+
+@dataclass(frozen=True, order=True)
+class Package:
+    """An installed package that offers something."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a package offers and that cannot be taken."""
+
+    name: str
+    package: Package
+    reason: str
+
+
+class Catalogue(Generic[Entry]):
+    """The entries of one kind by name, the built-in ones first and in their order.
+
+    Args:
+        kind: What people call one of them: ``method``.
+        built_in: For each name the entry, or ``module:attribute`` of it.
+        group: Entry points that packages offer more of them under.
+    """
+
+    def __init__(
+        self, kind: str, built_in: Mapping[str, Entry | str], group: str | None = None
+    ) -> None:
+        self.kind = kind
+        self.group = group
+        self._built_in = built_in
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names."""
+        yield from self._built_in
+        yield from self._offered
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is such an entry."""
+        return name in self._built_in or name in self._offered
+
+    def __len__(self) -> int:
+        """Count the entries."""
+        return len(self._built_in) + len(self._offered)
+
+    def __getitem__(self, name: str) -> Entry:
+        """Return an entry; what it needs is imported now.
+
+        Raises:
+            KeyError: If there is none of this name.
+            InputError: If a package offers it, and it cannot be imported.
+        """
+        if name in self._built_in:
+            entry = self._built_in[name]
+            return cast(Entry, _import(entry) if isinstance(entry, str) else entry)
+        point = self._offered[name]
+        try:
+            return cast(Entry, point.load())
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"the {self.kind} {name!r} of the package {package_of(point)} cannot be imported: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
+
+    def package(self, name: str) -> Package | None:
+        """Return the package that offers an entry; None for a built-in or unknown one."""
+        point = self._offered.get(name)
+        return None if point is None else package_of(point)
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The names that packages add, in alphabetical order."""
+        return tuple(self._offered)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What packages offer under a name that is taken: nobody can tell which is meant."""
+        problems = []
+        for point in self._points:
+            others = [other for other in self._points if other.name == point.name]
+            if point.name in self._built_in:
+                reason = f"skdtune has a {self.kind} of this name itself"
+            elif len(others) > 1:
+                names = " and ".join(sorted(str(package_of(other)) for other in others))
+                reason = f"{names} both offer it"
+            else:
+                continue
+            problems.append(Problem(point.name, package_of(point), reason))
+        return tuple(problems)
+
+    @cached_property
+    def _points(self) -> tuple[EntryPoint, ...]:
+        if self.group is None:
+            return ()
+        # One package may be found twice, along a path that lists a folder twice.
+        found = {(point.name, point.value): point for point in entry_points(group=self.group)}
+        return tuple(found[key] for key in sorted(found))
+
+    @cached_property
+    def _offered(self) -> dict[str, EntryPoint]:
+        taken = {problem.name for problem in self.problems}
+        return {point.name: point for point in self._points if point.name not in taken}
+
+
+def package_of(point: EntryPoint) -> Package:
+    """Return the package that an entry point belongs to."""
+    if point.dist is None:
+        return Package("unknown", "unknown")
+    return Package(point.dist.name, point.dist.version)
+
+
+def _import(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,113 @@
+"""The families of backbones there are: for each, its networks and their stages, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from skdtune.catalogues.catalogue import Catalogue
+from skdtune.errors import InputError
+
+#: Every non-empty subset of the stages below the last one may be searched: 15 subsets of five.
+MAX_STAGES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What is known of a backbone before it is built.
+
+    Raises:
+        ValueError: If it has no stage, more than five, or two of one name.
+    """
+
+    stages: tuple[str, ...]
+    """Names of its stages, first to last; a study counts them from 1."""
+
+    width: int | None = None
+    """Channels of the first stage where a study names none; None if they cannot be chosen."""
+
+    has_maps: bool = True
+    """Every stage puts out a map ``[B, C, H, W]``; else it is any tensor ``[B, ...]``."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(set(self.stages)) == len(self.stages) <= MAX_STAGES:
+            raise ValueError(
+                f"a network has 1 to {MAX_STAGES} stages of different names, received "
+                f"{list(self.stages)}"
+            )
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        return len(self.stages)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Backbones that one function builds."""
+
+    build: str
+    """``module:function`` of what builds them; see ``skdtune.models.backbone.Builder``."""
+
+    networks: Mapping[str, Network]
+    """The backbones by the name they have in a study, from the smallest to the largest."""
+
+
+_THREE, _FOUR = (tuple(f"stage{number}" for number in range(1, last)) for last in (4, 5))
+
+#: Families by name.
+MODELS: Catalogue[Family] = Catalogue(
+    "family of networks",
+    {
+        "resnet": Family(
+            "skdtune.models.families.resnet:build",
+            {
+                "resnet8": Network(stages=_THREE, width=16),
+                "resnet20": Network(stages=_THREE, width=16),
+                "resnet18": Network(stages=_FOUR, width=64),
+                "resnet34": Network(stages=_FOUR, width=64),
+                "resnet50": Network(stages=_FOUR, width=64),
+                "resnet101": Network(stages=_FOUR, width=64),
+            },
+        ),
+    },
+    "skdtune.models",
+)
+
+
+@cache
+def networks() -> Mapping[str, Network]:
+    """Return all networks that can be named, family by family; none of a family that is broken."""
+    return {
+        name: network
+        for family in _usable_families().values()
+        for name, network in family.networks.items()
+    }
+
+
+def family_of(name: str) -> str:
+    """Return the name of the family that a network belongs to.
+
+    Raises:
+        KeyError: If there is no such network.
+    """
+    for family, offered in _usable_families().items():
+        if name in offered.networks:
+            return family
+    raise KeyError(name)
+
+
+@cache
+def _usable_families() -> Mapping[str, Family]:
+    """Return the families that can be imported, and whose networks have names of their own."""
+    usable: dict[str, Family] = {}
+    for name in MODELS:
+        try:
+            family = MODELS[name]
+        except InputError:
+            continue
+        taken = {network for other in usable.values() for network in other.networks}
+        if isinstance(family, Family) and not taken & family.networks.keys():
+            usable[name] = family
+    return usable

@@ -1,0 +1,57 @@
+"""What is known of a data set before any of it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skdtune.catalogues.datasets import DATASETS
+from skdtune.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """What people and studies may ask of a data set."""
+
+    title: str
+    """What it is, in a few words."""
+
+    num_classes: int | None = None
+    """Number of classes; None if the folder decides."""
+
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height and width of an image; None if ``data.image_size`` decides."""
+
+    num_train: int | None = None
+    """Images to learn from and to choose by; None if the folder decides."""
+
+    num_test: int | None = None
+    """Images for the final evaluation; None if the folder decides."""
+
+    address: str | None = None
+    """Where it comes from."""
+
+    licence: str | None = None
+    """Under which terms, as far as its authors say."""
+
+    recipe: str | None = None
+    """The preset part under ``studies/data/`` with the published recipe, if there is one."""
+
+    needs_root: str | None = None
+    """What ``data.root`` must be, where there is no default for it."""
+
+    is_at_hand: bool = False
+    """It comes with an installed package: nothing to fetch, next to nothing to decode."""
+
+
+def facts_of(name: str) -> DataFacts:
+    """Return what is known of a data set.
+
+    Raises:
+        InputError: If it comes from a package that cannot be imported, or says nothing of it.
+    """
+    about = getattr(DATASETS[name], "about", None)
+    if not isinstance(about, DataFacts):
+        raise InputError(
+            f"the data set {name!r} of the package {DATASETS.package(name)} has no `about`"
+        )
+    return about

@@ -1,0 +1,67 @@
+"""What all settings have in common: their base class, their canonical form, a choice of stages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+class _Later:
+    """Marks a field that came after the first release."""
+
+
+#: Marks a field that came after the first release, ``Annotated[int, LATER]``: see `canonical`.
+LATER = _Later()
+
+
+class Frozen(BaseModel):
+    """Base of all settings: immutable, unknown keys refused, no silent conversion of types."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    of_first_release: ClassVar[bool] = False
+    """The settings were there in release 0.1.0, so that canonical forms hold all their keys."""
+
+
+def canonical(settings: Frozen) -> dict[str, Any]:
+    """Return settings as the plain data that hashes are taken of.
+
+    A key that came after the first release stands in it only where it differs from its default,
+    and so does every key of settings that came later: a hash changes with what is trained, and
+    not with what else could be.
+    """
+    plain: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        # Not inherited: what derives from old settings is new.
+        is_later = not vars(type(settings)).get("of_first_release") or LATER in field.metadata
+        # Without its name nobody could tell which settings these are.
+        is_needed = name in ("name", "type") or field.is_required()
+        if is_needed or not is_later or value != field.get_default(call_default_factory=True):
+            plain[name] = canonical(value) if isinstance(value, Frozen) else None
+    rest = {name for name, value in plain.items() if value is None}
+    return plain | settings.model_dump(mode="json", include=rest)
+
+
+def encode_stages(stages: tuple[int, ...]) -> str:
+    """Write a choice of stages as the one word that the storage keeps, for example ``1+3``."""
+    return "+".join(str(stage) for stage in stages)
+
+
+def _decode_stages(value: Any) -> Any:
+    """Read ``"1+3"`` as ``(1, 3)``; anything else is left for the validation to judge."""
+    if isinstance(value, str) and all(part.isdigit() for part in value.split("+")):
+        return tuple(map(int, value.split("+")))
+    # After this function the value no longer counts as JSON, where a list may be a tuple.
+    return tuple(value) if isinstance(value, list) else value
+
+
+Stages = Annotated[tuple[int, ...], BeforeValidator(_decode_stages)]
