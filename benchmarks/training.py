@@ -220,7 +220,8 @@ def plain_window(contender: Contender, model: str, device: str, steps: int) -> C
     from torch.utils.data import DataLoader
     from torchvision import transforms
 
-    from skdtune.methods.functional import distillation_kl, ranked
+    from skdtune.methods.dsr.formulas import ranked
+    from skdtune.methods.functional import distillation_kl
 
     os.environ["SKDTUNE_NATIVE"] = "0"
     network, head = plain_modules(model, device)

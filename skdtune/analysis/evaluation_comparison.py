@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from skdtune.analysis.comparison import compare_studies
 from skdtune.analysis.evaluated import Comparison, EvaluatedStudy
-from skdtune.analysis.evaluation_results import PLAIN_METHOD, evaluation_results
+from skdtune.analysis.evaluation_results import evaluation_results
+from skdtune.describe.method_config import PLAIN_LABEL
 from skdtune.errors import StudyError
 from skdtune.queue.stored_study import expand_family
 
@@ -73,5 +74,5 @@ def winner(study: str, *, storage: str | None = None) -> EvaluatedStudy:
 
 def _default_baseline(winners: Iterable[EvaluatedStudy]) -> str:
     studies = list(winners)
-    plain = [study.study for study in studies if study.method == PLAIN_METHOD]
+    plain = [study.study for study in studies if study.method == PLAIN_LABEL]
     return plain[0] if plain else studies[0].study

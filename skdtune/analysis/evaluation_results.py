@@ -18,12 +18,10 @@ from skdtune.describe.kinds.final_evaluation import (
     evaluation_name,
 )
 from skdtune.describe.kinds.search import Search
+from skdtune.describe.method_config import PLAIN_LABEL
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
 from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
-
-#: What a method is called that adds nothing to the label term, and what studies are held against.
-PLAIN_METHOD = "cross_entropy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +141,7 @@ def _is_evaluated(trial: TrialRecord) -> bool:
 def method_name(method: MethodConfig) -> str:
     """Name a method by its terms: ``drg+dsr``, or the label term where that is all."""
     others = [name for name in method.terms() if name != "label"]
-    label = [method.label.name] if method.label.name != PLAIN_METHOD or not others else []
+    label = [method.label.name] if method.label.name != PLAIN_LABEL or not others else []
     return "+".join([*label, *others])
 
 
@@ -185,7 +183,7 @@ def _candidate(
         devices=_distinct(trial.device for trial in own),
         num_failed=sum(seed.failed for seed in missing),
         num_left=sum(not seed.failed for seed in missing),
-        has_teacher=config.method.tf_kd_self is not None,
+        has_teacher=bool(config.method.teachers),
         epochs=config.budget.epochs,
         digest=spec.digest,
         versions=_joined([trial.versions for trial in own]),

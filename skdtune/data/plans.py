@@ -17,7 +17,8 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
-from skdtune.describe.config import BatchPlanName, MethodConfig
+from skdtune.describe.config import MethodConfig
+from skdtune.describe.term_config import BatchPlanName
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +205,8 @@ def build_plan(method: MethodConfig, labels_N: Tensor, batch_size: int) -> Batch
     """
     labels_N = labels_N.cpu()
     name: BatchPlanName = method.batch_plan
-    if name == "groups" and method.bake is not None:
-        return Groups(labels_N, batch_size, method.bake.num_companions)
+    if name == "groups":
+        return Groups(labels_N, batch_size, method.companions)
     if name == "class_pairs":
         return ClassPairs(labels_N, batch_size)
     if name == "two_views":

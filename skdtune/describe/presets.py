@@ -11,9 +11,11 @@ from typing import Any
 
 from skdtune.describe import dotted, preset_folder
 from skdtune.describe.config import TrialConfig
+from skdtune.describe.method_config import SETTINGS
 from skdtune.describe.preset_folder import FAMILY_KEY
 from skdtune.describe.spec import StudySpec, fill_stages, parse
 from skdtune.describe.study_file import YAML_ERRORS, StudyFile, load_yaml, read_yaml
+from skdtune.describe.term_config import TaughtTermConfig
 from skdtune.errors import SpecError
 
 
@@ -156,7 +158,7 @@ def _finish(
 
 
 def with_teacher(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Make the path of TF-KD's teacher absolute, and note the checksum of the file if it is here.
+    """Make the path of a trained teacher absolute, and note the file's checksum if it is here.
 
     Args:
         raw: A study as plain data.
@@ -166,37 +168,43 @@ def with_teacher(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
         SpecError: If no teacher is named, or neither it nor its checksum is here.
     """
     method = raw.get("method")
-    settings = method.get("tf_kd_self") if isinstance(method, Mapping) else None
-    if not isinstance(settings, Mapping):
-        return dict(raw)
+    filled = dict(raw)
+    for name, settings_class in SETTINGS.items():
+        settings = method.get(name) if isinstance(method, Mapping) else None
+        if issubclass(settings_class, TaughtTermConfig) and isinstance(settings, Mapping):
+            teacher = _teacher(f"{source}: method.{name}", settings)
+            filled = dotted.merge(filled, {"method": {name: teacher}})
+    return filled
+
+
+def _teacher(where: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the absolute path of a teacher and its checksum."""
     teacher = settings.get("teacher")
+    key = where.rpartition(": ")[2]
     if not isinstance(teacher, str) or not teacher:
         raise SpecError(
-            f"{source}: method.tf_kd_self.teacher: needs a trained baseline of the same network; "
+            f"{where}.teacher: needs a trained baseline of the same network; "
             "`skdtune export BASELINE -o FOLDER` makes one for "
-            "--set method.tf_kd_self.teacher=FOLDER/model.safetensors"
+            f"--set {key}.teacher=FOLDER/model.safetensors"
         )
     path = _expanded(teacher).absolute()
     known = settings.get("teacher_sha256")
     # Where the file is at hand its checksum is what it is, whatever somebody wrote down.
-    checksum = known if known and not _is_file(path) else _checksum(path, source)
+    checksum = known if known and not _is_file(path) else _checksum(path, where)
     if known and known != checksum:
-        raise SpecError(
-            f"{source}: method.tf_kd_self.teacher_sha256: that of {path} is {checksum}, received "
-            f"{known}"
-        )
-    filled = {"teacher": str(path), "teacher_sha256": checksum}
-    return dotted.merge(raw, {"method": {"tf_kd_self": filled}})
+        raise SpecError(f"{where}.teacher_sha256: that of {path} is {checksum}, received {known}")
+    return {"teacher": str(path), "teacher_sha256": checksum}
 
 
-def _checksum(path: Path, source: str) -> str:
+def _checksum(path: Path, where: str) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        key = where.rpartition(": ")[2]
         raise SpecError(
-            f"{source}: method.tf_kd_self.teacher: {path} cannot be read ({reason}); where the "
-            "file lies on the workers only, --set method.tf_kd_self.teacher_sha256=... too"
+            f"{where}.teacher: {path} cannot be read ({reason}); where the "
+            f"file lies on the workers only, --set {key}.teacher_sha256=... too"
         ) from None
 
 

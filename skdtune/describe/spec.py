@@ -24,6 +24,7 @@ from skdtune.describe.identity import StudyName
 from skdtune.describe.kinds.catalogue import KINDS, kind_of
 from skdtune.describe.kinds.final_evaluation import EvaluationConfig
 from skdtune.describe.kinds.kind import Kind, Outline
+from skdtune.describe.method_config import LABEL_TERMS, SETTINGS
 from skdtune.describe.rungs import MedianConfig, PrunerConfig, judged_epochs
 from skdtune.describe.settings import LATER, Frozen, canonical, encode_stages
 from skdtune.describe.space import Scalar, SearchSpace, StageSubsets, sampling_order
@@ -39,8 +40,8 @@ NOT_SEARCHABLE = frozenset(
         f"data.{field}"
         for field in ("name", "root", "download", "val_fraction", "split_seed", "max_per_class")
     }
-    # What a worker proves of a teacher before it takes a trial must hold for all of them.
-    | {f"method.tf_kd_self.{field}" for field in ("teacher", "teacher_sha256")}
+    # What a worker proves of a teacher, for one, must hold for all trials.
+    | {f"method.{name}.{field}" for name, s in SETTINGS.items() for field in s.not_searchable}
 )
 
 Settings = TypeVar("Settings", bound=Frozen)
@@ -438,7 +439,7 @@ def _clean_path(model: type[Frozen], loc: Sequence[int | str]) -> list[str]:
     return path
 
 
-_TAGS = {"cross_entropy", "label_smoothing", "ps_kd", "none", "median", "asha", "hyperband"} | {
+_TAGS = {*LABEL_TERMS, "none", "median", "asha", "hyperband"} | {
     "float",
     "int",
     "choice",

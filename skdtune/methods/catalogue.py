@@ -1,71 +1,34 @@
-"""From the settings of a method to its terms.
-
-This is the only place that knows which methods there are.
-"""
+"""From the settings of a method to its terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
+import importlib
 
 from torch import nn
 
-from skdtune.describe.config import (
-    BakeConfig,
-    ByotConfig,
-    CrossEntropyConfig,
-    CsKdConfig,
-    DdgsdConfig,
-    DlbConfig,
-    DrgConfig,
-    DsrConfig,
-    FrskdConfig,
-    LabelSmoothingConfig,
-    MethodConfig,
-    PsKdConfig,
-    TermConfig,
-    TfKdRegConfig,
-    TfKdSelfConfig,
-    ZipfConfig,
-)
-from skdtune.methods.bake import Bake
+from skdtune.describe.config import MethodConfig
+from skdtune.describe.term_config import TermConfig
+from skdtune.errors import InputError
 from skdtune.methods.base import BuildContext, Term
-from skdtune.methods.byot import Byot
-from skdtune.methods.cross_entropy import CrossEntropy
-from skdtune.methods.cs_kd import CsKd
-from skdtune.methods.ddgsd import Ddgsd
-from skdtune.methods.dlb import Dlb
-from skdtune.methods.drg import Drg
-from skdtune.methods.dsr import Dsr
-from skdtune.methods.frskd import Frskd
-from skdtune.methods.label_smoothing import LabelSmoothing
-from skdtune.methods.ps_kd import PsKd
-from skdtune.methods.tf_kd_reg import TfKdReg
-from skdtune.methods.tf_kd_self import TfKdSelf
-from skdtune.methods.zipf import Zipf
 
-TermBuilder = Callable[[Any, BuildContext], Term]
 
-#: For every settings class of a term, what builds the term from such settings.
-METHODS: Mapping[type[TermConfig], TermBuilder] = MappingProxyType(
-    {
-        CrossEntropyConfig: CrossEntropy,
-        LabelSmoothingConfig: LabelSmoothing,
-        DrgConfig: Drg,
-        DsrConfig: Dsr,
-        PsKdConfig: PsKd,
-        ByotConfig: Byot,
-        CsKdConfig: CsKd,
-        DlbConfig: Dlb,
-        TfKdSelfConfig: TfKdSelf,
-        TfKdRegConfig: TfKdReg,
-        BakeConfig: Bake,
-        DdgsdConfig: Ddgsd,
-        FrskdConfig: Frskd,
-        ZipfConfig: Zipf,
-    }
-)
+def term_class(settings: type[TermConfig]) -> type[Term]:
+    """Return the class of the term that is built from settings of a class.
+
+    Raises:
+        InputError: If it cannot be imported, or is no term.
+    """
+    module, _, name = settings.term.partition(":")
+    try:
+        term = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"the term {settings.term} cannot be imported: {type(error).__name__}: {reason}"
+        ) from error
+    if not (isinstance(term, type) and issubclass(term, Term)):
+        raise InputError(f"{settings.term} is no term: derive it from Term")
+    return term
 
 
 def build_terms(config: MethodConfig, context: BuildContext) -> nn.ModuleDict:
@@ -82,10 +45,11 @@ def build_terms(config: MethodConfig, context: BuildContext) -> nn.ModuleDict:
 
     Raises:
         ValueError: if the network cannot carry a term, for example for want of a stage.
+        InputError: if a term of a package cannot be imported.
     """
     return nn.ModuleDict(
         {
-            name: METHODS[type(settings)](settings, context)
+            name: term_class(type(settings))(settings, context)
             for name, settings in config.terms().items()
         }
     )

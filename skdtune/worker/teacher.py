@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skdtune.describe.spec import StudySpec
+from skdtune.describe.term_config import TaughtTermConfig
 from skdtune.errors import DataError
 from skdtune.models.network_file import read_network_file
 
@@ -22,9 +23,11 @@ def require_honest_teacher(spec: StudySpec, data_fingerprint: str) -> None:
         DataError: If the file is missing, is another one than its checksum says, or holds a
             network that learned from other images than this study's training images.
     """
-    settings = spec.method.tf_kd_self
-    if settings is None:
-        return
+    for settings in spec.method.teachers.values():
+        _require_honest(settings, spec, data_fingerprint)
+
+
+def _require_honest(settings: TaughtTermConfig, spec: StudySpec, data_fingerprint: str) -> None:
     info = read_network_file(settings.teacher, settings.teacher_sha256).info
     if spec.kind.is_tested:
         return

@@ -14,26 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skdtune.data.batches import Batch
-from skdtune.describe.config import (
-    BakeConfig,
-    ByotConfig,
-    CsKdConfig,
-    DdgsdConfig,
-    DlbConfig,
-    DrgConfig,
-    DsrConfig,
-    FrskdConfig,
-    LabelSmoothingConfig,
-    MethodConfig,
-    ModelConfig,
-    PsKdConfig,
-    TfKdRegConfig,
-    TfKdSelfConfig,
-    ZipfConfig,
-)
+from skdtune.describe.config import MethodConfig, ModelConfig
+from skdtune.methods.bake.settings import BakeConfig
 from skdtune.methods.base import BuildContext, Step, Term
+from skdtune.methods.byot.settings import ByotConfig
 from skdtune.methods.catalogue import METHODS as REGISTERED
 from skdtune.methods.catalogue import build_terms, required_stages
+from skdtune.methods.cs_kd.settings import CsKdConfig
+from skdtune.methods.ddgsd.settings import DdgsdConfig
+from skdtune.methods.dlb.settings import DlbConfig
+from skdtune.methods.drg.settings import DrgConfig
+from skdtune.methods.dsr.settings import DsrConfig
+from skdtune.methods.frskd.settings import FrskdConfig
+from skdtune.methods.label_smoothing.settings import LabelSmoothingConfig
+from skdtune.methods.ps_kd.settings import PsKdConfig
+from skdtune.methods.tf_kd_reg.settings import TfKdRegConfig
+from skdtune.methods.tf_kd_self.settings import TfKdSelfConfig
+from skdtune.methods.zipf.settings import ZipfConfig
 from skdtune.models.families.resnet import BACKBONES as ALL_BACKBONES
 from skdtune.models.families.resnet import build_backbone
 from skdtune.models.network_file import NetworkInfo, write_network

@@ -57,7 +57,7 @@ def _from_preset(spec: StudySpec) -> list[str] | None:
     """Find the preset that needs the fewest changes; the hash proves that it is the same study."""
     # What no preset can know: where the data lie, and where a trained teacher.
     flat = dotted.flatten(spec.model_dump(mode="json"))
-    paths = ("data.root", "method.tf_kd_self.teacher")
+    paths = ("data.root", *(f"method.{name}.teacher" for name in spec.method.teachers))
     given = [f"{path}={_written(flat[path])}" for path in paths if flat.get(path) is not None]
     candidates = []
     # Presets are named after their data.

@@ -15,6 +15,7 @@ from skdtune.data.store import DataStore
 from skdtune.describe import dotted
 from skdtune.describe.config import TrialConfig
 from skdtune.describe.epoch_report import NullReporter
+from skdtune.describe.method_config import SETTINGS
 from skdtune.describe.space import Choice, FloatRange, IntRange, StageSubsets
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import DeviceError
@@ -31,7 +32,7 @@ _CONTEXT = 600 * 2**20
 # What a larger value of costs more memory.
 _SIZES = (
     *("data.batch_size", "data.image_size", "model.width", "model.name", "model.precision"),
-    *("method.drg.stages", "method.byot.stages", "method.frskd.width", "method.frskd.depth"),
+    *(f"method.{name}.{field}" for name, s in SETTINGS.items() for field in s.memory_fields),
 )
 
 

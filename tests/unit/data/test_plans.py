@@ -15,15 +15,12 @@ from skdtune.data.channel_statistics import channel_statistics
 from skdtune.data.draws import epoch_generator
 from skdtune.data.images import image_set
 from skdtune.data.plans import BatchPlan, EpochRows, build_plan
-from skdtune.describe.config import (
-    BakeConfig,
-    CsKdConfig,
-    DataConfig,
-    DdgsdConfig,
-    DlbConfig,
-    MethodConfig,
-    PsKdConfig,
-)
+from skdtune.describe.config import DataConfig, MethodConfig
+from skdtune.methods.bake.settings import BakeConfig
+from skdtune.methods.cs_kd.settings import CsKdConfig
+from skdtune.methods.ddgsd.settings import DdgsdConfig
+from skdtune.methods.dlb.settings import DlbConfig
+from skdtune.methods.ps_kd.settings import PsKdConfig
 
 METHODS = {
     "plain": MethodConfig(),

@@ -11,21 +11,16 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from skdtune.catalogues.models import networks
-from skdtune.describe.config import (
-    CrossEntropyConfig,
-    DataConfig,
-    DrgConfig,
-    DsrConfig,
-    LabelSmoothingConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrialConfig,
-    check_stages,
-)
+from skdtune.describe.config import DataConfig, ModelConfig, OptimizerConfig, TrialConfig
 from skdtune.describe.dotted import models_of, put
+from skdtune.describe.model_config import check_stages
 from skdtune.describe.settings import encode_stages
 from skdtune.describe.spec import StudySpec, parse
 from skdtune.errors import SpecError
+from skdtune.methods.cross_entropy.settings import CrossEntropyConfig
+from skdtune.methods.drg.settings import DrgConfig
+from skdtune.methods.dsr.settings import DsrConfig
+from skdtune.methods.label_smoothing.settings import LabelSmoothingConfig
 
 BASE: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "resnet18"}}
 

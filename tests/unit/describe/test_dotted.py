@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skdtune.describe.config import DrgConfig, TrialConfig
+from skdtune.describe.config import TrialConfig
 from skdtune.describe.dotted import (
     did_you_mean,
     field_names,
@@ -21,6 +21,7 @@ from skdtune.describe.dotted import (
     put,
 )
 from skdtune.describe.spec import StudySpec
+from skdtune.methods.drg.settings import DrgConfig
 
 Nested = dict[str, Any]
 

@@ -5,18 +5,14 @@ from typing import Any, get_args
 import pytest
 from torch import nn
 
-from skdtune.describe.config import (
-    CrossEntropyConfig,
-    DrgConfig,
-    DsrConfig,
-    LabelSmoothingConfig,
-    MethodConfig,
-    PsKdConfig,
-    TfKdSelfConfig,
-)
+from skdtune.describe.config import MethodConfig
+from skdtune.describe.method_config import LABEL_TERMS, SETTINGS
 from skdtune.describe.settings import Frozen
+from skdtune.describe.term_config import TaughtTermConfig
 from skdtune.methods.base import BuildContext, Term
-from skdtune.methods.catalogue import METHODS, build_terms, required_stages
+from skdtune.methods.catalogue import build_terms, required_stages, term_class
+from skdtune.methods.drg.settings import DrgConfig
+from skdtune.methods.dsr.settings import DsrConfig
 from skdtune.models.taps import StageShape
 
 CONTEXT = BuildContext(tuple(StageShape(4, 8 // 2**i, 8 // 2**i) for i in range(4)), 5)
@@ -36,17 +32,20 @@ def test_the_search_for_settings_classes_sees_through_unions() -> None:
 def test_every_term_of_the_configuration_can_be_built() -> None:
     fields = MethodConfig.model_fields
     label_terms = settings_classes(fields["label"].annotation)
-    assert label_terms == {CrossEntropyConfig, LabelSmoothingConfig, PsKdConfig}
+    assert label_terms == set(LABEL_TERMS.values())
     for name, field in fields.items():
         assert settings_classes(field.annotation), name
     offered = set().union(*(settings_classes(field.annotation) for field in fields.values()))
-    assert offered == set(METHODS)
+    assert offered == set(SETTINGS.values())
 
 
 # The one that needs a file is built in the contract tests.
-@pytest.mark.parametrize("settings_class", [c for c in METHODS if c is not TfKdSelfConfig])
-def test_builders_build_terms(settings_class: type[Frozen]) -> None:
-    assert isinstance(METHODS[settings_class](settings_class(), CONTEXT), Term)
+@pytest.mark.parametrize(
+    "name", [name for name, s in SETTINGS.items() if not issubclass(s, TaughtTermConfig)]
+)
+def test_settings_build_terms(name: str) -> None:
+    settings = SETTINGS[name]()
+    assert isinstance(term_class(type(settings))(settings, CONTEXT), Term)
 
 
 def test_terms_come_in_the_order_of_the_fields() -> None:

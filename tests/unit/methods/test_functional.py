@@ -11,18 +11,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skdtune.methods.drg.formulas import auxiliary_cross_entropy, drg_loss
+from skdtune.methods.dsr.formulas import dsr_loss, ranked
 from skdtune.methods.functional import (
     Pairing,
     Teacher,
-    auxiliary_cross_entropy,
     cross_entropy,
     distillation_kl,
     distillation_kl_to_probs,
-    drg_loss,
-    dsr_loss,
-    label_smoothing_loss,
-    ranked,
 )
+from skdtune.methods.label_smoothing.formulas import label_smoothing_loss
 
 Array = NDArray[np.float64]
 Loss = Callable[[Tensor], Tensor]

@@ -14,24 +14,21 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skdtune.methods.bake.formulas import bake_targets
+from skdtune.methods.byot.formulas import byot_feature_loss
+from skdtune.methods.ddgsd.formulas import mean_discrepancy
+from skdtune.methods.frskd.formulas import attention_map, attention_transfer_loss
 from skdtune.methods.functional import (
     Discrepancy,
-    attention_map,
-    attention_transfer_loss,
-    bake_targets,
-    byot_feature_loss,
     cross_entropy,
-    dense_votes,
     distillation_kl,
     distillation_kl_to_probs,
-    mean_discrepancy,
-    ps_kd_loss,
     soft_cross_entropy,
-    tf_kd_reg_loss,
-    tf_kd_self_loss,
-    zipf_loss,
-    zipf_targets,
 )
+from skdtune.methods.ps_kd.formulas import ps_kd_loss
+from skdtune.methods.tf_kd_reg.formulas import tf_kd_reg_loss
+from skdtune.methods.tf_kd_self.formulas import tf_kd_self_loss
+from skdtune.methods.zipf.formulas import dense_votes, zipf_loss, zipf_targets
 
 Array = NDArray[np.float64]
 

@@ -7,17 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
+from skdtune.methods.drg.formulas import drg_loss
+from skdtune.methods.dsr.formulas import dsr_loss, ranked
 from skdtune.methods.functional import (
     Pairing,
     Teacher,
     cross_entropy,
     distillation_kl,
     distillation_kl_to_probs,
-    drg_loss,
-    dsr_loss,
-    label_smoothing_loss,
-    ranked,
 )
+from skdtune.methods.label_smoothing.formulas import label_smoothing_loss
 
 examples = settings(max_examples=60, deadline=None)
 temperatures = st.floats(0.3, 20)

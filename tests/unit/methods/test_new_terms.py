@@ -12,45 +12,42 @@ import torch
 from torch import Tensor, nn
 
 from skdtune.data.batches import Batch
-from skdtune.describe.config import (
-    BakeConfig,
-    ByotConfig,
-    CsKdConfig,
-    DdgsdConfig,
-    DlbConfig,
-    FrskdConfig,
-    ModelConfig,
-    PsKdConfig,
-    TfKdRegConfig,
-    TfKdSelfConfig,
-    ZipfConfig,
-)
-from skdtune.methods.bake import Bake
+from skdtune.describe.config import ModelConfig
+from skdtune.methods.bake.formulas import bake_targets
+from skdtune.methods.bake.settings import BakeConfig
+from skdtune.methods.bake.term import Bake
 from skdtune.methods.base import BuildContext, Step, Term
-from skdtune.methods.byot import Byot
-from skdtune.methods.cs_kd import CsKd
-from skdtune.methods.ddgsd import Ddgsd
-from skdtune.methods.dlb import Dlb
-from skdtune.methods.frskd import Frskd
+from skdtune.methods.byot.formulas import byot_feature_loss
+from skdtune.methods.byot.settings import ByotConfig
+from skdtune.methods.byot.term import Byot
+from skdtune.methods.cs_kd.settings import CsKdConfig
+from skdtune.methods.cs_kd.term import CsKd
+from skdtune.methods.ddgsd.formulas import mean_discrepancy
+from skdtune.methods.ddgsd.settings import DdgsdConfig
+from skdtune.methods.ddgsd.term import Ddgsd
+from skdtune.methods.dlb.settings import DlbConfig
+from skdtune.methods.dlb.term import Dlb
+from skdtune.methods.frskd.formulas import attention_transfer_loss
+from skdtune.methods.frskd.settings import FrskdConfig
+from skdtune.methods.frskd.term import Frskd
 from skdtune.methods.functional import (
-    attention_transfer_loss,
-    bake_targets,
-    byot_feature_loss,
     cross_entropy,
-    dense_votes,
     distillation_kl,
     distillation_kl_to_probs,
-    mean_discrepancy,
-    ps_kd_loss,
     soft_cross_entropy,
-    tf_kd_reg_loss,
-    tf_kd_self_loss,
-    zipf_loss,
 )
-from skdtune.methods.ps_kd import PsKd
-from skdtune.methods.tf_kd_reg import TfKdReg
-from skdtune.methods.tf_kd_self import TfKdSelf
-from skdtune.methods.zipf import Zipf
+from skdtune.methods.ps_kd.formulas import ps_kd_loss
+from skdtune.methods.ps_kd.settings import PsKdConfig
+from skdtune.methods.ps_kd.term import PsKd
+from skdtune.methods.tf_kd_reg.formulas import tf_kd_reg_loss
+from skdtune.methods.tf_kd_reg.settings import TfKdRegConfig
+from skdtune.methods.tf_kd_reg.term import TfKdReg
+from skdtune.methods.tf_kd_self.formulas import tf_kd_self_loss
+from skdtune.methods.tf_kd_self.settings import TfKdSelfConfig
+from skdtune.methods.tf_kd_self.term import TfKdSelf
+from skdtune.methods.zipf.formulas import dense_votes, zipf_loss
+from skdtune.methods.zipf.settings import ZipfConfig
+from skdtune.methods.zipf.term import Zipf
 from skdtune.models.families.resnet import build_backbone
 from skdtune.models.heads.auxiliary import AuxiliaryClassifier
 from skdtune.models.network_file import NetworkInfo, write_network

@@ -8,27 +8,21 @@ import torch
 from torch import Tensor
 
 from skdtune.data.batches import Batch
-from skdtune.describe.config import (
-    CrossEntropyConfig,
-    DrgConfig,
-    DsrConfig,
-    LabelSmoothingConfig,
-    ModelConfig,
-)
-from skdtune.methods import drg as drg_module
+from skdtune.describe.config import ModelConfig
 from skdtune.methods.base import BuildContext, Step, Term
-from skdtune.methods.cross_entropy import CrossEntropy
-from skdtune.methods.drg import Drg
-from skdtune.methods.dsr import Dsr
-from skdtune.methods.functional import (
-    auxiliary_cross_entropy,
-    cross_entropy,
-    drg_loss,
-    dsr_loss,
-    label_smoothing_loss,
-    ranked,
-)
-from skdtune.methods.label_smoothing import LabelSmoothing
+from skdtune.methods.cross_entropy.settings import CrossEntropyConfig
+from skdtune.methods.cross_entropy.term import CrossEntropy
+from skdtune.methods.drg import term as drg_module
+from skdtune.methods.drg.formulas import auxiliary_cross_entropy, drg_loss
+from skdtune.methods.drg.settings import DrgConfig
+from skdtune.methods.drg.term import Drg
+from skdtune.methods.dsr.formulas import dsr_loss, ranked
+from skdtune.methods.dsr.settings import DsrConfig
+from skdtune.methods.dsr.term import Dsr
+from skdtune.methods.functional import cross_entropy
+from skdtune.methods.label_smoothing.formulas import label_smoothing_loss
+from skdtune.methods.label_smoothing.settings import LabelSmoothingConfig
+from skdtune.methods.label_smoothing.term import LabelSmoothing
 from skdtune.models.families.resnet import build_backbone
 from skdtune.models.taps import StageShape, TappedBackbone
 

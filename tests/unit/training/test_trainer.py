@@ -15,10 +15,11 @@ from torch import Tensor
 
 import skdtune.training
 from skdtune.data.batches import DeviceImages, val_batches
-from skdtune.describe.config import LabelSmoothingConfig, MethodConfig, TrialConfig
+from skdtune.describe.config import MethodConfig, TrialConfig
 from skdtune.describe.epoch_report import NullReporter, Verdict
 from skdtune.errors import NonFiniteLossError
 from skdtune.methods.base import Step, Term
+from skdtune.methods.label_smoothing.settings import LabelSmoothingConfig
 from skdtune.training.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]

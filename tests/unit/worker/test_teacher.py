@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from skdtune.data.store import DataStore
-from skdtune.describe.config import ModelConfig, TfKdSelfConfig
+from skdtune.describe.config import ModelConfig
 from skdtune.describe.kinds.final_evaluation import EvaluationConfig
 from skdtune.describe.presets import load_spec
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import DataError
 from skdtune.methods.base import BuildContext
-from skdtune.methods.tf_kd_self import TfKdSelf
+from skdtune.methods.tf_kd_self.settings import TfKdSelfConfig
+from skdtune.methods.tf_kd_self.term import TfKdSelf
 from skdtune.models.families.resnet import build_backbone
 from skdtune.models.network_file import NetworkInfo, write_network
 from skdtune.models.taps import StageShape

@@ -1,0 +1,66 @@
+"""Which images a trial learns from, how they are split, augmented and batched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from skdtune.catalogues.datasets import DATASETS
+from skdtune.describe.data_facts import facts_of
+from skdtune.describe.settings import Frozen
+
+if TYPE_CHECKING:
+    DataSetName = str
+else:
+    # A literal of what the catalogue holds, so that an error lists it.
+    DataSetName = Literal[tuple(DATASETS)]
+
+
+class DataConfig(Frozen):
+    """Which images a trial learns from, how they are split, augmented and batched."""
+
+    of_first_release = True
+
+    name: DataSetName
+    """Name of the data set."""
+
+    root: str | None = None
+    """Folder of the data on the worker; default ``data/`` under SKDTUNE_HOME."""
+
+    download: bool = True
+    """Fetch a data set that is missing, where the family knows how and a network is there."""
+
+    image_size: int = Field(default=32, ge=4, le=512)
+    """Side in pixels to which images of any size are resized; most data sets have their own."""
+
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the training data, stratified by class, that the search is judged on."""
+
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of the split into training and validation data."""
+
+    max_per_class: int | None = Field(default=None, ge=2)
+    """Keep at most so many training images of each class (before the split); default all."""
+
+    batch_size: int = Field(default=128, ge=2)
+    """Images in one training step; the last, smaller batch of an epoch is dropped."""
+
+    crop: Literal["none", "pad", "resized"] = "pad"
+    """Random crop: ``pad`` pads by ``crop_padding`` and crops, ``resized`` is the published
+    random resized crop (area 8 to 100%)."""
+
+    crop_padding: int = Field(default=4, ge=1, le=32)
+    """Pixels of zero padding on each side for ``crop: pad``."""
+
+    flip: bool = True
+    """Flip half of the images left to right."""
+
+    @model_validator(mode="after")
+    def _has_images(self) -> DataConfig:
+        needed = facts_of(self.name).needs_root
+        if needed and self.root is None:
+            raise ValueError(
+                f"data.root: {self.name} needs {needed} (--set data.root=DIR), received nothing"
+            )
+        return self

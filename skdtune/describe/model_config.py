@@ -1,0 +1,65 @@
+"""Which network is trained, and in which arithmetic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from skdtune.catalogues.models import networks
+from skdtune.describe.settings import Frozen
+
+if TYPE_CHECKING:
+    NetworkName = str
+else:
+    # A literal of what the catalogue holds, so that an error lists it.
+    NetworkName = Literal[tuple(networks())]
+
+
+class ModelConfig(Frozen):
+    """Which network is trained, and in which arithmetic."""
+
+    of_first_release = True
+
+    name: NetworkName
+    """Name of the backbone."""
+
+    width: int | None = Field(default=None, ge=4, le=512)
+    """Channels of the first stage; default those of the published network."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto`` takes bfloat16 autocast where the device computes in it, else float32."""
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages of the backbone."""
+        return networks()[self.name].num_stages
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the first stage, those of the published network if none are named."""
+        return self.width or networks()[self.name].width
+
+    @model_validator(mode="after")
+    def _width_can_be_chosen(self) -> ModelConfig:
+        if self.width is not None and networks()[self.name].width is None:
+            raise ValueError(f"model.width: {self.name} has one width only, received {self.width}")
+        return self
+
+
+def check_stages(method: str, stages: tuple[int, ...], model: ModelConfig) -> None:
+    """Refuse stages that cannot carry an auxiliary classifier.
+
+    The last stage feeds the final classifier itself, so there a teacher would be its own student.
+
+    Raises:
+        ValueError: naming the key, what was received and the stages the backbone offers.
+    """
+    usable = tuple(range(1, model.num_stages))
+    wrong = [stage for stage in stages if stage not in usable]
+    if wrong or not stages or tuple(sorted(set(stages))) != stages:
+        raise ValueError(
+            f"method.{method}.stages: {model.name} has {model.num_stages} stages and can carry "
+            f"auxiliary classifiers on stages {', '.join(map(str, usable))}, in ascending order, "
+            f"received {list(stages)}"
+        )

@@ -1,0 +1,1 @@
+"""Batch knowledge ensembling (BAKE): similar images of the batch teach each other."""

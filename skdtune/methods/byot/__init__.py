@@ -1,0 +1,1 @@
+"""Be your own teacher (BYOT): the final classifier teaches auxiliary classifiers."""

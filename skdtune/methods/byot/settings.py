@@ -1,0 +1,41 @@
+"""Be your own teacher (BYOT): its settings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from skdtune.describe.data_config import DataConfig
+from skdtune.describe.model_config import ModelConfig, check_stages
+from skdtune.describe.settings import Stages
+from skdtune.describe.term_config import TermConfig
+
+
+class ByotConfig(TermConfig):
+    """Be your own teacher: the final classifier teaches auxiliary classifiers."""
+
+    of_first_release = True
+    term = "skdtune.methods.byot.term:Byot"
+    memory_fields = ("stages",)
+
+    weight: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the distillation; every cross-entropy gets the rest (published: 0.1)."""
+
+    temperature: float = Field(default=3.0, gt=0)
+    """Softmax temperature (published: 3)."""
+
+    stages: Stages | None = None
+    """Stages that carry an auxiliary classifier, counted from 1; default all but the last."""
+
+    aux_ce_weight: float = Field(default=1.0, ge=0)
+    """Weight of the summed cross-entropies of the auxiliary classifiers (published: 1)."""
+
+    match_features: bool = True
+    """Pull the features of the auxiliary classifiers to the final ones too."""
+
+    feature_weight: float = Field(default=1e-6, ge=0)
+    """Weight of that, a sum over batch and channels and so small (published: 1e-6)."""
+
+    def require_fit(self, name: str, data: DataConfig, model: ModelConfig) -> None:
+        """Refuse stages that cannot carry an auxiliary classifier."""
+        if self.stages is not None:
+            check_stages(name, self.stages, model)

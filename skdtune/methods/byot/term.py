@@ -1,0 +1,94 @@
+"""Be your own teacher (BYOT): the final classifier teaches auxiliary classifiers.
+
+Source: *Be Your Own Teacher: Improve the Performance of Convolutional Neural Networks via Self
+Distillation* (arXiv 1905.08094), https://arxiv.org/abs/1905.08094; loss of
+github.com/luanyunteng/pytorch-be-your-own-teacher, heads of the authors' later
+github.com/ArchipLab-LinfengZhang/pytorch-self-distillation-final.
+
+    L = (1 - weight) [CE(z, y) + sum_k CE(b_k, y)] + weight sum_k T^2 SCE_T(z -> b_k)
+        + feature_weight sum_k FEAT(f_k, f)
+    published: weight 0.1, T = 3, feature_weight 1e-6, all stages but the last
+
+The final logits and features are detached where they teach: the distillation shapes the early
+stages, and reaches the final classifier through them alone.
+
+What differs from the published code: the heads are the auxiliary classifiers of DRG, to be
+comparable with it; the cross-entropy of the heads has a weight; the features can be left out.
+
+Tensor shapes: B batch, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
+from skdtune.methods.byot.formulas import byot_feature_loss
+from skdtune.methods.byot.settings import ByotConfig
+from skdtune.methods.functional import cross_entropy, soft_cross_entropy
+from skdtune.models.heads.auxiliary import AuxiliaryClassifier, auxiliary_classifiers, stage_key
+
+
+class Byot(Term):
+    """The auxiliary classifiers, their cross-entropy, and what they learn from the final one.
+
+    State: the auxiliary classifiers with their batch statistics. No memory between steps.
+    """
+
+    def __init__(self, settings: ByotConfig, context: BuildContext) -> None:
+        """Build the auxiliary classifiers with fresh weights from torch's global generator.
+
+        Raises:
+            ValueError: if a stage does not exist or is the last one.
+        """
+        super().__init__()
+        self.settings = settings
+        features = settings.match_features and settings.feature_weight > 0
+        self._matches_features = features
+        self._is_off = settings.weight == 0 and settings.aux_ce_weight == 0 and not features
+        stages = settings.stages or tuple(range(1, len(context.stage_shapes)))
+        self.stages = () if self._is_off else stages
+        self.reads_pooled = features
+        self.auxiliaries = auxiliary_classifiers(
+            context.stage_shapes, self.stages, context.num_classes, align_corners=False
+        )
+
+    @property
+    def label_weight(self) -> float:
+        """The share of the labels, ``1 - weight``."""
+        return 1 - self.settings.weight
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """Compute ``byot``, ``byot_features`` and ``byot_ce``, each a sum over the stages.
+
+        See :func:`~skdtune.methods.functional.soft_cross_entropy` and
+        :func:`~skdtune.methods.byot.formulas.byot_feature_loss`.
+        """
+        settings, zero = self.settings, no_loss(step.logits_BK)
+        losses = {"byot": zero, "byot_features": zero, "byot_ce": zero}
+        if self._is_off:
+            return losses
+        pooled, logits = [], []
+        for stage in self.stages:
+            head = self.auxiliaries[stage_key(stage)]
+            assert isinstance(head, AuxiliaryClassifier)
+            pooled_BC, logits_BK = head.features_and_logits(step.stage_features[stage])
+            pooled.append(pooled_BC)
+            logits.append(logits_BK)
+        with outside_autocast(step.logits_BK):
+            if settings.weight:
+                soft = [
+                    soft_cross_entropy(logits_BK, step.logits_BK, settings.temperature)
+                    for logits_BK in logits
+                ]
+                losses["byot"] = settings.weight * torch.stack(soft).sum()
+            if self._matches_features:
+                final_BC = step.final_features_BC
+                match = [byot_feature_loss(pooled_BC, final_BC) for pooled_BC in pooled]
+                losses["byot_features"] = settings.feature_weight * torch.stack(match).sum()
+            if settings.aux_ce_weight:
+                hard = [cross_entropy(logits_BK, step.labels_B) for logits_BK in logits]
+                share = (1 - settings.weight) * settings.aux_ce_weight
+                losses["byot_ce"] = share * torch.stack(hard).sum()
+        return losses

@@ -1,0 +1,1 @@
+"""The label term of the baseline: plain cross-entropy."""

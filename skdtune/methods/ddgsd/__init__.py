@@ -1,0 +1,1 @@
+"""Data-distortion guided self-distillation (DDGSD): two views of an image teach each other."""

@@ -1,0 +1,1 @@
+"""Distillation with reverse guidance (DRG): shallow classifiers teach the final one."""

@@ -1,0 +1,1 @@
+"""Distillation with shape-wise regularization (DSR): ranked outputs follow the batch before."""

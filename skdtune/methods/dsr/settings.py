@@ -1,0 +1,25 @@
+"""Distillation with shape-wise regularization (DSR): its settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from skdtune.describe.term_config import TermConfig
+
+
+class DsrConfig(TermConfig):
+    """Distillation with shape-wise regularization: ranked outputs follow the batch before."""
+
+    of_first_release = True
+    term = "skdtune.methods.dsr.term:Dsr"
+
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the distillation term (published: 1)."""
+
+    temperature: float = Field(default=4.0, gt=0)
+    """Softmax temperature, DSR's own (published: 4)."""
+
+    pairing: Literal["row", "batch_mean"] = "row"
+    """Target of row i: row i of the batch before (published), or its mean profile."""

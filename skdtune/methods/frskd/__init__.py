@@ -1,0 +1,1 @@
+"""Feature refinement via self-knowledge distillation (FRSKD): a pyramid network teaches."""

@@ -1,0 +1,1 @@
+"""The label term with smoothed labels."""

@@ -1,0 +1,1 @@
+"""Progressive self-knowledge distillation (PS-KD): labels and remembered predictions."""

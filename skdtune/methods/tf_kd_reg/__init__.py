@@ -1,0 +1,1 @@
+"""Teacher-free distillation, regularization (TF-KD reg): the target is made by hand."""

@@ -1,0 +1,1 @@
+"""Teacher-free distillation, self-training (TF-KD self): a trained baseline teaches."""

@@ -1,0 +1,26 @@
+"""Zipf's label smoothing: its settings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from skdtune.describe.term_config import TermConfig
+
+
+class ZipfConfig(TermConfig):
+    """Zipf's label smoothing: the other classes follow a power law of their ranks."""
+
+    of_first_release = True
+    term = "skdtune.methods.zipf.term:Zipf"
+
+    weight: float = Field(default=0.1, ge=0)
+    """Weight of the distillation term (published: 0.1, and 1 for Tiny-ImageNet)."""
+
+    power: float = Field(default=1.0, gt=0)
+    """Exponent of the power law (published: 1)."""
+
+    dense: bool = True
+    """Rank by the votes of all positions of the last feature map, not by the logits."""
+
+    upsample: bool = True
+    """Double that map first, bilinearly (published for CIFAR)."""
