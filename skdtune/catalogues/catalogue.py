@@ -93,6 +93,11 @@ class Catalogue(Generic[Entry]):
         return None if point is None else package_of(point)
 
     @property
+    def homes(self) -> frozenset[str]:
+        """The top-level modules that packages offer entries in, by name; none is imported."""
+        return frozenset(point.module.partition(".")[0] for point in self._offered.values())
+
+    @property
     def offered(self) -> tuple[str, ...]:
         """The names that packages add, in alphabetical order."""
         return tuple(self._offered)

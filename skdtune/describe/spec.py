@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from skdtune.catalogues.models import networks
 from skdtune.describe import dotted
@@ -388,7 +388,19 @@ def spec_from_json(text: str) -> StudySpec:
             f"the study was written with spec format {stored_format!r}, this version reads "
             f"{SPEC_FORMAT}: upgrade skdtune"
         )
-    return parse(StudySpec, raw, "stored spec")
+    return parse(StudySpec, _without_unknown_nulls(StudySpec, raw), "stored spec")
+
+
+def _without_unknown_nulls(model: type[BaseModel], raw: Any, path: tuple[str, ...] = ()) -> Any:
+    """Leave out keys that are null and unknown here: what is switched off need not be there."""
+    if not isinstance(raw, Mapping):
+        return raw
+    known = dotted.field_names(model, path)
+    return {
+        key: _without_unknown_nulls(model, value, (*path, key)) if key in known else value
+        for key, value in raw.items()
+        if value is not None or key in known
+    }
 
 
 def parse(model: type[Settings], raw: Any, source: str) -> Settings:

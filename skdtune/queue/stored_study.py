@@ -7,6 +7,7 @@ import platform
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 import skdtune
 from skdtune.describe import dotted
 from skdtune.describe.kinds.catalogue import is_search
+from skdtune.describe.packages import packages_of, what_is_missing
 from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
 from skdtune.errors import SpecError, StudyError
 from skdtune.home import storage_url
@@ -27,6 +29,8 @@ from skdtune.search.pruners import build_pruner
 SPEC_ATTRIBUTE = "skdtune:spec"
 DIGEST_ATTRIBUTE = "skdtune:spec_hash"
 VERSIONS_ATTRIBUTE = "skdtune:versions"
+#: The installed packages that the study needs; only where it needs any.
+PACKAGES_ATTRIBUTE = "skdtune:packages"
 
 _NOTE_PIECE = 2045
 
@@ -140,11 +144,29 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
     text = study.user_attrs.get(SPEC_ATTRIBUTE)
     if text is None:
         raise StudyError(f"study {name!r} was not created by skdtune: it holds no spec")
-    spec = spec_from_json(text)
+    needed = study.user_attrs.get(PACKAGES_ATTRIBUTE)
+    try:
+        spec = spec_from_json(text)
+    except SpecError as error:
+        missing = what_is_missing(needed)
+        raise (StudyError(f"study {name!r}: {missing}") if missing else error) from None
+    _require_the_same_packages(name, spec, needed)
     if stored_digest(text) != study.user_attrs.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
     study.pruner = build_pruner(spec.effective_pruner, spec.budget.epochs)
     return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
+
+
+def _require_the_same_packages(name: str, spec: StudySpec, needed: Any) -> None:
+    """Refuse what has the right name and comes from somewhere else: it may be anything."""
+    before = sorted(needed) if isinstance(needed, Mapping) else []
+    here = sorted(packages_of(spec))
+    if before != here:
+        raise StudyError(
+            f"study {name!r} was created with what {' and '.join(before) or 'skdtune itself'} "
+            f"offers; here the same names are those of {' and '.join(here) or 'skdtune itself'}: "
+            "install the package it was created with, and remove the other"
+        )
 
 
 def find_lineage(engine: sa.Engine, study_id: int) -> str | None:
@@ -281,6 +303,8 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
         DIGEST_ATTRIBUTE: spec.digest,
         VERSIONS_ATTRIBUTE: versions(),
     }
+    if needed := packages_of(spec):
+        user[PACKAGES_ATTRIBUTE] = needed
     metric = {"study:metric_names": [spec.kind.metric_name]}
     system = {**metric, **_note_attributes(spec.note())}
     for table, attributes in (
