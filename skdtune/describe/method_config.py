@@ -10,7 +10,13 @@ from inspect import getdoc
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from pydantic import Field, create_model, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from skdtune.catalogues.methods import METHODS
 from skdtune.describe.settings import LATER, Frozen
@@ -59,6 +65,13 @@ class MethodTerms(Frozen):
         if self.batch_plan == "groups":
             return 1 + self.companions
         return 1 if self.batch_plan in ("plain", "indexed") else 2
+
+    @model_serializer(mode="wrap")
+    def _without_later_terms(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Say nothing of a later term that is off: who reads this may not know of it."""
+        plain: dict[str, Any] = serialize(self)
+        later = {n for n, field in type(self).model_fields.items() if LATER in field.metadata}
+        return {n: value for n, value in plain.items() if value is not None or n not in later}
 
     @model_validator(mode="after")
     def _plans_agree(self) -> MethodTerms:
