@@ -111,19 +111,17 @@ def settings_of(name: str) -> type[TermConfig]:
     return cast(type[TermConfig], settings)
 
 
-def _usable() -> dict[str, type[TermConfig]]:
-    """Return the settings classes that can be imported; naming one of the others says why not."""
-    usable = {}
-    for name in METHODS:
-        try:
-            usable[name] = settings_of(name)
-        except InputError:
-            continue
-    return usable
+#: Settings classes of all methods that can be taken, by their name.
+SETTINGS: dict[str, type[TermConfig]] = {}
+#: Why the others, which packages offer, can not.
+UNUSABLE: dict[str, str] = {}
 
+for _name in METHODS:
+    try:
+        SETTINGS[_name] = settings_of(_name)
+    except InputError as _error:
+        UNUSABLE[_name] = str(_error)
 
-#: Settings classes of all methods that can be imported, by their name.
-SETTINGS: dict[str, type[TermConfig]] = _usable()
 #: Those of the label terms; the first one is the default.
 LABEL_TERMS: dict[str, type[Any]] = {
     name: s for name, s in SETTINGS.items() if issubclass(s, LabelTermConfig)

@@ -24,7 +24,7 @@ from skdtune.describe.identity import StudyName
 from skdtune.describe.kinds.catalogue import KINDS, kind_of
 from skdtune.describe.kinds.final_evaluation import EvaluationConfig
 from skdtune.describe.kinds.kind import Kind, Outline
-from skdtune.describe.method_config import LABEL_TERMS, SETTINGS
+from skdtune.describe.method_config import LABEL_TERMS, SETTINGS, UNUSABLE
 from skdtune.describe.rungs import MedianConfig, PrunerConfig, judged_epochs
 from skdtune.describe.settings import LATER, Frozen, canonical, encode_stages
 from skdtune.describe.space import Scalar, SearchSpace, StageSubsets, sampling_order
@@ -430,6 +430,8 @@ def _describe(model: type[Frozen], error: ValidationError, source: str) -> str:
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
         *section, key = map(str, first["loc"])
+        if section[-1:] == ["method"] and key in UNUSABLE:
+            return f"{source}: {UNUSABLE[key]}"
         hint = dotted.did_you_mean(key, dotted.field_names(model, section))
         return f"{source}: {'.'.join(path)}: unknown key; {hint}{more}"
     reason = _reason(first)
