@@ -20,7 +20,7 @@ from skdtune.describe import dotted
 from skdtune.describe.kinds.catalogue import is_search
 from skdtune.describe.packages import packages_of, what_is_missing
 from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
-from skdtune.errors import SpecError, StudyError
+from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
 from skdtune.queue.storage import init_storage, open_storage, setup_lock
@@ -147,9 +147,11 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
     needed = study.user_attrs.get(PACKAGES_ATTRIBUTE)
     try:
         spec = spec_from_json(text)
-    except SpecError as error:
+    except InputError as error:
         missing = what_is_missing(needed)
-        raise (StudyError(f"study {name!r}: {missing}") if missing else error) from None
+        if isinstance(error, SpecError) and not missing:
+            raise
+        raise StudyError(f"study {name!r}: {missing or error}") from None
     _require_the_same_packages(name, spec, needed)
     if stored_digest(text) != study.user_attrs.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
