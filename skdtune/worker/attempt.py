@@ -15,7 +15,6 @@ from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim
 from skdtune.queue.storage import DATABASE_ERRORS
 from skdtune.queue.trial_attributes import describe_epochs, describe_failure
-from skdtune.search.samplers import build_sampler
 from skdtune.training.checkpoint import CheckpointOwner, TrialCheckpoints
 from skdtune.worker.departure import Departure
 from skdtune.worker.endings import Ending, ending_of_error
@@ -156,7 +155,7 @@ class Attempt:
     def _run_trial(self) -> Verdict:
         """Sample the trial's configuration and train it."""
         place, claim, stored = self.place, self.claim, self.place.stored
-        sampler = build_sampler(stored.spec.sampler, stored.spec.seed, claim.number)
+        sampler = stored.spec.sampler.build(stored.spec.seed, claim.number)
         config = resolve_trial(stored, place.history.begin(claim, sampler))
         place.history.store_params()
         owner = CheckpointOwner(
