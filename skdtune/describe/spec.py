@@ -111,6 +111,10 @@ class StudySpec(Frozen):
     """Trained networks that are kept as artifacts: ``best`` keeps that of each trial that is the
     best complete one when it ends; a final evaluation keeps all unless ``none``."""
 
+    hooks: Annotated[tuple[str, ...], LATER] = ()
+    """What accompanies each trial beside the built-in hooks: names that installed packages offer,
+    in the order in which they are called."""
+
     enqueue: tuple[dict[str, Scalar], ...] = ()
     """Settings to try right after trial 0, which is always the base configuration itself."""
 
