@@ -90,6 +90,7 @@ COMMANDS = {
     "best": {"STUDY", "--against", "--json", "--yaml"},
     "trials": {"STUDY", "--json", "--csv"},
     "dashboard": {"--host", "--port"},
+    "extensions": {"--json"},
     "storage init": set(),
     "storage check": set(),
     "storage upgrade": set(),
