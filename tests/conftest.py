@@ -137,7 +137,6 @@ def finish_trials() -> FinishTrials:
     from skdtune.queue.history import TrialHistory
     from skdtune.queue.stored_study import load_study
     from skdtune.queue.trial_queue import TrialQueue
-    from skdtune.search.samplers import build_sampler
 
     def finish(url: str, study: str, *ends: float | Mapping[str, object] | None) -> None:
         stored = load_study(study, storage=url)
@@ -146,7 +145,7 @@ def finish_trials() -> FinishTrials:
             worker = leases.WorkerIdentity(device="cpu")
             claimed = leases.claim(stored.engine, stored.study_id, worker)
             assert claimed is not None, "no trial waits"
-            sampler = build_sampler(stored.spec.sampler, stored.spec.seed, claimed.number)
+            sampler = stored.spec.sampler.build(stored.spec.seed, claimed.number)
             trial = history.begin(claimed, sampler)
             sample(stored.spec.search, trial, stored.spec.fixed_values())
             history.store_params()

@@ -109,7 +109,8 @@ class Catalogue(Generic[Entry]):
         for point in self._points:
             others = [other for other in self._points if other.name == point.name]
             if point.name in self._built_in:
-                reason = f"skdtune has a {self.kind} of this name itself"
+                article = "an" if self.kind[0] in "aeiou" else "a"
+                reason = f"skdtune has {article} {self.kind} of this name itself"
             elif len(others) > 1:
                 names = " and ".join(sorted(str(package_of(other)) for other in others))
                 reason = f"{names} both offer it"

@@ -24,7 +24,6 @@ from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
 from skdtune.queue.storage import init_storage, open_storage, setup_lock
-from skdtune.search.pruners import build_pruner
 
 SPEC_ATTRIBUTE = "skdtune:spec"
 DIGEST_ATTRIBUTE = "skdtune:spec_hash"
@@ -155,7 +154,7 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
     _require_the_same_packages(name, spec, needed)
     if stored_digest(text) != study.user_attrs.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
-    study.pruner = build_pruner(spec.effective_pruner, spec.budget.epochs)
+    study.pruner = spec.effective_pruner.build(spec.budget.epochs)
     return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
 
 
