@@ -13,12 +13,13 @@ from typing import Any
 
 from skdtune.catalogues.catalogue import Catalogue, Package
 from skdtune.catalogues.datasets import DATASETS
+from skdtune.catalogues.hooks import HOOKS
 from skdtune.catalogues.methods import METHODS
 from skdtune.catalogues.models import MODELS, family_of
 from skdtune.describe.space import Choice
 from skdtune.describe.spec import StudySpec
 
-_CATALOGUES: dict[str, Catalogue[Any]] = {c.kind: c for c in (METHODS, DATASETS, MODELS)}
+_CATALOGUES: dict[str, Catalogue[Any]] = {c.kind: c for c in (METHODS, DATASETS, MODELS, HOOKS)}
 
 #: For each package its ``version``, and what it ``offers`` of what a study names.
 Needed = dict[str, dict[str, Any]]
@@ -50,6 +51,8 @@ def _names_in(spec: StudySpec) -> Iterator[tuple[str, str]]:
         yield MODELS.kind, family_of(str(network))
     for name in spec.method.terms():
         yield METHODS.kind, spec.method.label.name if name == "label" else name
+    for hook in spec.hooks:
+        yield HOOKS.kind, hook
 
 
 def package_versions(spec: StudySpec) -> dict[str, str]:
@@ -59,6 +62,8 @@ def package_versions(spec: StudySpec) -> dict[str, str]:
 
 def what_is_missing(stored: Any) -> str:
     """Say what a study needs that is not here; empty if nothing is known to be missing.
+
+    The same name from another package counts as missing: it may be anything.
 
     Args:
         stored: What :func:`packages_of` said where the study was created; anybody may have
@@ -79,6 +84,39 @@ def what_is_missing(stored: Any) -> str:
         else:
             missing += [p for offer in offers if (p := _problem(offer, package.name, here))]
     return "; ".join(missing)
+
+
+def differs(spec: StudySpec, stored: Any) -> str:
+    """Say what of a study comes from elsewhere than where it was created; empty if nothing does.
+
+    Hooks do not count: a study can be looked at without them.
+
+    Args:
+        spec: The study, read here.
+        stored: What :func:`packages_of` said where it was created; anybody may have written it.
+    """
+    before, here = _owners(stored), _owners(packages_of(spec))
+    other = sorted(
+        offer for offer in before.keys() | here.keys() if before.get(offer) != here.get(offer)
+    )
+    if not other:
+        return ""
+    offer = other[0]
+    then, now = (owners.get(offer, "skdtune itself") for owners in (before, here))
+    return f"it was created with the {offer} of {then}, here that is of {now}: install only {then}"
+
+
+def _owners(needed: Any) -> dict[str, str]:
+    """Return the package of each offer that decides what is trained."""
+    if not isinstance(needed, Mapping):
+        return {}
+    return {
+        str(offer): str(name)
+        for name, entry in needed.items()
+        if isinstance(entry, Mapping) and isinstance(entry.get("offers"), list)
+        for offer in entry["offers"]
+        if not str(offer).startswith(f"{HOOKS.kind} ")
+    }
 
 
 def _package(name: Any, needed: Any) -> Package | None:

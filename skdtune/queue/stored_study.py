@@ -7,7 +7,6 @@ import platform
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 import sqlalchemy as sa
@@ -18,7 +17,7 @@ from optuna.trial import TrialState
 import skdtune
 from skdtune.describe import dotted
 from skdtune.describe.kinds.catalogue import is_search
-from skdtune.describe.packages import packages_of, what_is_missing
+from skdtune.describe.packages import differs, packages_of, what_is_missing
 from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
 from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
@@ -151,23 +150,22 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
         if isinstance(error, SpecError) and not missing:
             raise
         raise StudyError(f"study {name!r}: {missing or error}") from None
-    _require_the_same_packages(name, spec, needed)
+    if other := differs(spec, needed):
+        raise StudyError(f"study {name!r}: {other}")
     if stored_digest(text) != study.user_attrs.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
     study.pruner = spec.effective_pruner.build(spec.budget.epochs)
     return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
 
 
-def _require_the_same_packages(name: str, spec: StudySpec, needed: Any) -> None:
-    """Refuse what has the right name and comes from somewhere else: it may be anything."""
-    before = sorted(needed) if isinstance(needed, Mapping) else []
-    here = sorted(packages_of(spec))
-    if before != here:
-        raise StudyError(
-            f"study {name!r} was created with what {' and '.join(before) or 'skdtune itself'} "
-            f"offers; here the same names are those of {' and '.join(here) or 'skdtune itself'}: "
-            "install the package it was created with, and remove the other"
-        )
+def require_packages(stored: StoredStudy) -> None:
+    """Refuse to train without a package that the study needs.
+
+    Raises:
+        StudyError: If one is missing, or offers what is needed no more.
+    """
+    if missing := what_is_missing(stored.study.user_attrs.get(PACKAGES_ATTRIBUTE)):
+        raise StudyError(f"study {stored.spec.name!r}: {missing}")
 
 
 def find_lineage(engine: sa.Engine, study_id: int) -> str | None:

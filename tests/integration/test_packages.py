@@ -163,9 +163,8 @@ def test_the_same_name_from_another_package_is_refused(lumen: Site, tmp_path: Pa
     other.install("nox", {p: t.replace("lumen", "nox") for p, t in files.items()}, offers)
     refused = other.run("worker", STUDY)
     assert refused.returncode == 2
-    assert "was created with what lumen offers; here the same names are those of nox" in (
-        refused.stderr
-    )
+    expected = "created with the method confidence_penalty of lumen, here that is of nox"
+    assert expected in refused.stderr
 
 
 def test_a_package_that_cannot_be_imported_breaks_nothing_but_what_names_it(site: Site) -> None:
