@@ -27,7 +27,7 @@ class Archive:
     """Its checksum."""
 
     folder: str
-    """The one folder that it holds, and that it is unpacked to below ``data.root``."""
+    """Folder below ``data.root`` for what it holds; one folder that holds all of it is left out."""
 
     def unpacked(self, request: PartRequest) -> Path:
         """Return the folder; one that is missing is unpacked, and fetched if that is allowed.
@@ -94,7 +94,9 @@ class Archive:
                 # An attribute, not an argument: releases of Python without filters ignore it.
                 tar.extraction_filter = getattr(tarfile, "data_filter", None)
                 tar.extractall(unpacked)
-            for path in (unpacked / self.folder).iterdir():
+            held = list(unpacked.iterdir())
+            is_one_folder = len(held) == 1 and held[0].is_dir()
+            for path in list(held[0].iterdir()) if is_one_folder else held:
                 path.rename(filling / path.name)
             shutil.rmtree(unpacked)
             fetched.unlink(missing_ok=True)

@@ -12,25 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skdtune.catalogues.datasets import DATASETS
-from skdtune.data.data_set import DecodedPart, FileListing, PartRequest
+from skdtune.data.data_set import ArrayDataSet, DataSet, DecodedPart, FileListing, PartRequest
 from skdtune.data.images import Split
 from skdtune.data.splits import fewest_per_class
 from skdtune.describe.data_facts import DataFacts
 from skdtune.errors import DataError
 
 
-def check_part(part: DecodedPart | FileListing, about: DataFacts, request: PartRequest) -> None:
+def check_part(entry: DataSet, part: DecodedPart | FileListing, request: PartRequest) -> None:
     """Refuse what a data set must not give: other shapes, numbers or classes than promised.
 
     Args:
+        entry: The data set.
         part: What it gave.
-        about: What is known of it.
         request: What it was asked for.
 
     Raises:
         DataError: If something is wrong; it names the data set and the first fault.
     """
-    fault = next(_faults(part, about, request.split), None)
+    fault = next(_faults(entry, part, request.split), None)
     if fault is not None:
         package = DATASETS.package(request.name)
         whose = f" of the package {package}" if package else ""
@@ -40,10 +40,12 @@ def check_part(part: DecodedPart | FileListing, about: DataFacts, request: PartR
         )
 
 
-def _faults(part: Any, about: DataFacts, split: Split) -> Iterator[str]:
+def _faults(entry: DataSet, part: Any, split: Split) -> Iterator[str]:
     """Go through the faults; each presumes that there was none before it."""
-    if not isinstance(part, DecodedPart | FileListing):
-        yield f"it is a {DecodedPart.__name__} or a {FileListing.__name__}, received {_kind(part)}"
+    form = DecodedPart if isinstance(entry, ArrayDataSet) else FileListing
+    about = entry.about
+    if not isinstance(part, form):
+        yield f"it is a {form.__name__}, received {_kind(part)}"
     if isinstance(part, DecodedPart):
         yield from _faults_of_images(part.images_NHWC, about)
     names, labels_N = part.class_names, part.labels_N
@@ -72,7 +74,7 @@ def _faults_of_classes(
     wrong_N = labels_N[(labels_N < 0) | (labels_N >= len(names))]
     if len(wrong_N):
         yield f"labels of {len(names)} classes are 0 to {len(names) - 1}, received {wrong_N[0]}"
-    counts_K = np.bincount(labels_N, minlength=len(names))
+    counts_K = np.bincount(labels_N.astype(np.int64), minlength=len(names))
     rarest = int(counts_K.argmin())
     if counts_K[rarest] < needed:
         yield f"each class has {needed} images or more, {names[rarest]!r} has {counts_K[rarest]}"

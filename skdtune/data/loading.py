@@ -72,7 +72,7 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
             return images
         return images.take(limit_per_class(images.labels_N, limit, config.split_seed))
     listing = entry.list_files(request)
-    check_part(listing, entry.about, request)
+    check_part(entry, listing, request)
     # Whatever order a folder is listed in: that of the classes, then of the paths.
     places = list(zip(listing.labels_N.tolist(), listing.paths, strict=True))
     listing = listing.take(np.array(sorted(range(len(places)), key=places.__getitem__)))
@@ -83,7 +83,7 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
 
 def _decoded(entry: ArrayDataSet, request: PartRequest) -> ImageSet:
     part = entry.decode(request)
-    check_part(part, entry.about, request)
+    check_part(entry, part, request)
     return image_set(part.images_NHWC, part.labels_N, part.class_names)
 
 

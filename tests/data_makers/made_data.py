@@ -15,8 +15,7 @@ class MadeData:
     """Data of one data set in a folder of a test."""
 
     settings: dict[str, Any]
-    """Data settings of a study on them, beside the name; each class has 4 images or more to learn
-    from."""
+    """Data settings of a study on them, beside the name."""
 
     test_only: Path
     """File or folder that only the test part needs."""
