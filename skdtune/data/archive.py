@@ -27,7 +27,7 @@ class Archive:
     """Its checksum."""
 
     folder: str
-    """Folder below ``data.root`` for what it holds; one folder that holds all of it is left out."""
+    """Folder below ``data.root`` for what it holds, or for what the one folder in it holds."""
 
     def unpacked(self, request: PartRequest) -> Path:
         """Return the folder; one that is missing is unpacked, and fetched if that is allowed.

@@ -14,17 +14,19 @@ from skdtune.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What people and studies may ask of a data set."""
+    """What people and studies may ask of a data set.
+
+    Images of another shape or other numbers of classes than these are refused when they are loaded.
+    """
 
     title: str
     """What it is, in a few words."""
 
     num_classes: int | None = None
-    """Number of classes; None if the files decide. Who gives others is refused."""
+    """Number of classes; None if the files decide."""
 
     image_shape: tuple[int, int, int] | None = None
-    """Channels, height and width of an image; None if ``data.image_size`` decides. Who gives others
-    is refused."""
+    """Channels, height and width of an image; None if ``data.image_size`` decides."""
 
     num_train: int | None = None
     """Images to learn from and to choose by; None if the files decide."""
