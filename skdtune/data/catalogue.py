@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skdtune.data.channel_statistics import channel_statistics
-from skdtune.data.images import ImageSet, short_hash
+from skdtune.data.images import ImageSet
 from skdtune.data.loading import load_part
+from skdtune.data.short_hash import short_hash
 from skdtune.data.splits import stratified_split
 from skdtune.describe.config import DataConfig
 

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.data.data_set import ArrayDataSet, DataSet, DecodedPart, FileListing, PartRequest
-from skdtune.data.images import Split
-from skdtune.data.splits import fewest_per_class
 from skdtune.describe.data_facts import DataFacts
 from skdtune.errors import DataError
 
@@ -30,7 +28,7 @@ def check_part(entry: DataSet, part: DecodedPart | FileListing, request: PartReq
     Raises:
         DataError: If something is wrong; it names the data set and the first fault.
     """
-    fault = next(_faults(entry, part, request.split), None)
+    fault = next(_faults(entry, part, request.fewest_per_class), None)
     if fault is not None:
         package = DATASETS.package(request.name)
         whose = f" of the package {package}" if package else ""
@@ -40,7 +38,7 @@ def check_part(entry: DataSet, part: DecodedPart | FileListing, request: PartReq
         )
 
 
-def _faults(entry: DataSet, part: Any, split: Split) -> Iterator[str]:
+def _faults(entry: DataSet, part: Any, fewest: int) -> Iterator[str]:
     """Go through the faults; each presumes that there was none before it."""
     form = DecodedPart if isinstance(entry, ArrayDataSet) else FileListing
     about = entry.about
@@ -48,7 +46,8 @@ def _faults(entry: DataSet, part: Any, split: Split) -> Iterator[str]:
         yield f"it is a {form.__name__}, received {_kind(part)}"
     if isinstance(part, DecodedPart):
         yield from _faults_of_images(part.images_NHWC, about)
-    names, labels_N = part.class_names, part.labels_N
+    names = part.class_names
+    labels_N = part.labels_N if isinstance(part, DecodedPart) else np.asarray(part.labels)
     if len(names) < 2 or not all(isinstance(name, str) for name in names):
         yield f"2 classes or more have names, received {names!r:.80}"
     if about.num_classes not in (None, len(names)):
@@ -57,7 +56,7 @@ def _faults(entry: DataSet, part: Any, split: Split) -> Iterator[str]:
         yield f"labels are integers of shape (N,), received {_kind(labels_N)}"
     if labels_N.shape != (len(part),):
         yield f"each image has one label, received {len(part)} images and {_kind(labels_N)}"
-    yield from _faults_of_classes(labels_N, names, fewest_per_class(split))
+    yield from _faults_of_classes(labels_N, names, fewest)
 
 
 def _faults_of_images(images: Any, about: DataFacts) -> Iterator[str]:

@@ -4,8 +4,8 @@ A data set is one object in one file, built in under ``sets/`` or offered by an 
 It looks at a request and at its own files, and at nothing else: the wall around the test part,
 the limit per class, the cache and the fingerprint are the same for all (``loading.py``).
 
-What is imported with this file is imported where a study is only described, so neither it nor the
-file of a data set imports torch or what decodes images; methods may.
+What is known of a data set is asked where a study is only described, so neither this file nor that
+of a data set imports numpy, torch or what decodes images before it is asked to decode.
 
 Shape legend: N images, H height, W width, C channels.
 """
@@ -13,14 +13,18 @@ Shape legend: N images, H height, W width, C channels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from skdtune.data.images import Split
 from skdtune.describe.data_facts import DataFacts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from skdtune.data.images import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,11 @@ class PartRequest:
 
     download: bool
     """Whether what is missing may be fetched."""
+
+    @property
+    def fewest_per_class(self) -> int:
+        """Images that each class needs: one can be tested on, but not split for a search."""
+        return 2 if self.split == "train" else 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,17 +67,17 @@ class DecodedPart:
         return len(self.images_NHWC)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FileListing:
     """The image files of a part, before any is opened; path i and label i are the same image."""
 
     folder: Path
     """Folder that the paths start from."""
 
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     """Relative to ``folder``, with forward slashes, in any order."""
 
-    labels_N: NDArray[np.int64]
+    labels: Sequence[int]
     """Class numbers from 0."""
 
     class_names: tuple[str, ...]
@@ -77,15 +86,6 @@ class FileListing:
     def __len__(self) -> int:
         """Count the images."""
         return len(self.paths)
-
-    def take(self, rows_N: NDArray[np.int64]) -> FileListing:
-        """Return some of the files, in the given order."""
-        return FileListing(
-            folder=self.folder,
-            paths=tuple(self.paths[row] for row in rows_N),
-            labels_N=self.labels_N[rows_N],
-            class_names=self.class_names,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Shape legend: N images, H height, W width, C channels.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from skdtune.data.data_set import FileListing
 from skdtune.errors import DataError
 
 _MAX_THREADS = 8
@@ -23,11 +23,12 @@ _FILES_PER_TASK = 64
 _MANY_FILES = 10_000
 
 
-def decode_files(listing: FileListing, image_size: int) -> NDArray[np.uint8]:
-    """Decode all files of a listing; the bar goes to the standard error stream.
+def decode_files(folder: Path, paths: Sequence[str], image_size: int) -> NDArray[np.uint8]:
+    """Decode many files; the bar goes to the standard error stream.
 
     Args:
-        listing: The files.
+        folder: Where the paths start.
+        paths: The N files.
         image_size: Side of the squares in pixels.
 
     Returns:
@@ -36,25 +37,25 @@ def decode_files(listing: FileListing, image_size: int) -> NDArray[np.uint8]:
     Raises:
         DataError: If a file is no image or cannot be read.
     """
-    num_images = len(listing.paths)
+    num_images = len(paths)
     images_NHWC = np.empty((num_images, image_size, image_size, 3), dtype=np.uint8)
 
     def decode_some(start: int) -> int:
         rows = range(start, min(start + _FILES_PER_TASK, num_images))
         for row in rows:
-            images_NHWC[row] = decode_file(listing.folder / listing.paths[row], image_size)
+            images_NHWC[row] = decode_file(folder / paths[row], image_size)
         return len(rows)
 
     console = Console(stderr=True)
     if not console.is_interactive and num_images >= _MANY_FILES:
-        console.print(f"decoding {num_images} images of {listing.folder}, once", soft_wrap=True)
+        console.print(f"decoding {num_images} images of {folder}, once", soft_wrap=True)
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_interactive)
     # Threads: Pillow lets other threads run while it reads and decompresses.
     pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
     try:
         with bar:
-            task = bar.add_task(f"decoding {listing.folder}", total=num_images)
+            task = bar.add_task(f"decoding {folder}", total=num_images)
             for done in pool.map(decode_some, range(0, num_images, _FILES_PER_TASK)):
                 bar.advance(task, done)
     finally:

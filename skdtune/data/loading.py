@@ -10,6 +10,7 @@ Shape legend: N images, H height, W width, C channels.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +20,8 @@ from skdtune.catalogues.datasets import DATASETS
 from skdtune.data.cache import cached_image_set
 from skdtune.data.checks import check_part
 from skdtune.data.data_set import ArrayDataSet, FileDataSet, FileListing, PartRequest
-from skdtune.data.images import ImageSet, Split, image_set, short_hash
+from skdtune.data.images import ImageSet, Split, image_set
+from skdtune.data.short_hash import short_hash
 from skdtune.data.splits import limit_per_class
 from skdtune.data.wall import require_open
 from skdtune.describe.config import DataConfig
@@ -74,9 +76,12 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
     listing = entry.list_files(request)
     check_part(entry, listing, request)
     # Whatever order a folder is listed in: that of the classes, then of the paths.
-    places = list(zip(listing.labels_N.tolist(), listing.paths, strict=True))
-    listing = listing.take(np.array(sorted(range(len(places)), key=places.__getitem__)))
-    listing = listing.take(limit_per_class(listing.labels_N, limit, config.split_seed))
+    files = sorted(zip(listing.labels, listing.paths, strict=True))
+    labels_N = np.array([label for label, _ in files], dtype=np.int64)
+    kept_N = limit_per_class(labels_N, limit, config.split_seed)
+    listing = replace(
+        listing, paths=[files[row][1] for row in kept_N], labels=labels_N[kept_N].tolist()
+    )
     key = _cache_key(request, _version_of_files(listing, config.image_size))
     return cached_image_set(cache_dir, key, lambda: _decoded_files(listing, config.image_size))
 
@@ -84,21 +89,21 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
 def _decoded(entry: ArrayDataSet, request: PartRequest) -> ImageSet:
     part = entry.decode(request)
     check_part(entry, part, request)
-    return image_set(part.images_NHWC, part.labels_N, part.class_names)
+    return image_set(part.images_NHWC, part.labels_N, tuple(part.class_names))
 
 
 def _decoded_files(listing: FileListing, image_size: int) -> ImageSet:
     # Pillow is not needed where the cache is warm.
     from skdtune.data.decoding import decode_files
 
-    images_NHWC = decode_files(listing, image_size)
-    return image_set(images_NHWC, listing.labels_N, listing.class_names)
+    images_NHWC = decode_files(listing.folder, listing.paths, image_size)
+    return image_set(images_NHWC, np.array(listing.labels), tuple(listing.class_names))
 
 
 def _version_of_files(listing: FileListing, image_size: int) -> str:
     """Tell what decides the decoded images, without opening them."""
     facts = [f"size {image_size}", *listing.class_names]
-    for path, label in zip(listing.paths, listing.labels_N, strict=True):
+    for path, label in zip(listing.paths, listing.labels, strict=True):
         try:
             status = os.stat(listing.folder / path)
         except OSError as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from skdtune.data.images import Split
 from skdtune.errors import DataError
 
 # Two purposes must not share a stream: the images kept would be the ones that validate.
@@ -69,14 +68,6 @@ def limit_per_class(
         return np.arange(len(labels_N))
     ranks_N, _ = _ranks_in_class(labels_N, seed, _LIMIT_STREAM)
     return np.flatnonzero(ranks_N < max_per_class)
-
-
-def fewest_per_class(split: Split) -> int:
-    """Tell how many images of each class a part needs.
-
-    One can be tested on, but not both learned from and validated on.
-    """
-    return 2 if split == "train" else 1
 
 
 def _ranks_in_class(

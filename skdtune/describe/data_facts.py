@@ -16,7 +16,7 @@ from skdtune.errors import InputError
 class DataFacts:
     """What people and studies may ask of a data set.
 
-    Images of another shape or other numbers of classes than these are refused when they are loaded.
+    Another number of classes or another shape of images than these are refused when loaded.
     """
 
     title: str

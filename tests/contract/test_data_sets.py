@@ -33,7 +33,7 @@ from skdtune.errors import TestSplitClosedError
 STUDIES = Path(__file__).parent.parent.parent / "studies" / "data"
 MAKERS = Path(__file__).parent.parent / "data_makers"
 #: Not in a bare install, or too slow where a study is only described.
-HEAVY = {"torch", "torchvision", "PIL", "sklearn", "scipy", "rich"}
+HEAVY = {"torch", "torchvision", "numpy", "PIL", "sklearn", "scipy", "rich"}
 NeverOpened = Callable[[Path], AbstractContextManager[None]]
 
 

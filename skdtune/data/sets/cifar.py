@@ -13,14 +13,15 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from skdtune.data.archive import Archive
 from skdtune.data.data_set import ArrayDataSet, DecodedPart, PartRequest
-from skdtune.data.images import Split, short_hash
+from skdtune.data.short_hash import short_hash
 from skdtune.describe.data_facts import DataFacts
+
+if TYPE_CHECKING:
+    from skdtune.data.images import Split
 
 _ADDRESS = "https://www.cs.toronto.edu/~kriz"
 
@@ -47,6 +48,8 @@ class Cifar(ArrayDataSet):
 
     def decode(self, request: PartRequest) -> DecodedPart:
         """Read the published files, each only after its checksum was compared."""
+        import numpy as np
+
         folder = self.archive.unpacked(request)
         files = [*self.files[request.split], self.names]
         for name, md5 in files:

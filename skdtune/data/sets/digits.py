@@ -8,10 +8,7 @@ Shape legend: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-import numpy as np
-
 from skdtune.data.data_set import ArrayDataSet, DecodedPart, PartRequest
-from skdtune.data.splits import stratified_split
 from skdtune.describe.data_facts import DataFacts
 
 TEST_FRACTION = 0.25
@@ -33,7 +30,10 @@ class Digits(ArrayDataSet):
     def decode(self, request: PartRequest) -> DecodedPart:
         """Take the images of a part from scikit-learn."""
         # scikit-learn takes a second to import and a worker with a warm cache has no use for it.
+        import numpy as np
         from sklearn.datasets import load_digits
+
+        from skdtune.data.splits import stratified_split
 
         digits = load_digits()
         labels_N = digits.target.astype(np.int64)

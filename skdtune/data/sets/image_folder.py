@@ -1,17 +1,11 @@
-"""Image files of one's own, one folder for each class: ``root/train/<class>/*.jpg``.
-
-Shape legend: N images.
-"""
+"""Image files of one's own, one folder for each class: ``root/train/<class>/*.jpg``."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import numpy as np
-
 from skdtune.data.data_set import FileDataSet, FileListing, PartRequest
-from skdtune.data.splits import fewest_per_class
 from skdtune.describe.data_facts import DataFacts
 from skdtune.errors import DataError
 
@@ -28,7 +22,7 @@ class ImageFolder(FileDataSet):
         folder = request.root / request.split
         if request.split == "test":
             _check_test_classes(folder, class_names)
-        needed = fewest_per_class(request.split)
+        needed = request.fewest_per_class
         paths: list[str] = []
         labels: list[int] = []
         for label, name in enumerate(class_names):
@@ -50,8 +44,8 @@ class ImageFolder(FileDataSet):
             labels += [label] * len(images)
         return FileListing(
             folder=folder,
-            paths=tuple(paths),
-            labels_N=np.array(labels, dtype=np.int64),
+            paths=paths,
+            labels=labels,
             class_names=class_names,
         )
 

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from skdtune.data.data_set import FileListing
 from skdtune.data.decoding import decode_file, decode_files
 
 
@@ -44,10 +43,5 @@ def test_an_image_of_the_right_size_is_untouched(tmp_path: Path) -> None:
     pixels_NHWC = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     for row in range(3):
         Image.fromarray(pixels_NHWC[row]).save(tmp_path / f"{row}.png")
-    listing = FileListing(
-        folder=tmp_path,
-        paths=("0.png", "1.png", "2.png"),
-        labels_N=np.zeros(3, dtype=np.int64),
-        class_names=("a",),
-    )
-    np.testing.assert_array_equal(decode_files(listing, 8), pixels_NHWC)
+    paths = ["0.png", "1.png", "2.png"]
+    np.testing.assert_array_equal(decode_files(tmp_path, paths, 8), pixels_NHWC)

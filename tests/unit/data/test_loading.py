@@ -124,7 +124,7 @@ def listing(**values: Any) -> FileListing:
     good: dict[str, Any] = {
         "folder": Path("nowhere"),
         "paths": ("d", "b", "c", "a"),
-        "labels_N": np.array([1, 0, 1, 0]),
+        "labels": (1, 0, 1, 0),
         "class_names": ("cat", "dog"),
     }
     return FileListing(**{**good, **values})
@@ -156,7 +156,11 @@ WRONG: list[tuple[Any, str]] = [
     (part(class_names=(0, 1)), "2 classes or more have names, received (0, 1)"),
     (part(class_names=("a", "b", "c")), "it is known to have 2 classes, received 3"),
     (listing(paths=("a",)), "each image has one label, received 1 images and int64 of shape (4,)"),
-    (listing(labels_N=np.zeros(4, dtype=int)), "each class has 2 images or more, 'dog' has 0"),
+    (
+        listing(labels="cats"),
+        "labels are integers of shape (N,), received <U4 of shape ()",
+    ),
+    (listing(labels=(0, 0, 0, 0)), "each class has 2 images or more, 'dog' has 0"),
 ]
 
 
