@@ -8,7 +8,9 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pairwise
 import pytest
@@ -118,6 +120,34 @@ def run_cli() -> RunCli:
         )
 
     return run
+
+
+_forbidden: list[str] = []
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if _forbidden and event in ("open", "os.scandir", "os.listdir"):
+        path = str(arguments[0])
+        if any(path.startswith(prefix) for prefix in _forbidden):
+            raise AssertionError(f"{path} was opened")
+
+
+sys.addaudithook(_refuse)
+
+
+@pytest.fixture
+def never_opened() -> Callable[[Path], AbstractContextManager[None]]:
+    """Make the interpreter itself refuse to open anything at or below a path."""
+
+    @contextmanager
+    def refuse(path: Path) -> Iterator[None]:
+        _forbidden.append(str(path))
+        try:
+            yield
+        finally:
+            _forbidden.remove(str(path))
+
+    return refuse
 
 
 FinishTrials = Callable[..., None]
