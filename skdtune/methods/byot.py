@@ -26,7 +26,7 @@ from torch import Tensor
 from skdtune.describe.config import ByotConfig
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.functional import byot_feature_loss, cross_entropy, soft_cross_entropy
-from skdtune.models.heads.auxiliary import AuxiliaryClassifier, auxiliary_classifiers, stage_key
+from skdtune.models.heads.auxiliary import AuxiliaryHead, auxiliary_classifiers, stage_key
 
 
 class Byot(Term):
@@ -71,7 +71,7 @@ class Byot(Term):
         pooled, logits = [], []
         for stage in self.stages:
             head = self.auxiliaries[stage_key(stage)]
-            assert isinstance(head, AuxiliaryClassifier)
+            assert isinstance(head, AuxiliaryHead)
             pooled_BC, logits_BK = head.features_and_logits(step.stage_features[stage])
             pooled.append(pooled_BC)
             logits.append(logits_BK)

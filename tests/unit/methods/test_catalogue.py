@@ -17,7 +17,7 @@ from skdtune.describe.config import (
 from skdtune.describe.settings import Frozen
 from skdtune.methods.base import BuildContext, Term
 from skdtune.methods.catalogue import METHODS, build_terms, required_stages
-from skdtune.models.taps import StageShape
+from skdtune.models.description import StageShape
 
 CONTEXT = BuildContext(tuple(StageShape(4, 8 // 2**i, 8 // 2**i) for i in range(4)), 5)
 

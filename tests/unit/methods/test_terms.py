@@ -13,7 +13,6 @@ from skdtune.describe.config import (
     DrgConfig,
     DsrConfig,
     LabelSmoothingConfig,
-    ModelConfig,
 )
 from skdtune.methods import drg as drg_module
 from skdtune.methods.base import BuildContext, Step, Term
@@ -29,11 +28,10 @@ from skdtune.methods.functional import (
     ranked,
 )
 from skdtune.methods.label_smoothing import LabelSmoothing
-from skdtune.models.families.resnet import build_backbone
-from skdtune.models.taps import StageShape, TappedBackbone
+from skdtune.models.backbone import build_backbone
+from skdtune.models.description import StageShape
 
-BODY = build_backbone(ModelConfig(name="resnet8", width=4), in_channels=1, num_classes=5)
-NETWORK = TappedBackbone(BODY, BODY.stages, BODY.classifier)
+NETWORK = build_backbone("resnet8", width=4, in_channels=1, image_size=(8, 8), num_classes=5)
 CONTEXT = BuildContext((StageShape(4, 8, 8), StageShape(6, 4, 4), StageShape(8, 2, 2)), 5)
 
 
