@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skdtune.catalogues.models import MODELS, networks
 from skdtune.data.batches import Batch
 from skdtune.describe.config import MethodConfig, ModelConfig
 from skdtune.methods.bake.settings import BakeConfig
@@ -31,10 +32,9 @@ from skdtune.methods.ps_kd.settings import PsKdConfig
 from skdtune.methods.tf_kd_reg.settings import TfKdRegConfig
 from skdtune.methods.tf_kd_self.settings import TfKdSelfConfig
 from skdtune.methods.zipf.settings import ZipfConfig
-from skdtune.models.families.resnet import BACKBONES as ALL_BACKBONES
-from skdtune.models.families.resnet import build_backbone
+from skdtune.models.backbone import Backbone, Outputs, build_backbone
+from skdtune.models.description import describe_network
 from skdtune.models.network_file import NetworkInfo, write_network
-from skdtune.models.taps import TappedBackbone
 
 NUM_CLASSES = 10
 BATCH = 8
@@ -93,20 +93,35 @@ SWITCHED_OFF = {
     "zipf": MethodConfig(zipf=ZipfConfig(weight=0.0)),
 }
 
-BACKBONES = {
-    "resnet8": (ModelConfig(name="resnet8", width=8), (1, 8, 8)),
-    "resnet20": (ModelConfig(name="resnet20", width=8), (3, 16, 16)),
-    "resnet18": (ModelConfig(name="resnet18", width=8), (3, 32, 32)),
-    "resnet34": (ModelConfig(name="resnet34", width=4), (3, 17, 17)),
-    "resnet50": (ModelConfig(name="resnet50", width=4), (3, 16, 16)),
-    "resnet101": (ModelConfig(name="resnet101", width=4), (3, 16, 16)),
-}
+#: The networks on which everything is tried, the smallest of each family; the deeper ones repeat
+#: their blocks.
+FAMILIES = tuple(name for family in MODELS for name in list(MODELS[family].networks)[:3])
+
+#: Shapes of images on which networks are tried; others get images of 16 x 16.
+IMAGE_SHAPES = {"resnet8": (1, 8, 8), "resnet18": (3, 32, 32), "resnet34": (3, 17, 17)}
+
+
+def small(name: str) -> tuple[ModelConfig, tuple[int, int, int]]:
+    """Choose the least width that is worth trying, and a shape of images, for a network."""
+    chosen = None if networks()[name].width is None else 8 if name in FAMILIES else 4
+    return ModelConfig(name=name, width=chosen), IMAGE_SHAPES.get(name, (3, 16, 16))
+
+
+def build(config: ModelConfig, image_shape: tuple[int, int, int]) -> Backbone:
+    channels, height, width = image_shape
+    return build_backbone(
+        config.name,
+        width=config.width,
+        in_channels=channels,
+        image_size=(height, width),
+        num_classes=NUM_CLASSES,
+    )
+
 
 #: Methods for which the last epoch matters to the next one.
 REMEMBER_ACROSS_EPOCHS = {"ps_kd", "ps_kd_drg_dsr_zipf", "dlb", "dlb_frskd"}
 
-#: The families on which everything is tried; the deeper ones repeat their blocks.
-FAMILIES = ("resnet8", "resnet20", "resnet18")
+BACKBONES = {name: small(name) for name in networks()}
 
 every_method = pytest.mark.parametrize("method", METHODS)
 #: Each promise is tried with every method and on every family; each method meets each family
@@ -123,7 +138,6 @@ def test_every_registered_method_is_tried() -> None:
             for term in METHODS[name].terms().values()
         }
         assert tried | plain == set(REGISTERED)
-    assert set(BACKBONES) == set(ALL_BACKBONES)
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +152,7 @@ def one_thread() -> Iterator[None]:
 class Training:
     """The least a trainer has to do: no method is known by name."""
 
-    network: TappedBackbone
+    network: Backbone
     terms: nn.ModuleDict
     optimizer: torch.optim.Optimizer
     image_shape: tuple[int, int, int]
@@ -171,9 +185,7 @@ class Training:
         losses: dict[str, Tensor] = {}
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             label_weight = math.prod(term.label_weight for term in self.each_term())
-            pooled = any(term.reads_pooled for term in self.each_term())
-            stages = required_stages(self.terms)
-            outputs = self.network.outputs(batch.images_BCHW, stages, pooled=pooled)
+            outputs = self.network(batch.images_BCHW, required_stages(self.terms))
             step = Step(
                 batch=batch,
                 logits_BK=outputs.logits_BK,
@@ -193,7 +205,7 @@ class Training:
     def label_loss(self, index: int) -> float:
         batch = self.batch(index)
         with torch.no_grad():
-            logits_BK, _ = self.network(batch.images_BCHW)
+            logits_BK = self.network(batch.images_BCHW).logits_BK
         return F.cross_entropy(logits_BK, batch.labels_B).item()
 
     def backward(self, index: int, *, bfloat16: bool = False) -> dict[str, Tensor]:
@@ -229,7 +241,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TfKdSelfConf
     written = {}
     for name, (config, (channels, height, width)) in BACKBONES.items():
         torch.manual_seed(11)
-        teacher = build_backbone(config, in_channels=channels, num_classes=NUM_CLASSES).eval()
+        teacher = build(config, (channels, height, width)).eval()
         content = write_network(
             network_info(config, channels, height, width), teacher.state_dict()
         )
@@ -241,10 +253,9 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TfKdSelfConf
 
 
 def network_info(config: ModelConfig, channels: int, height: int, width: int) -> NetworkInfo:
-    assert config.width is not None
     return NetworkInfo(
         model=config.name,
-        width=config.width,
+        width=config.channels,
         in_channels=channels,
         height=height,
         image_width=width,
@@ -275,9 +286,8 @@ def start(teachers: dict[str, TfKdSelfConfig]) -> Start:
             teacher = chosen.tf_kd_self.model_copy(update=written)
             chosen = chosen.model_copy(update={"tf_kd_self": teacher})
         torch.manual_seed(seed)
-        body = build_backbone(config, in_channels=image_shape[0], num_classes=NUM_CLASSES)
-        network = TappedBackbone(body, body.stages, body.classifier)
-        shapes = network.stage_shapes(image_shape)
+        network = build(config, image_shape)
+        shapes = describe_network(network, image_shape, has_maps=config.has_maps).stage_shapes
         context = BuildContext(shapes, NUM_CLASSES, NUM_TRAIN, config)
         terms = build_terms(chosen, context)
         parameters = [*network.parameters(), *terms.parameters()]
@@ -414,8 +424,8 @@ def test_all_of_them_switched_off_leave_label_smoothing_as_it_is(start: Start) -
     ("method", "loss", "teacher"),
     [
         ("drg_two_stages", "drg", "terms.drg."),
-        ("byot", "byot", "network.backbone.classifier."),
-        ("byot", "byot_features", "network.backbone.stages.2."),
+        ("byot", "byot", "network.classifier."),
+        ("byot", "byot_features", "network.stages.2."),
         ("frskd", "frskd", "terms.frskd."),
         ("frskd", "frskd_attention", "terms.frskd."),
     ],
@@ -451,16 +461,16 @@ def test_teachers_without_modules_are_detached(start: Start, method: str) -> Non
     training = start(method, "resnet8")
     training.steps(range(1))
     seen: list[Tensor] = []
-    original = training.network.backbone.forward
+    original = training.network.forward
 
-    def forward(images_BCHW: Tensor) -> Tensor:
-        logits_BK: Tensor = original(images_BCHW)
-        if logits_BK.requires_grad:
-            logits_BK.retain_grad()
-        seen.append(logits_BK)
-        return logits_BK
+    def forward(images_BCHW: Tensor, stages: tuple[int, ...] = ()) -> Outputs:
+        outputs = original(images_BCHW, stages)
+        if outputs.logits_BK.requires_grad:
+            outputs.logits_BK.retain_grad()
+        seen.append(outputs.logits_BK)
+        return outputs
 
-    training.network.backbone.forward = forward  # type: ignore[assignment, method-assign]
+    training.network.forward = forward  # type: ignore[assignment, method-assign]
     losses = training.losses(1)
     losses[method].backward()
     if method == "cs_kd":

@@ -15,7 +15,7 @@ from torch import Tensor
 from skdtune.data.batches import Batch
 from skdtune.describe.config import MethodConfig, ModelConfig
 from skdtune.describe.epoch_report import EpochReport, NullReporter, Verdict
-from skdtune.models.families.resnet import build_backbone
+from skdtune.models.backbone import build_backbone
 from skdtune.models.network_file import NetworkInfo, write_network
 from skdtune.training.trainer import Trainer
 
@@ -71,7 +71,9 @@ def write_teacher(folder: Path, model: ModelConfig) -> dict[str, str]:
     if not path.exists():
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            network = build_backbone(model, in_channels=1, num_classes=10)
+            network = build_backbone(
+                model.name, width=model.width, in_channels=1, image_size=(8, 8), num_classes=10
+            )
         info = NetworkInfo(
             model=model.name,
             width=model.width or 0,
@@ -210,8 +212,7 @@ def test_a_report_says_how_many_images_the_epoch_had(
 ) -> None:
     trainer, recorder = make(method, budget__epochs=2), make_recorder()
     seen: list[int] = []
-    backbone = trainer.network.backbone
-    backbone.register_forward_pre_hook(
+    trainer.network.register_forward_pre_hook(
         lambda module, inputs: seen.append(len(inputs[0])) if module.training else None
     )
     trainer.run(recorder)
