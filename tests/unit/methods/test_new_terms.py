@@ -290,7 +290,7 @@ def test_dlb_classifies_the_second_views_of_the_batch_before_again() -> None:
     term.start_epoch(1)  # The memory crosses the epochs.
     for before, now in ((first, second), (second, third)):
         assert term.label_weight == 0.5
-        again_BK, _ = make_network()(before.second_BCHW)
+        again_BK = make_network()(before.second_BCHW).logits_BK
         losses = term(now)
         expected = 0.7 * distillation_kl(again_BK, before.logits_BK, 2.0)
         assert close(losses["dlb"], expected)
