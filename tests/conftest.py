@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pairwise
 import pytest
@@ -118,6 +119,15 @@ def run_cli() -> RunCli:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start_training(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Start the training of a method on a network; see ``method_training.py``."""
+    # Most tests have no use for torch.
+    from method_training import start_in
+
+    return start_in(tmp_path_factory.mktemp("teachers"))
 
 
 FinishTrials = Callable[..., None]

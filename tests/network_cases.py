@@ -1,0 +1,121 @@
+"""The networks of the catalogue as tests build them: small, on small images, and as teachers.
+
+Everything that the tests over all methods have to know of a network's class is in this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from skdtune.catalogues.models import Network, family_of, networks
+from skdtune.describe.config import ModelConfig
+from skdtune.models.families.resnet import build_backbone
+from skdtune.models.network_file import NetworkInfo, write_network
+from skdtune.models.taps import Outputs, StageShape, TappedBackbone
+
+NUM_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """A network with the images that it is tried on."""
+
+    model: ModelConfig
+    image_shape: tuple[int, int, int]
+
+    def build(self) -> TappedBackbone:
+        """Build it with fresh weights from torch's global generator."""
+        in_channels = self.image_shape[0]
+        body = build_backbone(self.model, in_channels=in_channels, num_classes=NUM_CLASSES)
+        return TappedBackbone(body, body.stages, body.classifier)
+
+    def stage_shapes(self, network: TappedBackbone) -> tuple[StageShape, ...]:
+        """Measure what the stages put out."""
+        return network.stage_shapes(self.image_shape)
+
+    def write_teacher(self, folder: Path) -> dict[str, str]:
+        """Write an untrained network of this kind, once, and return the settings that name it."""
+        path = folder / f"{self.model.name}.safetensors"
+        if not path.exists():
+            with torch.random.fork_rng():
+                torch.manual_seed(11)
+                state = self.build().backbone.state_dict()
+            path.write_bytes(write_network(self._info(), state))
+        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+        return {"teacher": str(path), "teacher_sha256": checksum}
+
+    def _info(self) -> NetworkInfo:
+        channels, height, width = self.image_shape
+        assert self.model.channels is not None
+        return NetworkInfo(
+            model=self.model.name,
+            width=self.model.channels,
+            in_channels=channels,
+            height=height,
+            image_width=width,
+            class_names=tuple(map(str, range(NUM_CLASSES))),
+            mean=(0.5,) * channels,
+            std=(0.25,) * channels,
+            data_fingerprint="0" * 12,
+            trained_on="train",
+            config={},
+            study="baseline",
+            trial=0,
+            accuracy=0.5,
+            precision="float32",
+            environment={},
+        )
+
+
+def outputs(
+    network: TappedBackbone, images_BCHW: Tensor, stages: tuple[int, ...], *, pooled: bool
+) -> Outputs:
+    """Classify images, and hand out what terms read, as a trainer does."""
+    return network.outputs(images_BCHW, stages, pooled=pooled)
+
+
+def last_stage(network: TappedBackbone) -> nn.Module:
+    """Return the module of the last stage of a network that is a chain of them."""
+    stages: nn.ModuleList = network.backbone.stages  # type: ignore[assignment]
+    return stages[-1]
+
+
+def _smallest() -> tuple[str, ...]:
+    """Return of each family the smallest network with so many stages."""
+    kinds: dict[tuple[str, int], str] = {}
+    for name, network in networks().items():
+        kinds.setdefault((family_of(name), network.num_stages), name)
+    return tuple(kinds.values())
+
+
+#: Those on which everything is tried; the larger ones repeat their blocks.
+SMALLEST = _smallest()
+#: The one on which a promise is tried that has little to do with networks.
+FIRST = SMALLEST[0]
+
+
+def _cases() -> dict[str, NetworkCase]:
+    # The last map of a chain that halves has two rows; grey and coloured images, one of odd size.
+    kinds = itertools.cycle([(1, 0), (3, 0), (3, 0), (3, 1)])
+    return {
+        name: NetworkCase(
+            ModelConfig(name=name, width=_width(name, network)),
+            (channels, *[2**network.num_stages + odd] * 2),
+        )
+        for (name, network), (channels, odd) in zip(networks().items(), kinds, strict=False)
+    }
+
+
+def _width(name: str, network: Network) -> int | None:
+    narrow = 8 if name in SMALLEST else 4
+    return None if network.width is None else min(narrow, network.width)
+
+
+#: Every network of the catalogue by its name.
+NETWORKS = _cases()
