@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -182,3 +183,19 @@ def require_detached_teacher(logits_BK: Tensor) -> None:
     assert logits_BK.grad.any()
     expected = torch.zeros(len(logits_BK))
     torch.testing.assert_close(logits_BK.grad.sum(dim=1), expected, atol=1e-5, rtol=0)
+
+
+def is_statistic(name: str) -> bool:
+    """Tell what batch normalization gathers, which no training loss depends on."""
+    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def same(left: Any, right: Any) -> bool:
+    """Compare states bit by bit, however they are nested."""
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)

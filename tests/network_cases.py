@@ -80,6 +80,13 @@ def outputs(
     return network.outputs(images_BCHW, stages, pooled=pooled)
 
 
+def watch_images(network: TappedBackbone, seen: list[int]) -> None:
+    """Note how many images the network is shown in each forward of a training."""
+    network.backbone.register_forward_pre_hook(
+        lambda module, inputs: seen.append(len(inputs[0])) if module.training else None
+    )
+
+
 def last_stage(network: TappedBackbone) -> nn.Module:
     """Return the module of the last stage of a network that is a chain of them."""
     stages: nn.ModuleList = network.backbone.stages  # type: ignore[assignment]

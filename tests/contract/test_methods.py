@@ -19,7 +19,7 @@ from method_cases import (
     together,
     with_teachers,
 )
-from method_training import Start, Training
+from method_training import Start, Training, is_statistic, same
 from network_cases import FIRST, NETWORKS, SMALLEST
 from torch import Tensor
 
@@ -138,22 +138,6 @@ def without_memory(
     }
     twin.terms.load_state_dict({**twin.terms.state_dict(), **trained})
     return twin
-
-
-def is_statistic(name: str) -> bool:
-    """Tell what batch normalization gathers, which no training loss depends on."""
-    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
-
-
-def same(left: Any, right: Any) -> bool:
-    """Compare states bit by bit, however they are nested."""
-    if isinstance(left, Tensor) and isinstance(right, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, tuple) and isinstance(right, tuple):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
 
 
 def beginning(training: Training) -> tuple[Any, dict[str, Tensor]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from method_training import Start, outputs_after
-from network_cases import FIRST
+from network_cases import FIRST, watch_images
 
 
 def test_the_remembered_batch_is_detached(start_training: Start) -> None:
@@ -14,3 +16,12 @@ def test_the_remembered_batch_is_detached(start_training: Start) -> None:
     assert main_BK.grad is None or not main_BK.grad.any()
     assert again_BK.grad is not None
     assert again_BK.grad.any()
+
+
+def test_the_first_step_has_nothing_to_show_again(make_trainer: Any, make_recorder: Any) -> None:
+    trainer, recorder = make_trainer(method={"dlb": {}}), make_recorder()
+    seen: list[int] = []
+    watch_images(trainer.network, seen)
+    trainer.run(recorder)
+    reported = sum(report.images for report in recorder.reports)
+    assert reported - sum(seen) == trainer.config.data.batch_size
