@@ -150,6 +150,15 @@ def never_opened() -> Callable[[Path], AbstractContextManager[None]]:
     return refuse
 
 
+@pytest.fixture(scope="session")
+def start_training(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Start the training of a method on a network; see ``method_training.py``."""
+    # Most tests have no use for torch.
+    from method_training import start_in
+
+    return start_in(tmp_path_factory.mktemp("teachers"))
+
+
 FinishTrials = Callable[..., None]
 
 

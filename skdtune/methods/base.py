@@ -36,8 +36,8 @@ class Step:
     """Outputs of the stages that the terms read, counted from 1: maps ``[B, C_s, H_s, W_s]``, or
     whatever a network without maps puts out."""
 
-    pooled_BC: Tensor | None = None
-    """Input of the final classifier."""
+    pooled_BC: Tensor
+    """Input ``[B, C]`` of the final classifier."""
 
     network: Backbone
     """The network in training mode, for terms that classify other images too."""
@@ -66,17 +66,6 @@ class Step:
         if self.batch.second_BCHW is None:
             raise ValueError("the batch plan has no second images")
         return self.batch.second_BCHW
-
-    @property
-    def final_features_BC(self) -> Tensor:
-        """The input of the final classifier.
-
-        Raises:
-            ValueError: if no term said that it reads it.
-        """
-        if self.pooled_BC is None:
-            raise ValueError("no term has set reads_pooled")
-        return self.pooled_BC
 
 
 @dataclass(frozen=True)
@@ -107,9 +96,6 @@ class Term(nn.Module):
 
     stages: tuple[int, ...] = ()
     """Stages whose outputs the term reads, counted from 1."""
-
-    reads_pooled: bool = False
-    """The term reads the input of the final classifier."""
 
     @property
     def label_weight(self) -> float:

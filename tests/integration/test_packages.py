@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installed import Site
+from throwaway_package import Site
 
 SETTINGS = '''
     from __future__ import annotations

@@ -33,7 +33,6 @@ class Bake(Term):
         """Build the term."""
         super().__init__()
         self.settings = settings
-        self.reads_pooled = settings.weight > 0
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Compute ``bake``; a weight of 0 skips everything.
@@ -45,7 +44,7 @@ class Bake(Term):
             return {"bake": no_loss(step.logits_BK)}
         with outside_autocast(step.logits_BK):
             target_BK = bake_targets(
-                step.logits_BK, step.final_features_BC, settings.omega, settings.temperature
+                step.logits_BK, step.pooled_BC, settings.omega, settings.temperature
             )
             loss = distillation_kl_to_probs(step.logits_BK, target_BK, settings.temperature)
         return {"bake": settings.weight * loss}

@@ -49,7 +49,6 @@ class Byot(Term):
         self._is_off = settings.weight == 0 and settings.aux_ce_weight == 0 and not features
         stages = settings.stages or tuple(range(1, len(context.stage_shapes)))
         self.stages = () if self._is_off else stages
-        self.reads_pooled = features
         self.auxiliaries = auxiliary_classifiers(
             context.stage_shapes, self.stages, context.num_classes, align_corners=False
         )
@@ -84,7 +83,7 @@ class Byot(Term):
                 ]
                 losses["byot"] = settings.weight * torch.stack(soft).sum()
             if self._matches_features:
-                final_BC = step.final_features_BC
+                final_BC = step.pooled_BC
                 match = [byot_feature_loss(pooled_BC, final_BC) for pooled_BC in pooled]
                 losses["byot_features"] = settings.feature_weight * torch.stack(match).sum()
             if settings.aux_ce_weight:

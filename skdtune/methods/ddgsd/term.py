@@ -37,7 +37,7 @@ class Ddgsd(Term):
         self.settings = settings
         self._is_off = settings.weight == 0
         features = settings.match_features and settings.feature_weight > 0
-        self.reads_pooled = features and not self._is_off
+        self._matches_features = features and not self._is_off
 
     @property
     def label_weight(self) -> float:
@@ -59,8 +59,8 @@ class Ddgsd(Term):
             mutual = distillation_kl(first_BK, second_BK, settings.temperature)
             mutual = mutual + distillation_kl(second_BK, first_BK, settings.temperature)
             losses["ddgsd"] = settings.weight * mutual
-            if self.reads_pooled:
-                first_BC, second_BC = step.final_features_BC.chunk(2)
+            if self._matches_features:
+                first_BC, second_BC = step.pooled_BC.chunk(2)
                 discrepancy = mean_discrepancy(first_BC, second_BC, settings.discrepancy)
                 losses["ddgsd_features"] = settings.feature_weight * discrepancy
         return losses

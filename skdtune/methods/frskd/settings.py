@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from skdtune.describe.data_config import DataConfig
+from skdtune.describe.model_config import ModelConfig
 from skdtune.describe.term_config import TermConfig
 
 
@@ -34,3 +36,11 @@ class FrskdConfig(TermConfig):
 
     depth: int = Field(default=2, ge=1, le=4)
     """Convolutions of each node (published: 2)."""
+
+    def require_fit(self, name: str, data: DataConfig, model: ModelConfig) -> None:
+        """Refuse a network whose stages put out no maps, of which the pyramid is made."""
+        if not model.has_maps:
+            raise ValueError(
+                f"method.{name}: its pyramid is made of maps, and {model.name} puts out none; "
+                f"switch it off with method.{name}=null"
+            )

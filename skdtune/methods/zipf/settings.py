@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from skdtune.describe.data_config import DataConfig
+from skdtune.describe.model_config import ModelConfig
 from skdtune.describe.term_config import TermConfig
 
 
@@ -24,3 +26,11 @@ class ZipfConfig(TermConfig):
 
     upsample: bool = True
     """Double that map first, bilinearly (published for CIFAR)."""
+
+    def require_fit(self, name: str, data: DataConfig, model: ModelConfig) -> None:
+        """Refuse votes of the positions of a map where there is no map."""
+        if self.dense and not model.has_maps:
+            raise ValueError(
+                f"method.{name}.dense: {model.name} puts out no maps whose positions could vote; "
+                f"set method.{name}.dense to false"
+            )

@@ -204,7 +204,6 @@ def test_byot_sums_over_the_stages(stages: tuple[int, ...] | None) -> None:
     term, step = Byot(settings, CONTEXT), make_step()
     taught = stages or (1, 2)
     assert term.stages == taught
-    assert term.reads_pooled
     # Batch statistics in training mode are those of the batch: a second forward is the same.
     heads = []
     for stage in taught:
@@ -214,7 +213,7 @@ def test_byot_sums_over_the_stages(stages: tuple[int, ...] | None) -> None:
     losses = term(step)
     assert list(losses) == ["byot", "byot_features", "byot_ce"]
     soft = [soft_cross_entropy(logits_BK, step.logits_BK, 2.0) for _, logits_BK in heads]
-    final_BC = step.final_features_BC
+    final_BC = step.pooled_BC
     features = [byot_feature_loss(pooled_BC, final_BC) for pooled_BC, _ in heads]
     plain = [cross_entropy(logits_BK, step.labels_B) for _, logits_BK in heads]
     assert close(losses["byot"], 0.3 * sum(soft, torch.zeros(())))
@@ -226,7 +225,7 @@ def test_byot_teaches_the_early_stages_and_not_the_final_classifier() -> None:
     term, step = Byot(ByotConfig(stages=(1,)), CONTEXT), make_step()
     sum(term(step).values(), torch.zeros(())).backward()
     assert step.logits_BK.grad is None
-    assert step.final_features_BC.grad is None
+    assert step.pooled_BC.grad is None
     assert step.stage_features[1].grad is not None
     assert all(parameter.grad is not None for parameter in term.parameters())
 
@@ -234,7 +233,6 @@ def test_byot_teaches_the_early_stages_and_not_the_final_classifier() -> None:
 @pytest.mark.parametrize("off", [{"match_features": False}, {"feature_weight": 0.0}])
 def test_byot_without_features(off: dict[str, Any]) -> None:
     term = Byot(ByotConfig(**off), CONTEXT)
-    assert not term.reads_pooled
     losses = term(make_step(pooled_BC=None))
     assert losses["byot_features"].item() == 0
     assert losses["byot"].item() > 0
@@ -399,15 +397,14 @@ def test_tf_kd_reg_learns_from_a_target_made_by_hand(
 def test_bake_learns_from_what_the_batch_makes_together() -> None:
     settings = BakeConfig(weight=0.6, temperature=2.0, omega=0.7)
     term, step = Bake(settings, CONTEXT), make_step(num_rows=8)
-    assert term.reads_pooled
     losses = term(step)
     assert list(losses) == ["bake"]
-    target_BK = bake_targets(step.logits_BK, step.final_features_BC, 0.7, 2.0)
+    target_BK = bake_targets(step.logits_BK, step.pooled_BC, 0.7, 2.0)
     expected = 0.6 * distillation_kl_to_probs(step.logits_BK, target_BK, 2.0)
     assert close(losses["bake"], expected)
     losses["bake"].backward()
     assert step.logits_BK.grad is not None
-    assert step.final_features_BC.grad is None
+    assert step.pooled_BC.grad is None
 
 
 @pytest.mark.parametrize("discrepancy", ["scalar", "linear"])
@@ -416,13 +413,12 @@ def test_ddgsd_compares_the_two_halves_of_a_batch(discrepancy: Any) -> None:
         weight=0.6, temperature=2.0, feature_weight=0.2, discrepancy=discrepancy
     )
     term, step = Ddgsd(settings, CONTEXT), make_step()
-    assert term.reads_pooled
     losses = term(step)
     assert list(losses) == ["ddgsd", "ddgsd_features"]
     one_BK, other_BK = step.logits_BK[:3], step.logits_BK[3:]
     mutual = distillation_kl(one_BK, other_BK, 2.0) + distillation_kl(other_BK, one_BK, 2.0)
     assert close(losses["ddgsd"], 0.6 * mutual)
-    one_BC, other_BC = step.final_features_BC[:3], step.final_features_BC[3:]
+    one_BC, other_BC = step.pooled_BC[:3], step.pooled_BC[3:]
     expected = 0.2 * mean_discrepancy(one_BC, other_BC, discrepancy)
     assert close(losses["ddgsd_features"], expected)
     losses["ddgsd"].backward()
@@ -433,7 +429,6 @@ def test_ddgsd_compares_the_two_halves_of_a_batch(discrepancy: Any) -> None:
 @pytest.mark.parametrize("off", [{"match_features": False}, {"feature_weight": 0.0}])
 def test_ddgsd_without_features(off: dict[str, Any]) -> None:
     term = Ddgsd(DdgsdConfig(**off), CONTEXT)
-    assert not term.reads_pooled
     losses = term(make_step(pooled_BC=None))
     assert losses["ddgsd_features"].item() == 0
     assert losses["ddgsd"].item() > 0

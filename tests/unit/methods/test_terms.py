@@ -45,6 +45,7 @@ def make_step(seed: int = 0, num_rows: int = 6, dtype: torch.dtype = torch.float
         batch=Batch(images_BCHW, labels_B, torch.arange(num_rows)),
         logits_BK=random(num_rows, 5),
         stage_features=features,
+        pooled_BC=random(num_rows, 8),
         network=NETWORK,
         epoch=0,
         planned_epochs=1,
@@ -222,8 +223,6 @@ def test_a_step_hands_out_only_what_there_is() -> None:
     step = make_step()
     with pytest.raises(ValueError, match="no second images"):
         _ = step.second_BCHW
-    with pytest.raises(ValueError, match="reads_pooled"):
-        _ = step.final_features_BC
 
 
 @pytest.mark.parametrize("label", [CrossEntropy, LabelSmoothing])

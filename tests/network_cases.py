@@ -1,0 +1,128 @@
+"""The networks of the catalogue as tests build them: small, on small images, and as teachers.
+
+Everything that the tests over all methods have to know of a network's class is in this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from skdtune.catalogues.models import Network, family_of, networks
+from skdtune.describe.config import ModelConfig
+from skdtune.models.backbone import Backbone, build_backbone
+from skdtune.models.description import FeatureShape, StageShape, describe_network
+from skdtune.models.network_file import NetworkInfo, write_network
+
+NUM_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """A network with the images that it is tried on."""
+
+    model: ModelConfig
+    image_shape: tuple[int, int, int]
+
+    def build(self) -> Backbone:
+        """Build it with fresh weights from torch's global generator."""
+        channels, *image_size = self.image_shape
+        return build_backbone(
+            self.model.name,
+            width=self.model.width,
+            in_channels=channels,
+            image_size=tuple(image_size),
+            num_classes=NUM_CLASSES,
+        )
+
+    def stage_shapes(self, network: Backbone) -> tuple[StageShape, ...] | tuple[FeatureShape, ...]:
+        """Measure what the stages put out."""
+        return describe_network(
+            network, self.image_shape, has_maps=self.model.has_maps
+        ).stage_shapes
+
+    def write_teacher(self, folder: Path) -> dict[str, str]:
+        """Write an untrained network of this kind, once, and return the settings that name it."""
+        path = folder / f"{self.model.name}.safetensors"
+        if not path.exists():
+            with torch.random.fork_rng():
+                torch.manual_seed(11)
+                state = self.build().state_dict()
+            path.write_bytes(write_network(self._info(), state))
+        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+        return {"teacher": str(path), "teacher_sha256": checksum}
+
+    def _info(self) -> NetworkInfo:
+        channels, height, width = self.image_shape
+        assert self.model.channels is not None
+        return NetworkInfo(
+            model=self.model.name,
+            width=self.model.channels,
+            in_channels=channels,
+            height=height,
+            image_width=width,
+            class_names=tuple(map(str, range(NUM_CLASSES))),
+            mean=(0.5,) * channels,
+            std=(0.25,) * channels,
+            data_fingerprint="0" * 12,
+            trained_on="train",
+            config={},
+            study="baseline",
+            trial=0,
+            accuracy=0.5,
+            precision="float32",
+            environment={},
+        )
+
+
+def watch_images(network: Backbone, seen: list[int]) -> None:
+    """Note how many images the network is shown in each forward of a training."""
+    network.register_forward_pre_hook(
+        lambda module, inputs: seen.append(len(inputs[0])) if module.training else None
+    )
+
+
+def last_stage(network: Backbone) -> nn.Module:
+    """Return the module of the last stage of a network that is a chain of them."""
+    stages: nn.ModuleList = network.stages  # type: ignore[assignment]
+    return stages[-1]
+
+
+def _smallest() -> tuple[str, ...]:
+    """Return of each family the smallest network with so many stages."""
+    kinds: dict[tuple[str, int], str] = {}
+    for name, network in networks().items():
+        kinds.setdefault((family_of(name), network.num_stages), name)
+    return tuple(kinds.values())
+
+
+#: Those on which everything is tried; the larger ones repeat their blocks.
+SMALLEST = _smallest()
+#: The one on which a promise is tried that has little to do with networks.
+FIRST = SMALLEST[0]
+
+
+def _cases() -> dict[str, NetworkCase]:
+    # The last map of a chain that halves has two rows; grey and coloured images, one of odd size.
+    kinds = itertools.cycle([(1, 0), (3, 0), (3, 0), (3, 1)])
+    return {
+        name: NetworkCase(
+            ModelConfig(name=name, width=_width(name, network)),
+            (channels, *[2**network.num_stages + odd] * 2),
+        )
+        for (name, network), (channels, odd) in zip(networks().items(), kinds, strict=False)
+    }
+
+
+def _width(name: str, network: Network) -> int | None:
+    narrow = 8 if name in SMALLEST else 4
+    return None if network.width is None else min(narrow, network.width)
+
+
+#: Every network of the catalogue by its name.
+NETWORKS = _cases()
