@@ -7,7 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from skdtune.catalogues.models import networks
 from skdtune.catalogues.pruners import PRUNERS
@@ -227,6 +234,14 @@ class StudySpec(Frozen):
                     raise ValueError(
                         f"enqueue: {path}={value!r} lies outside of {self.search[path].describe()}"
                     )
+
+    @model_serializer(mode="wrap")
+    def _without_empty_hooks(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write and print a study without hooks as it was before there were any."""
+        content: dict[str, Any] = write(self)
+        if not self.hooks:
+            content.pop("hooks", None)
+        return content
 
     @property
     def kind(self) -> Kind:
