@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.utils import counters
 
 from skdtune.errors import InputError
-from skdtune.models.backbone import build_backbone
+from skdtune.models.backbone import StagedBackbone
 from skdtune.models.kernels.native import load_kernels
 from skdtune.training.compilation import MAX_GRAPHS, compile_mode, compile_network
 from skdtune.training.device import describe_kernels
@@ -34,7 +35,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     def trace(function: Any, *, mode: str, dynamic: bool) -> Any:
         assert mode == "default"
-        return compile_anything(function, backend="aot_eager", dynamic=dynamic)
+        return compile_anything(function, backend="eager", dynamic=dynamic)
 
     monkeypatch.setattr(torch, "compile", trace)
     torch._dynamo.reset()
@@ -111,15 +112,13 @@ def test_trials_that_read_other_stages_do_not_share_a_graph(
     assert graphs == {"total": 4, "ok": 4}
 
 
-@pytest.mark.usefixtures("torch_alone")
 def test_every_choice_of_stages_is_compiled(graphs: Counter[str]) -> None:
     images_BCHW = torch.randn(2, 1, 8, 8)
     every = [c for length in range(5) for c in combinations(range(1, 5), length)]
-    assert len(every) <= MAX_GRAPHS
     for number, stages in enumerate(every, 1):
-        network = build_backbone(
-            "resnet18", width=4, in_channels=1, image_size=(8, 8), num_classes=3
-        )
+        # A network of its own, as every trial has.
+        blocks = [nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()) for _ in range(4)]
+        network = StagedBackbone(nn.Identity(), blocks, nn.AdaptiveAvgPool2d(1), nn.Linear(1, 3))
         expected = network(images_BCHW, stages)
         compile_network(network, "default")
         outputs = network(images_BCHW, stages)
@@ -128,3 +127,4 @@ def test_every_choice_of_stages_is_compiled(graphs: Counter[str]) -> None:
         assert graphs == {"total": number, "ok": number}
     assert not counters["graph_break"]
     assert not counters["unimplemented"]
+    assert len(every) < MAX_GRAPHS

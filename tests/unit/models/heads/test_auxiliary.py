@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from skdtune.models.backbone import build_backbone
-from skdtune.models.description import StageShape, describe_network
+from skdtune.models.description import FeatureShape, StageShape, describe_network
 from skdtune.models.heads.auxiliary import (
     AttentionGate,
     AuxiliaryClassifier,
     SepConv,
+    TokenClassifier,
     auxiliary_classifiers,
+    stage_key,
 )
 from skdtune.models.kernels.native import Kernels
 from skdtune.models.layers.batch_norm_act import BatchNormAct2d
@@ -245,3 +247,33 @@ def test_with_and_without_kernels_it_is_the_same_function(
         results.append([feature_BCHW.grad, *(p.grad for p in head.parameters())])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+# Stages without maps
+
+TOKENS = (FeatureShape((16, 8)), FeatureShape((4, 12)), FeatureShape((20,)))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_tokens_get_a_head_of_their_own(stage: int) -> None:
+    heads = auxiliary_classifiers(TOKENS, (stage,), 5, align_corners="published")
+    head = heads[stage_key(stage)]
+    assert isinstance(head, TokenClassifier)
+    feature_BTC = torch.randn(3, *TOKENS[stage - 1].sizes)
+    pooled_BC, logits_BK = head.features_and_logits(feature_BTC)
+    expected_BC = head.hidden(feature_BTC.mean(dim=1)).relu()
+    assert torch.equal(pooled_BC, expected_BC)
+    assert torch.equal(head(feature_BTC), head.classifier(expected_BC))
+    assert (pooled_BC.shape, logits_BK.shape) == ((3, 20), (3, 5))
+
+
+def test_a_head_on_vectors_takes_them_as_they_are() -> None:
+    head = TokenClassifier([FeatureShape((8,)), FeatureShape((20,))], 1, 5)
+    feature_BC = torch.randn(3, 8)
+    assert torch.equal(head(feature_BC), head.classifier(head.hidden(feature_BC).relu()))
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_head_on_tokens_needs_an_inner_stage(stage: int) -> None:
+    with pytest.raises(ValueError, match=f"a stage from 1 to 2 .*, received {stage}"):
+        TokenClassifier(TOKENS, stage, 5)

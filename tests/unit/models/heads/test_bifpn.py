@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from skdtune.models.backbone import build_backbone
-from skdtune.models.description import StageShape, describe_network
+from skdtune.models.description import FeatureShape, StageShape, describe_network
 from skdtune.models.heads.bifpn import BiFPN, Fusion, SeparableStack
 from skdtune.models.kernels.native import Kernels
 
@@ -236,3 +236,8 @@ def test_autocast_keeps_the_maps_in_bfloat16() -> None:
     torch.testing.assert_close(logits_BK.float(), exact_BK, rtol=0.1, atol=0.1)
     for received, wanted in zip(refined, exact, strict=True):
         assert (received.float() - wanted).abs().mean() < 0.05
+
+
+def test_stages_without_maps_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"needs stages that put out maps \[B, C, H, W\]"):
+        BiFPN([FeatureShape((16, 8)), FeatureShape((8,))], 10, width=1, depth=1)
