@@ -122,9 +122,7 @@ def load_images(spec: StudySpec) -> tuple[Any, Any, Any]:
 
 def train_once(config: TrialConfig, train: Any, val: Any, held_out: Any) -> dict[str, Any]:
     """Train one configuration and return its curve; after a NaN the curve simply ends."""
-    from skdtune.data.batches import val_batches
     from skdtune.errors import NonFiniteLossError
-    from skdtune.training.scoring import measure
     from skdtune.training.trainer import Trainer
 
     reporter = Recorder()
@@ -133,9 +131,7 @@ def train_once(config: TrialConfig, train: Any, val: Any, held_out: Any) -> dict
     test: float | str = ""
     try:
         trainer.run(reporter)
-        scores = measure(
-            trainer.network.backbone, val_batches(held_out), trainer.dtype, trainer.device
-        )
+        scores = trainer.measure(held_out)
         test = round(scores.accuracy, 4)
     except NonFiniteLossError:
         pass

@@ -108,14 +108,13 @@ def build(method: str, model: str, device: str, folder: Path) -> tuple[Any, int]
 
 def write_teacher(model: str, folder: Path) -> dict[str, str]:
     """Write an untrained network, which costs what a trained one does."""
-    from skdtune.describe.config import ModelConfig
-    from skdtune.models.families.resnet import BACKBONES, build_backbone
+    from skdtune.catalogues.models import networks
+    from skdtune.models.backbone import build_backbone
     from skdtune.models.network_file import NetworkInfo, write_network
 
-    config = ModelConfig(name=model)  # type: ignore[arg-type]
     info = NetworkInfo(
         model=model,
-        width=BACKBONES[model].width,
+        width=networks()[model].width,
         in_channels=3,
         height=32,
         image_width=32,
@@ -131,7 +130,7 @@ def write_teacher(model: str, folder: Path) -> dict[str, str]:
         precision="float32",
         environment={},
     )
-    network = build_backbone(config, in_channels=3, num_classes=NUM_CLASSES)
+    network = build_backbone(model, in_channels=3, image_size=(32, 32), num_classes=NUM_CLASSES)
     content = write_network(info, network.state_dict())
     path = folder / "teacher.safetensors"
     path.write_bytes(content)

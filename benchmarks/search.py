@@ -45,17 +45,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from skdtune.describe.identity import derive_seed
-from skdtune.describe.rungs import (
-    AshaConfig,
-    HyperbandConfig,
-    MedianConfig,
-    NoPruner,
-    judged_epochs,
-)
 from skdtune.describe.space import FloatRange, IntRange, sample
-from skdtune.describe.spec import SamplerConfig, StudySpec
-from skdtune.search.pruners import build_pruner
-from skdtune.search.samplers import build_sampler
+from skdtune.describe.spec import StudySpec
+from skdtune.search.pruners.asha import AshaConfig
+from skdtune.search.pruners.hyperband import HyperbandConfig
+from skdtune.search.pruners.median import MedianConfig
+from skdtune.search.pruners.none import NoPruner
+from skdtune.search.samplers.tpe import TpeConfig
 
 TABLE = Path(__file__).parent / "data" / "curves.csv"
 NEAR = 0.005
@@ -168,12 +164,12 @@ class Search:
 
     def __post_init__(self) -> None:
         config = self.policy.settings(self.table.epochs)
-        self._rungs = judged_epochs(config, self.table.epochs)
+        self._rungs = config.judged_epochs(self.table.epochs)
         name = f"replay-{self.seed}"
         self.study = optuna.create_study(
             study_name=name,
             direction="maximize",
-            pruner=build_pruner(config, self.table.epochs),
+            pruner=config.build(self.table.epochs),
         )
         self._storage: Any = self.study._storage
         self._left = list(range(len(self.table.params)))
@@ -211,7 +207,7 @@ class Search:
     def _proposal(self, number: int) -> dict[str, Any]:
         """Ask skdtune's sampler, in a copy of the study that may hold a trial nobody runs."""
         spec = space_spec()
-        sampler = build_sampler(SamplerConfig(), self.seed, number)
+        sampler = TpeConfig().build(self.seed, number)
         # The name and the pruner decide which trials of Hyperband's brackets TPE looks at.
         scratch = optuna.create_study(
             study_name=self.study.study_name,

@@ -54,13 +54,12 @@ from rich.table import Table
 
 from skdtune.describe.presets import load_spec
 from skdtune.describe.space import FloatRange, SearchSpace, sample
-from skdtune.describe.spec import SamplerConfig
 from skdtune.queue import leases, schema, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.stored_study import create_study, load_study
 from skdtune.queue.trial_queue import TrialQueue
-from skdtune.search.samplers import build_sampler
+from skdtune.search.samplers.tpe import TpeConfig
 
 STUDY = "benchmark"
 SPACE: SearchSpace = {
@@ -219,7 +218,7 @@ class Skdtune:
         claim = leases.claim(self._engine, self._stored.study_id, self._worker)
         claimed = time.perf_counter()
         assert claim is not None
-        trial = self._history.begin(claim, build_sampler(SamplerConfig(), 0, claim.number))
+        trial = self._history.begin(claim, TpeConfig().build(0, claim.number))
         sample(SPACE, trial)
         self._history.store_params()
         end = time.perf_counter()

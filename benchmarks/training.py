@@ -196,7 +196,7 @@ def bare_window(contender: Contender, model: str, device: str, steps: int) -> Ca
         network.train()
         for batch in batches.epoch(0):
             with autocast(trainer.dtype, torch.device(device)):
-                logits, features = network(batch.images_BCHW, stages)
+                logits, features, _ = network(batch.images_BCHW, stages)
                 step = Step(
                     batch=batch,
                     logits_BK=logits,
@@ -245,7 +245,7 @@ def plain_window(contender: Contender, model: str, device: str, steps: int) -> C
         previous, running_loss, correct = None, 0.0, 0.0
         for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
-            logits, features = network(images, (2,))
+            logits, features, _ = network(images, (2,))
             auxiliary = head(features[2])
             loss = F.cross_entropy(logits, labels) + F.cross_entropy(auxiliary, labels)
             loss = loss + 0.2 * distillation_kl(logits, auxiliary, 4.0)
@@ -263,17 +263,13 @@ def plain_window(contender: Contender, model: str, device: str, steps: int) -> C
 
 
 def plain_modules(model: str, device: str) -> tuple[Any, Any]:
-    from skdtune.describe.config import ModelConfig
-    from skdtune.models.families.resnet import build_backbone
+    from skdtune.models.backbone import build_backbone
+    from skdtune.models.description import describe_network
     from skdtune.models.heads.auxiliary import AuxiliaryClassifier
-    from skdtune.models.taps import TappedBackbone
 
-    config = ModelConfig(name=model)  # type: ignore[arg-type]
-    backbone = build_backbone(config, in_channels=3, num_classes=NUM_CLASSES)
-    network = TappedBackbone(backbone, backbone.stages)
-    head = AuxiliaryClassifier(
-        network.stage_shapes((3, 32, 32)), 2, NUM_CLASSES, align_corners=True
-    )
+    network = build_backbone(model, in_channels=3, image_size=(32, 32), num_classes=NUM_CLASSES)
+    shapes = describe_network(network, (3, 32, 32)).stage_shapes
+    head = AuxiliaryClassifier(shapes, 2, NUM_CLASSES, align_corners=True)
     return network.to(device), head.to(device)
 
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,34 @@ def start_training(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., An
     return start_in(tmp_path_factory.mktemp("teachers"))
 
 
+_forbidden: list[str] = []
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if _forbidden and event in ("open", "os.scandir", "os.listdir"):
+        path = str(arguments[0])
+        if any(path.startswith(prefix) for prefix in _forbidden):
+            raise AssertionError(f"{path} was opened")
+
+
+sys.addaudithook(_refuse)
+
+
+@pytest.fixture
+def never_opened() -> Callable[[Path], AbstractContextManager[None]]:
+    """Make the interpreter itself refuse to open anything at or below a path."""
+
+    @contextmanager
+    def refuse(path: Path) -> Iterator[None]:
+        _forbidden.append(str(path))
+        try:
+            yield
+        finally:
+            _forbidden.remove(str(path))
+
+    return refuse
+
+
 FinishTrials = Callable[..., None]
 
 
@@ -147,7 +176,6 @@ def finish_trials() -> FinishTrials:
     from skdtune.queue.history import TrialHistory
     from skdtune.queue.stored_study import load_study
     from skdtune.queue.trial_queue import TrialQueue
-    from skdtune.search.samplers import build_sampler
 
     def finish(url: str, study: str, *ends: float | Mapping[str, object] | None) -> None:
         stored = load_study(study, storage=url)
@@ -156,7 +184,7 @@ def finish_trials() -> FinishTrials:
             worker = leases.WorkerIdentity(device="cpu")
             claimed = leases.claim(stored.engine, stored.study_id, worker)
             assert claimed is not None, "no trial waits"
-            sampler = build_sampler(stored.spec.sampler, stored.spec.seed, claimed.number)
+            sampler = stored.spec.sampler.build(stored.spec.seed, claimed.number)
             trial = history.begin(claimed, sampler)
             sample(stored.spec.search, trial, stored.spec.fixed_values())
             history.store_params()

@@ -13,14 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from method_cases import CASES, with_teachers
-from network_cases import NETWORKS, NUM_CLASSES, outputs
+from network_cases import NETWORKS, NUM_CLASSES
 from torch import Tensor, nn
 
 from skdtune.data.batches import Batch
 from skdtune.describe.config import DataConfig, MethodConfig
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.catalogue import build_terms, required_stages
-from skdtune.models.taps import TappedBackbone
+from skdtune.models.backbone import Backbone
 
 BATCH = 8
 NUM_TRAIN = 64
@@ -35,7 +35,7 @@ Start = Callable[..., "Training"]
 class Training:
     """Network, terms and optimiser, with batches as the method's plan would make them."""
 
-    network: TappedBackbone
+    network: Backbone
     terms: nn.ModuleDict
     optimizer: torch.optim.Optimizer
     image_shape: tuple[int, int, int]
@@ -73,14 +73,12 @@ class Training:
         losses: dict[str, Tensor] = {}
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             label_weight = math.prod(term.label_weight for term in self.each_term())
-            pooled = any(term.reads_pooled for term in self.each_term())
-            stages = required_stages(self.terms)
-            seen = outputs(self.network, batch.images_BCHW, stages, pooled=pooled)
+            outputs = self.network(batch.images_BCHW, required_stages(self.terms))
             step = Step(
                 batch=batch,
-                logits_BK=seen.logits_BK,
-                stage_features=seen.stage_features,
-                pooled_BC=seen.pooled_BC,
+                logits_BK=outputs.logits_BK,
+                stage_features=outputs.stage_features,
+                pooled_BC=outputs.pooled_BC,
                 network=self.network,
                 epoch=epoch,
                 planned_epochs=PLANNED_EPOCHS,
@@ -95,7 +93,7 @@ class Training:
     def label_loss(self, index: int) -> float:
         batch = self.batch(index)
         with torch.no_grad():
-            logits_BK = outputs(self.network, batch.images_BCHW, (), pooled=False).logits_BK
+            logits_BK = self.network(batch.images_BCHW).logits_BK
         return F.cross_entropy(logits_BK, batch.labels_B).item()
 
     def backward(self, index: int, *, bfloat16: bool = False) -> dict[str, Tensor]:

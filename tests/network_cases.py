@@ -9,15 +9,16 @@ import hashlib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from skdtune.catalogues.models import Network, family_of, networks
 from skdtune.describe.config import ModelConfig
-from skdtune.models.families.resnet import build_backbone
+from skdtune.models.backbone import Backbone, build_backbone
+from skdtune.models.description import describe_network
 from skdtune.models.network_file import NetworkInfo, write_network
-from skdtune.models.taps import Outputs, StageShape, TappedBackbone
 
 NUM_CLASSES = 10
 
@@ -29,15 +30,21 @@ class NetworkCase:
     model: ModelConfig
     image_shape: tuple[int, int, int]
 
-    def build(self) -> TappedBackbone:
+    def build(self) -> Backbone:
         """Build it with fresh weights from torch's global generator."""
-        in_channels = self.image_shape[0]
-        body = build_backbone(self.model, in_channels=in_channels, num_classes=NUM_CLASSES)
-        return TappedBackbone(body, body.stages, body.classifier)
+        channels, height, width = self.image_shape
+        return build_backbone(
+            self.model.name,
+            width=self.model.width,
+            in_channels=channels,
+            image_size=(height, width),
+            num_classes=NUM_CLASSES,
+        )
 
-    def stage_shapes(self, network: TappedBackbone) -> tuple[StageShape, ...]:
+    def stage_shapes(self, network: Backbone) -> Any:
         """Measure what the stages put out."""
-        return network.stage_shapes(self.image_shape)
+        described = describe_network(network, self.image_shape, has_maps=self.model.has_maps)
+        return described.stage_shapes
 
     def write_teacher(self, folder: Path) -> dict[str, str]:
         """Write an untrained network of this kind, once, and return the settings that name it."""
@@ -45,14 +52,13 @@ class NetworkCase:
         if not path.exists():
             with torch.random.fork_rng():
                 torch.manual_seed(11)
-                state = self.build().backbone.state_dict()
+                state = self.build().state_dict()
             path.write_bytes(write_network(self._info(), state))
         checksum = hashlib.sha256(path.read_bytes()).hexdigest()
         return {"teacher": str(path), "teacher_sha256": checksum}
 
     def _info(self) -> NetworkInfo:
         channels, height, width = self.image_shape
-        assert self.model.channels is not None
         return NetworkInfo(
             model=self.model.name,
             width=self.model.channels,
@@ -73,23 +79,16 @@ class NetworkCase:
         )
 
 
-def outputs(
-    network: TappedBackbone, images_BCHW: Tensor, stages: tuple[int, ...], *, pooled: bool
-) -> Outputs:
-    """Classify images, and hand out what terms read, as a trainer does."""
-    return network.outputs(images_BCHW, stages, pooled=pooled)
-
-
-def watch_images(network: TappedBackbone, seen: list[int]) -> None:
+def watch_images(network: Backbone, seen: list[int]) -> None:
     """Note how many images the network is shown in each forward of a training."""
-    network.backbone.register_forward_pre_hook(
+    network.register_forward_pre_hook(
         lambda module, inputs: seen.append(len(inputs[0])) if module.training else None
     )
 
 
-def last_stage(network: TappedBackbone) -> nn.Module:
+def last_stage(network: Backbone) -> nn.Module:
     """Return the module of the last stage of a network that is a chain of them."""
-    stages: nn.ModuleList = network.backbone.stages  # type: ignore[assignment]
+    stages: nn.ModuleList = network.stages  # type: ignore[assignment]
     return stages[-1]
 
 

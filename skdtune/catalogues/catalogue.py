@@ -93,6 +93,11 @@ class Catalogue(Generic[Entry]):
         return None if point is None else package_of(point)
 
     @property
+    def homes(self) -> frozenset[str]:
+        """The top-level modules that packages offer entries in, by name; none is imported."""
+        return frozenset(point.module.partition(".")[0] for point in self._offered.values())
+
+    @property
     def offered(self) -> tuple[str, ...]:
         """The names that packages add, in alphabetical order."""
         return tuple(self._offered)
@@ -104,7 +109,8 @@ class Catalogue(Generic[Entry]):
         for point in self._points:
             others = [other for other in self._points if other.name == point.name]
             if point.name in self._built_in:
-                reason = f"skdtune has a {self.kind} of this name itself"
+                article = "an" if self.kind[0] in "aeiou" else "a"
+                reason = f"skdtune has {article} {self.kind} of this name itself"
             elif len(others) > 1:
                 names = " and ".join(sorted(str(package_of(other)) for other in others))
                 reason = f"{names} both offer it"

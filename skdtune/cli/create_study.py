@@ -126,12 +126,16 @@ def _print_family(specs: list[StudySpec]) -> None:
 def _print_plan(spec: StudySpec) -> None:
     import yaml
 
+    from skdtune.describe.packages import packages_of
+
     out = console()
     content = spec.model_dump(mode="json", exclude={"search"})
     out.print(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip(), markup=False)
     out.print()
     out.print(_space_table(spec))
     out.print(_rung_table(spec))
+    for name, needed in packages_of(spec).items():
+        out.print(f"Needs {name} {needed['version']}: {', '.join(needed['offers'])}", markup=False)
     out.print(
         f"Cost: {spec.num_trials} trials of {spec.budget.epochs} epochs, at most "
         f"{spec.max_epochs} epochs. Spec {spec.digest}. Nothing was created."

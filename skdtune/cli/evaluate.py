@@ -39,6 +39,7 @@ def evaluate(
     name: str | None,
     now: bool,
     queue_only: bool,
+    engine: str,
     gpus: str | None,
     workers: int | None,
     workers_per_gpu: int,
@@ -60,7 +61,7 @@ def evaluate(
     studies = expand_family(study, storage=application.url)
     if name is not None and len(studies) > 1:
         raise InputError(f"--name {name}: {study} stands for {len(studies)} studies")
-    workers_here = launch_of(application, gpus, workers, workers_per_gpu, checkpoints)
+    workers_here = launch_of(application, engine, gpus, workers, workers_per_gpu, checkpoints)
     if not queue_only:
         workers_here.require_possible()
     for one in studies:

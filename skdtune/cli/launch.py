@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def launch(
     application: Application,
     study: str,
+    engine: str,
     gpus: str | None,
     workers: int | None,
     workers_per_gpu: int,
@@ -34,7 +35,7 @@ def launch(
     """
     from skdtune.queue.stored_study import expand_family
 
-    workers_here = launch_of(application, gpus, workers, workers_per_gpu, checkpoints)
+    workers_here = launch_of(application, engine, gpus, workers, workers_per_gpu, checkpoints)
     workers_here.require_possible()
     exit_code = 0
     for name in expand_family(study, storage=application.url):
@@ -54,6 +55,7 @@ def launch(
 
 def launch_of(
     application: Application,
+    engine: str,
     gpus: str | None,
     workers: int | None,
     workers_per_gpu: int,
@@ -72,4 +74,5 @@ def launch_of(
         show=lambda stored, engine: LiveView(stored, engine, quiet=quiet),
         say=lambda message: click.echo(message, err=True),
         checkpoints=checkpoints,
+        engine=engine,
     )

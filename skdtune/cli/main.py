@@ -49,6 +49,7 @@ _COMMANDS = (
     "export",
     "report",
     "dashboard",
+    "extensions",
     "storage",
 )
 for _command in _COMMANDS:

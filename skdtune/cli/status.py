@@ -30,7 +30,7 @@ def status(application: Application, study: str | None, as_json: bool, watch: bo
     if watch:
         _watch(application, study)
         return
-    shown = _read_progress(application, study)
+    shown, unread = _read_progress(application, study)
     if as_json:
         data = [progress.to_dict() for progress in shown]
         # A family is a list, as all studies are.
@@ -40,11 +40,12 @@ def status(application: Application, study: str | None, as_json: bool, watch: bo
 
     for progress in shown:
         console().print(progress_view(progress))
-    if not shown:
+    if not shown and not unread:
         click.echo("no study yet: skdtune create-study digits-drg-dsr")
 
 
-def _read_progress(application: Application, study: str | None) -> list[Progress]:
+def _read_progress(application: Application, study: str | None) -> tuple[list[Progress], int]:
+    """Return the progress of each study, and how many cannot be read, which is said."""
     from contextlib import closing
 
     from skdtune.analysis.study_results import read_progress
@@ -68,7 +69,7 @@ def _read_progress(application: Application, study: str | None) -> list[Progress
             if study:
                 raise
             click.echo(f"skdtune: {error}", err=True)
-    return shown
+    return shown, len(names) - len(shown)
 
 
 def _watch(application: Application, study: str | None) -> None:
@@ -79,9 +80,10 @@ def _watch(application: Application, study: str | None) -> None:
 
     with Live(console=console(), auto_refresh=False) as live:
         while True:
-            shown = _read_progress(application, study)
+            shown, unread = _read_progress(application, study)
             if not shown:
-                live.update("no study yet: skdtune create-study digits-drg-dsr", refresh=True)
+                nothing = "" if unread else "no study yet: skdtune create-study digits-drg-dsr"
+                live.update(nothing, refresh=True)
                 return
             live.update(Group(*(progress_view(progress) for progress in shown)), refresh=True)
             if all(progress.finished for progress in shown):

@@ -1,4 +1,4 @@
-"""The options that say which workers are started on this machine, and where they write."""
+"""The options that say which workers are started, by what, and where they write."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ checkpoints_option = click.option(
 
 
 def workers_options(command: Command) -> Command:
-    """Add the options that say which workers are started on this machine."""
+    """Add the options that say which workers are started, and by what."""
     options = (
+        click.option(
+            "--engine",
+            metavar="NAME",
+            default="local",
+            show_default=True,
+            help="What starts them; `skdtune extensions` lists those of packages.",
+        ),
         click.option(
             "--gpus", metavar="all|0,1|none", help="GPUs to use.  [default: all, if any]"
         ),

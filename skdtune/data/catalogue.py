@@ -11,26 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skdtune.catalogues.datasets import DATASETS
 from skdtune.data.channel_statistics import channel_statistics
-from skdtune.data.data_set import DataSet
-from skdtune.data.images import ImageSet, short_hash
+from skdtune.data.images import ImageSet
+from skdtune.data.loading import load_part
+from skdtune.data.short_hash import short_hash
 from skdtune.data.splits import stratified_split
-from skdtune.data.wall import require_open
 from skdtune.describe.config import DataConfig
-from skdtune.errors import InputError
-
-
-def data_set(name: str) -> DataSet:
-    """Return a data set.
-
-    Raises:
-        InputError: If it comes from a package that cannot be imported, or is none.
-    """
-    entry = DATASETS[name]
-    if not isinstance(entry, DataSet):
-        raise InputError(f"the data set {name!r} of the package {DATASETS.package(name)} is none")
-    return entry
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,7 +74,7 @@ def load_training_images(config: DataConfig, *, data_dir: Path, cache_dir: Path)
     Raises:
         DataError: if the data are missing or damaged.
     """
-    return data_set(config.name).load(config, "train", data_dir, cache_dir)
+    return load_part(config, "train", data_dir=data_dir, cache_dir=cache_dir)
 
 
 def load_test_images(config: DataConfig, *, data_dir: Path, cache_dir: Path) -> ImageSet:
@@ -103,5 +89,4 @@ def load_test_images(config: DataConfig, *, data_dir: Path, cache_dir: Path) -> 
         DataError: if the data are missing or damaged.
         TestSplitClosedError: if this is no final evaluation; nothing was read.
     """
-    require_open("test")
-    return data_set(config.name).load(config, "test", data_dir, cache_dir)
+    return load_part(config, "test", data_dir=data_dir, cache_dir=cache_dir)

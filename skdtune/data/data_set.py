@@ -1,22 +1,128 @@
-"""What a data set is: what is known of it, and how its images and labels are decoded."""
+"""What a data set is: what is known of it, and how its images and labels are decoded.
+
+A data set is one object in one file, built in under ``sets/`` or offered by an installed package.
+It looks at a request and at its own files, and at nothing else: the wall around the test part,
+the limit per class, the cache and the fingerprint are the same for all (``loading.py``).
+
+What is known of a data set is asked where a study is only described, so neither this file nor that
+of a data set imports numpy, torch or what decodes images before it is asked to decode.
+
+Shape legend: N images, H height, W width, C channels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from skdtune.data.images import ImageSet, Split
-from skdtune.describe.config import DataConfig
 from skdtune.describe.data_facts import DataFacts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from skdtune.data.images import Split
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """One data set."""
+class PartRequest:
+    """Which part of a data set is wanted, and where its files are."""
+
+    name: str
+    """Name of the data set in a study."""
+
+    split: Split
+    """Which part; nothing of the other one may be opened but what names the classes."""
+
+    root: Path
+    """Folder of the data; it need not exist."""
+
+    download: bool
+    """Whether what is missing may be fetched."""
+
+    @property
+    def fewest_per_class(self) -> int:
+        """Images that each class needs: one can be tested on, but not split for a search."""
+        return 2 if self.split == "train" else 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DecodedPart:
+    """A part of a data set as plain arrays; row i of both is the same image."""
+
+    images_NHWC: NDArray[np.uint8]
+    """Pixel values 0 to 255."""
+
+    labels_N: NDArray[np.int64]
+    """Class numbers from 0."""
+
+    class_names: tuple[str, ...]
+    """Name of each class, by number; the same for both parts."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.images_NHWC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileListing:
+    """The image files of a part, before any is opened; path i and label i are the same image."""
+
+    folder: Path
+    """Folder that the paths start from."""
+
+    paths: Sequence[str]
+    """Relative to ``folder``, with forward slashes, in any order."""
+
+    labels: Sequence[int]
+    """Class numbers from 0."""
+
+    class_names: tuple[str, ...]
+    """Name of each class, by number; the same for both parts."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet(ABC):
+    """What both forms of a data set have in common."""
 
     about: DataFacts
     """What is known of it."""
 
-    load: Callable[[DataConfig, Split, Path, Path], ImageSet]
-    """Loads a part: settings, part, data folder, cache folder."""
+
+class ArrayDataSet(DataSet):
+    """A data set whose images all have one size and are decoded a part at a time."""
+
+    @abstractmethod
+    def decode(self, request: PartRequest) -> DecodedPart:
+        """Decode a whole part; the same request gives the same rows on every machine.
+
+        Raises:
+            DataError: If the data are missing or damaged.
+        """
+
+    def version(self, request: PartRequest) -> str:
+        """Tell what decides the decoded images, beside the name of the data set and the part.
+
+        It is asked for at every start, before any file is opened, and names the cache: it must
+        change whenever ``decode`` would return something else.
+        """
+        return "1"
+
+
+class FileDataSet(DataSet):
+    """A data set of image files of any size, which become RGB squares of ``data.image_size``."""
+
+    @abstractmethod
+    def list_files(self, request: PartRequest) -> FileListing:
+        """List the image files of a part without opening them; done at every start.
+
+        Raises:
+            DataError: If the data are missing or damaged.
+        """

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
 from skdtune.errors import DataError
 
@@ -39,6 +34,13 @@ def fetch(url: str, destination: Path, md5: str) -> None:
         DataError: if the network fails or something else than the file arrives; the message is
             the reason only, the caller knows what to do instead.
     """
+    # Where a study is only described, nothing is fetched and none of this is wanted.
+    import urllib.request
+    from http.client import HTTPException
+
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
     console = Console(stderr=True)
     if not console.is_interactive:
         console.print(f"downloading {url}", highlight=False, soft_wrap=True)

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from skdtune.data.short_hash import short_hash
+
 Split = Literal["train", "test"]
 
 _HASHED_IMAGES = 1024
@@ -90,13 +92,3 @@ def image_set(
         class_names=class_names,
         fingerprint=digest.hexdigest()[:12],
     )
-
-
-def short_hash(*parts: str | bytes) -> str:
-    """Hash a description to twelve hexadecimal digits; where a part ends makes a difference."""
-    digest = hashlib.sha256()
-    for part in parts:
-        content = part.encode() if isinstance(part, str) else part
-        digest.update(len(content).to_bytes(8, "little"))
-        digest.update(content)
-    return digest.hexdigest()[:12]

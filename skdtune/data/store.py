@@ -17,7 +17,7 @@ from skdtune.data.catalogue import (
     load_training_images,
 )
 from skdtune.data.channel_statistics import channel_statistics
-from skdtune.data.images import short_hash
+from skdtune.data.short_hash import short_hash
 from skdtune.data.wall import require_open
 from skdtune.describe.config import DataConfig
 

@@ -1,4 +1,8 @@
-"""What is known of a data set before any of it is read."""
+"""What is known of a data set before any of it is read.
+
+Mean and standard deviation of the channels are not among it: images are always normalised by what
+is measured on those that a trial learns from.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +14,34 @@ from skdtune.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What people and studies may ask of a data set."""
+    """What people and studies may ask of a data set.
+
+    Another number of classes or another shape of images than these are refused when loaded.
+    """
 
     title: str
     """What it is, in a few words."""
 
     num_classes: int | None = None
-    """Number of classes; None if the folder decides."""
+    """Number of classes; None if the files decide."""
 
     image_shape: tuple[int, int, int] | None = None
     """Channels, height and width of an image; None if ``data.image_size`` decides."""
 
     num_train: int | None = None
-    """Images to learn from and to choose by; None if the folder decides."""
+    """Images to learn from and to choose by; None if the files decide."""
 
     num_test: int | None = None
-    """Images for the final evaluation; None if the folder decides."""
+    """Images for the final evaluation; None if the files decide."""
 
     address: str | None = None
     """Where it comes from."""
 
     licence: str | None = None
-    """Under which terms, as far as its authors say."""
+    """Under which terms, as its authors say it; that they say nothing where they do not."""
 
     recipe: str | None = None
-    """The preset part under ``studies/data/`` with the published recipe, if there is one."""
+    """Name of the file in ``studies/data/`` that has a published recipe for it, if one has."""
 
     needs_root: str | None = None
     """What ``data.root`` must be, where there is no default for it."""

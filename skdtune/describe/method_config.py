@@ -10,7 +10,13 @@ from inspect import getdoc
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from pydantic import Field, create_model, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from skdtune.catalogues.methods import METHODS
 from skdtune.describe.settings import LATER, Frozen
@@ -60,6 +66,13 @@ class MethodTerms(Frozen):
             return 1 + self.companions
         return 1 if self.batch_plan in ("plain", "indexed") else 2
 
+    @model_serializer(mode="wrap")
+    def _without_later_terms(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Say nothing of a later term that is off: who reads this may not know of it."""
+        plain: dict[str, Any] = serialize(self)
+        later = {n for n, field in type(self).model_fields.items() if LATER in field.metadata}
+        return {n: value for n, value in plain.items() if value is not None or n not in later}
+
     @model_validator(mode="after")
     def _plans_agree(self) -> MethodTerms:
         plans = {
@@ -98,19 +111,17 @@ def settings_of(name: str) -> type[TermConfig]:
     return cast(type[TermConfig], settings)
 
 
-def _usable() -> dict[str, type[TermConfig]]:
-    """Return the settings classes that can be imported; naming one of the others says why not."""
-    usable = {}
-    for name in METHODS:
-        try:
-            usable[name] = settings_of(name)
-        except InputError:
-            continue
-    return usable
+#: Settings classes of all methods that can be taken, by their name.
+SETTINGS: dict[str, type[TermConfig]] = {}
+#: Why the others, which packages offer, can not.
+UNUSABLE: dict[str, str] = {}
 
+for _name in METHODS:
+    try:
+        SETTINGS[_name] = settings_of(_name)
+    except InputError as _error:
+        UNUSABLE[_name] = str(_error)
 
-#: Settings classes of all methods that can be imported, by their name.
-SETTINGS: dict[str, type[TermConfig]] = _usable()
 #: Those of the label terms; the first one is the default.
 LABEL_TERMS: dict[str, type[Any]] = {
     name: s for name, s in SETTINGS.items() if issubclass(s, LabelTermConfig)

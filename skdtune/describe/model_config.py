@@ -36,6 +36,11 @@ class ModelConfig(Frozen):
         return networks()[self.name].num_stages
 
     @property
+    def has_maps(self) -> bool:
+        """Every stage puts out a map ``[B, C, H, W]``, which some methods need."""
+        return networks()[self.name].has_maps
+
+    @property
     def channels(self) -> int | None:
         """Channels of the first stage, those of the published network if none are named."""
         return self.width or networks()[self.name].width

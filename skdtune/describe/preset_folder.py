@@ -3,17 +3,22 @@
 ``<data>-<method>`` is composed when somebody asks for it, from ``data/<data>.yaml``,
 ``methods/<method>.yaml`` and what the data set's file has ``methods:`` say of this method alone.
 ``<data>-compare`` is the list of ``compare.yaml`` on that data set. ``tuned/<name>-tuned.yaml`` is
-a study file, and a preset as it stands.
+a study file, and a preset as it stands. A package that offers a method or a data set may bring its
+file along, in a folder ``studies`` of the same layout beside its modules.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from skdtune.catalogues.datasets import DATASETS
+from skdtune.catalogues.methods import METHODS
 from skdtune.describe.study_file import StudyFile, load_yaml, read_yaml
 
 _PACKAGE = Path(__file__).parents[1]
@@ -69,22 +74,41 @@ def part(name: str) -> StudyFile | None:
         name: ``recipe``, ``data/<data>`` or ``methods/<method>``. Each may be called
             ``_base/<its last word>`` too, as it was while all of them lay in one folder.
     """
-    folder = presets_dir()
-    paths = [folder / "recipe.yaml", *folder.glob("data/*.yaml"), *folder.glob("methods/*.yaml")]
-    for path in paths:
-        if name in (path.relative_to(folder).with_suffix("").as_posix(), f"_base/{path.stem}"):
+    recipe = presets_dir() / "recipe.yaml"
+    for kind, path in [
+        ("", recipe),
+        *(("data/", p) for p in _parts("data").values()),
+        *(("methods/", p) for p in _parts("methods").values()),
+    ]:
+        if name in (f"{kind}{path.stem}", f"_base/{path.stem}"):
             # Values of a pair belong to its preset alone, which lays them on top.
             return StudyFile(path, {k: v for k, v in _read(path).items() if k != _PAIRS_KEY})
     return None
 
 
+def _parts(kind: str) -> dict[str, Path]:
+    """Return the files that presets are composed of by name, ours before those of packages."""
+    parts: dict[str, Path] = {}
+    for folder in (presets_dir(), *_folders_of_packages()):
+        for path in sorted(folder.glob(f"{kind}/*.yaml")):
+            parts.setdefault(path.stem, path)
+    return parts
+
+
+def _folders_of_packages() -> Iterator[Path]:
+    """Find the folders of presets that packages bring along; nothing of them is imported."""
+    for module in sorted(METHODS.homes | DATASETS.homes):
+        place = find_spec(module)
+        for folder in (place and place.submodule_search_locations) or ():
+            yield Path(folder) / "studies"
+
+
 def _pairs() -> dict[str, tuple[Path, Path]]:
     """Return the two files that each composed preset is made of, by its name."""
-    folder = presets_dir()
-    methods = [*folder.glob("methods/*.yaml"), folder / f"{FAMILY_KEY}.yaml"]
+    methods = [*_parts("methods").values(), presets_dir() / f"{FAMILY_KEY}.yaml"]
     return {
         f"{data.stem}-{method.stem}": (data, method)
-        for data in folder.glob("data/*.yaml")
+        for data in _parts("data").values()
         for method in methods
     }
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from skdtune.describe import dotted, preset_folder
 from skdtune.describe.config import TrialConfig
-from skdtune.describe.method_config import SETTINGS
+from skdtune.describe.method_config import SETTINGS, UNUSABLE
+from skdtune.describe.named_hooks import require_offered
 from skdtune.describe.preset_folder import FAMILY_KEY
 from skdtune.describe.spec import StudySpec, fill_stages, parse
 from skdtune.describe.study_file import YAML_ERRORS, StudyFile, load_yaml, read_yaml
@@ -154,7 +155,9 @@ def _finish(
         root = str(_expanded(data["root"]).absolute())
         raw = {**raw, "data": {**data, "root": root}}
     raw = with_teacher(fill_stages(raw), source)
-    return parse(StudySpec, raw, source)
+    spec = parse(StudySpec, raw, source)
+    require_offered(spec.hooks, source)
+    return spec
 
 
 def with_teacher(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -299,6 +302,8 @@ def _names_no_kind(override: tuple[str, Any]) -> bool:
 def _check_key(key: str) -> None:
     """Refuse a misspelt key before merging, so that the message can name the nearest one."""
     head, _, path = key.partition(".")
+    if head == "method" and (why := UNUSABLE.get(path.partition(".")[0])):
+        raise SpecError(f"--set {key}: {why}")
     if head != "search" or not path:
         known = dotted.leaves(StudySpec)
         if key not in known and not any(leaf.startswith(f"{key}.") for leaf in known):

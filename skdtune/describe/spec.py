@@ -7,9 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from skdtune.catalogues.models import networks
+from skdtune.catalogues.pruners import PRUNERS
+from skdtune.catalogues.samplers import SAMPLERS
 from skdtune.describe import dotted
 from skdtune.describe.config import (
     BudgetConfig,
@@ -24,8 +26,8 @@ from skdtune.describe.identity import StudyName
 from skdtune.describe.kinds.catalogue import KINDS, kind_of
 from skdtune.describe.kinds.final_evaluation import EvaluationConfig
 from skdtune.describe.kinds.kind import Kind, Outline
-from skdtune.describe.method_config import LABEL_TERMS, SETTINGS
-from skdtune.describe.rungs import MedianConfig, PrunerConfig, judged_epochs
+from skdtune.describe.method_config import LABEL_TERMS, SETTINGS, UNUSABLE
+from skdtune.describe.search_choices import DEFAULT_SAMPLER, PrunerConfig, SamplerConfig
 from skdtune.describe.settings import LATER, Frozen, canonical, encode_stages
 from skdtune.describe.space import Scalar, SearchSpace, StageSubsets, sampling_order
 from skdtune.errors import SpecError
@@ -57,18 +59,6 @@ class ObjectiveConfig(Frozen):
 
     window_epochs: int = Field(default=1, ge=1)
     """The value is the mean over so many last epochs; 1 is the last epoch itself."""
-
-
-class SamplerConfig(Frozen):
-    """How parameters are proposed."""
-
-    of_first_release = True
-
-    name: Literal["tpe", "random"] = "tpe"
-    """``tpe`` is Optuna's tree-structured Parzen estimator, grouped for conditional spaces."""
-
-    num_startup_trials: int = Field(default=10, ge=0)
-    """Finished trials before TPE takes over from random sampling."""
 
 
 class StudySpec(Frozen):
@@ -106,10 +96,10 @@ class StudySpec(Frozen):
     objective: ObjectiveConfig = ObjectiveConfig()
     """What is maximised."""
 
-    sampler: SamplerConfig = SamplerConfig()
+    sampler: SamplerConfig = SAMPLERS[DEFAULT_SAMPLER]()
     """How parameters are proposed."""
 
-    pruner: PrunerConfig = MedianConfig()
+    pruner: PrunerConfig = PRUNERS["median"]()
     """How weak trials are stopped early."""
 
     faults: FaultsConfig = FaultsConfig()
@@ -121,6 +111,10 @@ class StudySpec(Frozen):
     keep_networks: Annotated[Literal["best", "all", "none"], LATER] = "best"
     """Trained networks that are kept as artifacts: ``best`` keeps that of each trial that is the
     best complete one when it ends; a final evaluation keeps all unless ``none``."""
+
+    hooks: Annotated[tuple[str, ...], LATER] = ()
+    """What accompanies each trial beside the built-in hooks: names that installed packages offer,
+    in the order in which they are called."""
 
     enqueue: tuple[dict[str, Scalar], ...] = ()
     """Settings to try right after trial 0, which is always the base configuration itself."""
@@ -144,7 +138,7 @@ class StudySpec(Frozen):
                 f"objective.window_epochs: must be at most budget.epochs ({epochs}), "
                 f"received {self.objective.window_epochs}"
             )
-        rungs = judged_epochs(self.effective_pruner, epochs)
+        rungs = self.effective_pruner.judged_epochs(epochs)
         if self.pruner.name != "none" and epochs > 1 and not rungs:
             raise ValueError(
                 f"pruner: no rung lies before the last of {epochs} epochs; lower its first rung "
@@ -320,8 +314,7 @@ class StudySpec(Frozen):
         nothing about where a trial will end; right after it, nearly all that it ever will
         (measured: ``benchmarks/search.py``). Other schedules keep the pruner's own default.
         """
-        field = {"median": "warmup_epochs", "asha": "min_epochs", "hyperband": "min_epochs"}
-        name = field.get(self.pruner.name)
+        name = self.pruner.first_judgement
         drops = self.optimizer.drop_epochs(self.budget.epochs)
         is_searched = {"optimizer.schedule", "optimizer.milestones"} & self.search.keys()
         if name is None or getattr(self.pruner, name) is not None or is_searched or not drops:
@@ -388,7 +381,19 @@ def spec_from_json(text: str) -> StudySpec:
             f"the study was written with spec format {stored_format!r}, this version reads "
             f"{SPEC_FORMAT}: upgrade skdtune"
         )
-    return parse(StudySpec, raw, "stored spec")
+    return parse(StudySpec, _without_unknown_nulls(StudySpec, raw), "stored spec")
+
+
+def _without_unknown_nulls(model: type[BaseModel], raw: Any, path: tuple[str, ...] = ()) -> Any:
+    """Leave out keys that are null and unknown here: what is switched off need not be there."""
+    if not isinstance(raw, Mapping):
+        return raw
+    known = dotted.field_names(model, path)
+    return {
+        key: _without_unknown_nulls(model, value, (*path, key)) if key in known else value
+        for key, value in raw.items()
+        if value is not None or key in known
+    }
 
 
 def parse(model: type[Settings], raw: Any, source: str) -> Settings:
@@ -418,6 +423,8 @@ def _describe(model: type[Frozen], error: ValidationError, source: str) -> str:
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
         *section, key = map(str, first["loc"])
+        if section[-1:] == ["method"] and key in UNUSABLE:
+            return f"{source}: {UNUSABLE[key]}"
         hint = dotted.did_you_mean(key, dotted.field_names(model, section))
         return f"{source}: {'.'.join(path)}: unknown key; {hint}{more}"
     reason = _reason(first)
@@ -432,14 +439,14 @@ def _clean_path(model: type[Frozen], loc: Sequence[int | str]) -> list[str]:
     path: list[str] = []
     for part in map(str, loc):
         known = dotted.field_names(model, path)
-        tagged = path and (path[-1] in ("label", "pruner") or path[0] == "search")
+        tagged = path and (path[-1] in ("label", "pruner", "sampler") or path[0] == "search")
         if tagged and part not in known and part in _TAGS:
             continue
         path.append(part)
     return path
 
 
-_TAGS = {*LABEL_TERMS, "none", "median", "asha", "hyperband"} | {
+_TAGS = {*LABEL_TERMS, *PRUNERS, *SAMPLERS} | {
     "float",
     "int",
     "choice",

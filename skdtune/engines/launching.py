@@ -15,8 +15,8 @@ from typing import Protocol
 
 from skdtune.analysis.study_results import Progress, read_progress
 from skdtune.describe.data_facts import facts_of
-from skdtune.engines.catalogue import ENGINES
 from skdtune.engines.engine import Engine, Job, Placement, Slot
+from skdtune.engines.named import DEFAULT_ENGINE, engine_named
 from skdtune.errors import (
     DeviceError,
     InputError,
@@ -85,16 +85,17 @@ class Launch:
     checkpoints: str | None = None
     """Folder or fsspec URL; default that of the home."""
 
-    engine: str = "local"
+    engine: str = DEFAULT_ENGINE
+    """Name in the catalogue of what starts them."""
 
     def require_possible(self) -> None:
         """Refuse workers that there is no place for.
 
         Raises:
-            InputError: If there are not so many GPUs.
+            InputError: If there is no such engine, or there are not so many GPUs.
         """
         job = Job(study="", environment={}, log_dir=self.at.logs, give_back=lambda pid: None)
-        ENGINES[self.engine](job, self.placement).slots()
+        engine_named(self.engine)(job, self.placement).slots()
 
     def run(self, study: str) -> Launched:
         """Train what is left of a study, and follow the workers to the end.
@@ -121,7 +122,7 @@ class Launch:
             log_dir=self.at.logs / study,
             give_back=lambda pid: self._give_back(stored, pid),
         )
-        engine = ENGINES[self.engine](job, self.placement)
+        engine = engine_named(self.engine)(job, self.placement)
         if not facts_of(stored.spec.data.name).is_at_hand:
             # Fetched and decoded once, where a person sees the progress, before any worker.
             command = [sys.executable, "-P", "-m", "skdtune", "-q", "worker", study, "--prepare"]

@@ -1,9 +1,9 @@
 """What every term of a method is, and what it gets to see.
 
 A method is a list of terms. The trainer knows none of them by name: it draws batches by the plan
-that their settings ask for, taps the stages they read, calls each with the :class:`Step`, adds up
-all the losses they return and saves their state dicts. To add a method, add a settings class, a
-file with one :class:`Term`, and one line in ``catalogue.py``.
+that their settings ask for, asks the network for the stages they read, calls each with the
+:class:`Step`, adds up all the losses they return and saves their state dicts. To add a method, add
+a settings class, a file with one :class:`Term`, and one line in ``catalogue.py``.
 
 Tensor shapes: B batch, C channels, H height, W width, K classes.
 """
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from skdtune.data.batches import Batch
 from skdtune.describe.config import ModelConfig
-from skdtune.models.taps import StageShape, TappedBackbone
+from skdtune.models.backbone import Backbone
+from skdtune.models.description import FeatureShape, StageShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +33,13 @@ class Step:
     """Logits of the final classifier, in any floating-point type."""
 
     stage_features: dict[int, Tensor]
-    """Outputs ``[B, C_s, H_s, W_s]`` of the tapped stages, counted from 1."""
+    """Outputs of the stages that the terms read, counted from 1: maps ``[B, C_s, H_s, W_s]``, or
+    whatever a network without maps puts out."""
 
     pooled_BC: Tensor | None = None
-    """Input of the final classifier, where a term reads it."""
+    """Input of the final classifier."""
 
-    network: TappedBackbone
+    network: Backbone
     """The network in training mode, for terms that classify other images too."""
 
     epoch: int
@@ -81,7 +83,7 @@ class Step:
 class BuildContext:
     """What a term may need to know of network and data when it is built."""
 
-    stage_shapes: tuple[StageShape, ...]
+    stage_shapes: tuple[StageShape, ...] | tuple[FeatureShape, ...]
     """Shapes of all stages of the backbone, first to last."""
 
     num_classes: int

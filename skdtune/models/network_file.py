@@ -19,12 +19,18 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
-from pydantic import Field, ValidationError
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from torch import Tensor
 
+from skdtune.catalogues.models import MODELS, family_of, networks
 from skdtune.describe.settings import Frozen
 from skdtune.errors import DataError
-from skdtune.models.families.resnet import BACKBONES, Backbone
+from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
 
 _METADATA_KEY = "skdtune"
 #: Name of the format in the metadata; a reader refuses another one instead of guessing.
@@ -46,8 +52,8 @@ class NetworkInfo(Frozen):
     model: str
     """Name of the backbone."""
 
-    width: int = Field(ge=1)
-    """Channels of its first stage."""
+    width: int | None = Field(ge=1)
+    """Channels of its first stage; None if they cannot be chosen."""
 
     in_channels: int = Field(ge=1)
     """Channels of an image."""
@@ -91,10 +97,27 @@ class NetworkInfo(Frozen):
     environment: dict[str, str]
     """Where it was evaluated: device, kernels, threads and versions."""
 
+    package: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+ [A-Za-z0-9._+!-]+$")
+    """Name and version of the package that offered its family; None for one of skdtune."""
+
     @property
     def num_classes(self) -> int:
         """Number of logits."""
         return len(self.class_names)
+
+    @model_serializer(mode="wrap")
+    def _without_a_package_as_before(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        plain: dict[str, Any] = serialize(self)
+        # Files of skdtune's own families read as they did before there were others.
+        return plain if self.package else {k: v for k, v in plain.items() if k != "package"}
+
+
+def package_that_offers(model: str) -> str | None:
+    """Return name and version of the package that a network comes from, None for skdtune's own."""
+    package = MODELS.package(family_of(model))
+    return None if package is None else str(package)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -127,11 +150,14 @@ class NetworkFile:
     sha256: str
     """Checksum of the whole file."""
 
-    def build(self) -> Backbone:
-        """Build the network in evaluation mode, on the CPU; its tensors are its own."""
+    def build(self) -> ImageClassifier:
+        """Build the network in evaluation mode, on the CPU; its tensors are its own.
+
+        It maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
+        """
         backbone = _outline(self.info)
         backbone.load_state_dict({k: v.clone() for k, v in self.state.items()}, assign=True)
-        return backbone.to(memory_format=torch.channels_last).eval()
+        return ImageClassifier(backbone).to(memory_format=torch.channels_last).eval()
 
 
 def write_network(
@@ -222,10 +248,12 @@ def _read_info(content: bytes, where: str) -> NetworkInfo:
 
 
 def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], where: str) -> None:
-    if info.model not in BACKBONES:
-        raise DataError(
-            f"{where}: it holds a {info.model!r}; known are {', '.join(sorted(BACKBONES))}"
-        )
+    if info.model not in networks():
+        remedy = f"known are {', '.join(sorted(networks()))}"
+        if info.package is not None:
+            name, version = info.package.split()
+            remedy = f"install the package {name} that it comes from (it was version {version})"
+        raise DataError(f"{where}: it holds a {info.model!r}; {remedy}")
     try:
         outline = _outline(info)
     except (RuntimeError, ValueError, OverflowError, TypeError) as error:
@@ -271,10 +299,11 @@ def _expected_checks(
 def _outline(info: NetworkInfo) -> Backbone:
     """Build the network without memory and without drawing weights."""
     with torch.device("meta"):
-        return Backbone(
-            BACKBONES[info.model],
+        return build_backbone(
+            info.model,
             width=info.width,
             in_channels=info.in_channels,
+            image_size=(info.height, info.image_width),
             num_classes=info.num_classes,
         )
 

@@ -24,7 +24,7 @@ from skdtune.analysis.verdict import standard_error
 from skdtune.data.augmentation import normalise
 from skdtune.errors import DataError, InputError, StudyError
 from skdtune.home import Home, artifacts_url, storage_url
-from skdtune.models.families.resnet import Backbone
+from skdtune.models.backbone import ImageClassifier
 from skdtune.models.network_file import NetworkFile, read_network_file, write_network
 from skdtune.networks.model_card import model_card
 from skdtune.networks.network_artifact import Agreement, check_outputs, read_artifact
@@ -189,7 +189,9 @@ def _write_program(path: Path, file: NetworkFile) -> None:
             )
 
 
-def export_program(network: Backbone, images_BCHW: torch.Tensor) -> torch.export.ExportedProgram:
+def export_program(
+    network: ImageClassifier, images_BCHW: torch.Tensor
+) -> torch.export.ExportedProgram:
     """Trace a network into torch's own operations, for batches of any length.
 
     Args:

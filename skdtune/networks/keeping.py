@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from skdtune.models.families.resnet import BACKBONES, Backbone
-from skdtune.models.network_file import NetworkInfo
+from skdtune.models.network_file import NetworkInfo, package_that_offers
 from skdtune.networks.network_artifact import pack_network, store_artifact
 from skdtune.queue.best_trial import best_so_far
 from skdtune.queue.kept_network import KeptNetwork
@@ -58,12 +57,10 @@ def keep_network(
     Raises:
         SkdtuneError: If it cannot be written.
     """
-    backbone = trainer.network.backbone
-    assert isinstance(backbone, Backbone)
     # A final evaluation has no validation images, and no test image leaves its data set.
     images = data.train if data.val is None else data.val
     info = _describe(stored, number, trainer, data, accuracy)
-    content = pack_network(backbone, images, trainer.dtype, info)
+    content = pack_network(trainer.network, images, trainer.dtype, info)
     filename = f"{stored.spec.name}-trial-{number:05d}.safetensors"
     return KeptNetwork(store_artifact(url, content), filename)
 
@@ -75,7 +72,8 @@ def _describe(
     model = trainer.config.model
     return NetworkInfo(
         model=model.name,
-        width=model.width or BACKBONES[model.name].width,
+        width=model.channels,
+        package=package_that_offers(model.name),
         in_channels=channels,
         height=height,
         image_width=width,

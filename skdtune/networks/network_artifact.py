@@ -19,7 +19,7 @@ from torch import Tensor
 from skdtune.data.augmentation import normalise
 from skdtune.data.batches import DeviceImages
 from skdtune.errors import DataError, SkdtuneError
-from skdtune.models.families.resnet import Backbone
+from skdtune.models.backbone import Backbone
 from skdtune.models.network_file import (
     NetworkFile,
     NetworkInfo,
@@ -119,7 +119,7 @@ def outputs(
     with torch.inference_mode(), autocast(dtype, raw_NCHW.device):
         images_NCHW = normalise(raw_NCHW, mean_C, std_C)
         # Not by a call: a network that is compiled would be compiled anew for so few images.
-        return network.forward(images_NCHW).float()
+        return network.forward(images_NCHW).logits_BK.float()
 
 
 def check_outputs(file: NetworkFile) -> Agreement:
@@ -150,7 +150,7 @@ def check_outputs(file: NetworkFile) -> Agreement:
 def _outputs_on_cpu(file: NetworkFile, raw_NCHW: Tensor, dtype: torch.dtype | None) -> Tensor:
     mean_C, std_C = torch.tensor(file.info.mean), torch.tensor(file.info.std)
     raw_NCHW = raw_NCHW.contiguous(memory_format=torch.channels_last)
-    return outputs(file.build(), raw_NCHW, mean_C, std_C, dtype)
+    return outputs(file.build().backbone, raw_NCHW, mean_C, std_C, dtype)
 
 
 def _difference(logits_NK: Tensor, expected_NK: Tensor) -> float:

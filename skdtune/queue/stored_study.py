@@ -17,16 +17,18 @@ from optuna.trial import TrialState
 import skdtune
 from skdtune.describe import dotted
 from skdtune.describe.kinds.catalogue import is_search
+from skdtune.describe.packages import differs, packages_of, what_is_missing
 from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
-from skdtune.errors import SpecError, StudyError
+from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
 from skdtune.queue.storage import init_storage, open_storage, setup_lock
-from skdtune.search.pruners import build_pruner
 
 SPEC_ATTRIBUTE = "skdtune:spec"
 DIGEST_ATTRIBUTE = "skdtune:spec_hash"
 VERSIONS_ATTRIBUTE = "skdtune:versions"
+#: The installed packages that the study needs; only where it needs any.
+PACKAGES_ATTRIBUTE = "skdtune:packages"
 
 _NOTE_PIECE = 2045
 
@@ -140,11 +142,30 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
     text = study.user_attrs.get(SPEC_ATTRIBUTE)
     if text is None:
         raise StudyError(f"study {name!r} was not created by skdtune: it holds no spec")
-    spec = spec_from_json(text)
+    needed = study.user_attrs.get(PACKAGES_ATTRIBUTE)
+    try:
+        spec = spec_from_json(text)
+    except InputError as error:
+        missing = what_is_missing(needed)
+        if isinstance(error, SpecError) and not missing:
+            raise
+        raise StudyError(f"study {name!r}: {missing or error}") from None
+    if other := differs(spec, needed):
+        raise StudyError(f"study {name!r}: {other}")
     if stored_digest(text) != study.user_attrs.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
-    study.pruner = build_pruner(spec.effective_pruner, spec.budget.epochs)
+    study.pruner = spec.effective_pruner.build(spec.budget.epochs)
     return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
+
+
+def require_packages(stored: StoredStudy) -> None:
+    """Refuse to train without a package that the study needs.
+
+    Raises:
+        StudyError: If one is missing, or offers what is needed no more.
+    """
+    if missing := what_is_missing(stored.study.user_attrs.get(PACKAGES_ATTRIBUTE)):
+        raise StudyError(f"study {stored.spec.name!r}: {missing}")
 
 
 def find_lineage(engine: sa.Engine, study_id: int) -> str | None:
@@ -281,6 +302,8 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
         DIGEST_ATTRIBUTE: spec.digest,
         VERSIONS_ATTRIBUTE: versions(),
     }
+    if needed := packages_of(spec):
+        user[PACKAGES_ATTRIBUTE] = needed
     metric = {"study:metric_names": [spec.kind.metric_name]}
     system = {**metric, **_note_attributes(spec.note())}
     for table, attributes in (

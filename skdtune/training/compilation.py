@@ -12,11 +12,16 @@ from typing import Literal, cast, get_args
 
 from torch import nn
 
+from skdtune.catalogues.models import MAX_STAGES
 from skdtune.errors import InputError
 from skdtune.home import home
 
 #: Unset for no compilation, else one of torch's modes; ``reduce-overhead`` replays CUDA graphs.
 COMPILE_VARIABLE = "SKDTUNE_COMPILE"
+
+#: Graphs of networks that a process keeps: its trials may read any of the stages, and each choice
+#: in training, with and without gradients, in evaluation, and for a last batch that is smaller.
+MAX_GRAPHS = 4 * 2**MAX_STAGES
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -40,10 +45,16 @@ def compile_network(network: nn.Module, mode: CompileMode | None) -> None:
     """Compile a network in place, at its first step; its parameters and names stay as they are.
 
     Args:
-        network: Maps images to logits.
+        network: Any backbone.
         mode: How, None for not at all.
     """
     if mode is None:
         return
+    # Here, because it takes a second, which only who compiles has a use for.
+    from torch._dynamo import config
+
+    # Past its limit torch goes on without compiling. These names are older than `recompile_limit`.
+    config.cache_size_limit = max(config.cache_size_limit, MAX_GRAPHS)
+    config.accumulated_cache_size_limit = max(config.accumulated_cache_size_limit, 2 * MAX_GRAPHS)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home().cache / "inductor"))
     network.compile(mode=mode, dynamic=False)

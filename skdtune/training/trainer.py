@@ -23,8 +23,8 @@ from skdtune.describe.epoch_report import EpochReport, Reporter, Verdict
 from skdtune.errors import CheckpointError, NonFiniteLossError
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.catalogue import build_terms, required_stages
-from skdtune.models.families.resnet import build_backbone
-from skdtune.models.taps import TappedBackbone
+from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
+from skdtune.models.description import describe_network
 from skdtune.training.compilation import compile_mode, compile_network
 from skdtune.training.device import autocast, autocast_dtype
 from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
@@ -37,6 +37,9 @@ from skdtune.training.scoring import (
     measure,
     score,
 )
+
+#: What the names of the network's tensors begin with in a state, since the first release.
+_PREFIX = "backbone."
 
 
 class Interrupted(Exception):
@@ -77,9 +80,8 @@ class Trainer:
         self.network, self.terms = build_modules(
             config, (channels, height, width), num_classes, device, num_train=len(train)
         )
-        compile_network(self.network.backbone, compile_mode())
+        compile_network(self.network, compile_mode())
         self._stages = required_stages(self.terms)
-        self._reads_pooled = any(term.reads_pooled for term in self._terms())
         self._optimizer = build_optimizer(config.optimizer, self.network, self.terms)
         self._schedule = Schedule(config.optimizer, config.budget.epochs, len(self._batches))
 
@@ -101,7 +103,7 @@ class Trainer:
         them, before it goes on.
         """
         return {
-            "network": self.network.state_dict(),
+            "network": self.network.state_dict(prefix=_PREFIX),
             "terms": self.terms.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "random": random_states(self.device),
@@ -115,7 +117,8 @@ class Trainer:
             torch.OutOfMemoryError: If the device is full.
         """
         try:
-            self.network.load_state_dict(state["network"])
+            network = {name.removeprefix(_PREFIX): v for name, v in state["network"].items()}
+            self.network.load_state_dict(network)
             self.terms.load_state_dict(state["terms"])
             # A copy, because the optimiser would train on in the tensors it was given.
             self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
@@ -159,7 +162,8 @@ class Trainer:
             observe: Shown the logits ``[B, K]`` and labels ``[B]`` of every batch.
         """
         batches = val_batches(images)
-        return measure(self.network.backbone, batches, self.dtype, self.device, observe)
+        classifier = ImageClassifier(self.network)
+        return measure(classifier, batches, self.dtype, self.device, observe)
 
     def score(self, images: DeviceImages) -> Scores:
         """Return all scores, calibration included, on images that were not learned from.
@@ -168,7 +172,8 @@ class Trainer:
             images: Images on the device.
         """
         batches = val_batches(images)
-        return score(self.network.backbone, batches, self.dtype, self.device, self._num_classes)
+        classifier = ImageClassifier(self.network)
+        return score(classifier, batches, self.dtype, self.device, self._num_classes)
 
     def validate(self) -> Measurement | None:
         """Return accuracy and loss on the validation images, None without such images."""
@@ -227,9 +232,7 @@ class Trainer:
     def _train_step(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
         label_weight = math.prod(term.label_weight for term in self._terms())
         with autocast(self.dtype, self.device):
-            outputs = self.network.outputs(
-                batch.images_BCHW, self._stages, pooled=self._reads_pooled
-            )
+            outputs = self.network(batch.images_BCHW, self._stages)
             step = Step(
                 batch=batch,
                 logits_BK=outputs.logits_BK,
@@ -258,7 +261,7 @@ def build_modules(
     device: torch.device,
     *,
     num_train: int = 0,
-) -> tuple[TappedBackbone, nn.ModuleDict]:
+) -> tuple[Backbone, nn.ModuleDict]:
     """Build the network and the terms of a trial from its seed, on a device.
 
     The global random generator is left as it was.
@@ -270,14 +273,18 @@ def build_modules(
         device: Where the modules go.
         num_train: Number of training images, for terms that remember something of each.
     """
+    model = config.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        backbone = build_backbone(
-            config.model, in_channels=image_shape[0], num_classes=num_classes
+        network = build_backbone(
+            model.name,
+            width=model.width,
+            in_channels=image_shape[0],
+            image_size=image_shape[1:],
+            num_classes=num_classes,
         )
-        network = TappedBackbone(backbone, backbone.stages, backbone.classifier)
-        shapes = network.stage_shapes(image_shape)
-        context = BuildContext(shapes, num_classes, num_train, config.model)
+        shapes = describe_network(network, image_shape, has_maps=model.has_maps).stage_shapes
+        context = BuildContext(shapes, num_classes, num_train, model)
         terms = build_terms(config.method, context)
     for module in (network, terms):
         module.to(device).to(memory_format=torch.channels_last)

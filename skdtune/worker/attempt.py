@@ -15,12 +15,12 @@ from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim
 from skdtune.queue.storage import DATABASE_ERRORS
 from skdtune.queue.trial_attributes import describe_epochs, describe_failure
-from skdtune.search.samplers import build_sampler
 from skdtune.training.checkpoint import CheckpointOwner, TrialCheckpoints
 from skdtune.worker.departure import Departure
 from skdtune.worker.endings import Ending, ending_of_error
 from skdtune.worker.heartbeat import Heartbeat
-from skdtune.worker.hooks.catalogue import HOOKS
+from skdtune.worker.hooks.hook import Hook
+from skdtune.worker.hooks.named import hooks_of
 from skdtune.worker.objective import config_hash, resolve_trial, run_trial
 from skdtune.worker.reporter import TrialReporter
 from skdtune.worker.settlement import Settlement
@@ -43,7 +43,7 @@ class Attempt:
         self._heartbeat = Heartbeat(place.queue, claim, place.stop.interrupt)
         self._departure = Departure(place.stop, self._heartbeat, place.timing.grace_s)
         self._reporter: TrialReporter | None = None
-        self._hooks = [make_hook(self) for make_hook in HOOKS]
+        self._hooks: list[Hook] = []
         self._settlement = Settlement()
         #: Its training raised an error, and may have filled the device.
         self.has_failed = False
@@ -75,6 +75,7 @@ class Attempt:
             StorageAwayError: If the storage was away for too long.
         """
         with self._heartbeat:
+            self._hooks = [make(self) for make in hooks_of(self.place.stored.spec.hooks)]
             ending = self._find_hopeless()
             if ending is None:
                 # A hook that cannot begin is no fault of the trial's.
@@ -156,7 +157,7 @@ class Attempt:
     def _run_trial(self) -> Verdict:
         """Sample the trial's configuration and train it."""
         place, claim, stored = self.place, self.claim, self.place.stored
-        sampler = build_sampler(stored.spec.sampler, stored.spec.seed, claim.number)
+        sampler = stored.spec.sampler.build(stored.spec.seed, claim.number)
         config = resolve_trial(stored, place.history.begin(claim, sampler))
         place.history.store_params()
         owner = CheckpointOwner(

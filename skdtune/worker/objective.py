@@ -13,6 +13,7 @@ from skdtune.data.store import DataOnDevice, DataStore
 from skdtune.data.wall import test_split_open
 from skdtune.describe.config import TrialConfig
 from skdtune.describe.epoch_report import Verdict
+from skdtune.describe.packages import package_versions
 from skdtune.describe.settings import canonical
 from skdtune.describe.space import sample
 from skdtune.describe.spec import StudySpec
@@ -107,7 +108,7 @@ def start_of(trainer: Trainer, data: DataOnDevice, spec: StudySpec, number: int)
         threads=torch.get_num_threads(),
         seed=trainer.config.seed,
         spec_hash=spec.digest,
-        versions={**versions(), "torch": torch.__version__},
+        versions={**versions(), "torch": torch.__version__, **package_versions(spec)},
         kind=spec.kind,
         number=number,
         num_val_images=None if data.val is None else len(data.val),

@@ -6,6 +6,7 @@ from skdtune.data.store import DataOnDevice, DataStore
 from skdtune.data.wall import test_split_open
 from skdtune.describe.config import TrialConfig
 from skdtune.describe.spec import StudySpec
+from skdtune.worker.hooks.named import hooks_of
 from skdtune.worker.teacher import require_honest_teacher
 
 
@@ -21,7 +22,8 @@ def data_of_trial(store: DataStore, spec: StudySpec, config: TrialConfig) -> Dat
 
 
 def prepare_study(store: DataStore, spec: StudySpec) -> None:
-    """Load what a study needs, so that missing data are said before a trial is taken."""
+    """Load what a study needs, so that what is missing is said before a trial is taken."""
+    hooks_of(spec.hooks)
     require_honest_teacher(spec, data_of_study(store, spec).fingerprint)
     if spec.kind.is_tested:
         with test_split_open():

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from optuna import Study
+from optuna.trial import FrozenTrial
+
 from skdtune.describe.epoch_report import EpochReport, Verdict
-from skdtune.describe.rungs import judged_epochs
 from skdtune.errors import CheckpointError, LeaseLostError, StorageAwayError
 from skdtune.queue.events import EventKind
 from skdtune.queue.history import TrialHistory
@@ -22,7 +24,7 @@ from skdtune.queue.trial_attributes import (
     describe_test,
 )
 from skdtune.queue.trial_queue import TrialQueue
-from skdtune.search.pruners import describe_rank, rung_marks_beyond
+from skdtune.search.rank import describe_rank
 from skdtune.training.checkpoint import Checkpoint, TrialCheckpoints
 from skdtune.training.trainer import Trainer
 from skdtune.worker.departure import Departure
@@ -62,7 +64,8 @@ class TrialReporter:
     def __post_init__(self) -> None:
         spec = self.queue.stored.spec
         self._tested: FinalScores | None = None
-        self._rungs = judged_epochs(spec.effective_pruner, spec.budget.epochs)
+        self._pruner = spec.effective_pruner
+        self._rungs = self._pruner.judged_epochs(spec.budget.epochs)
         self._num_stored = 0
         self._num_judged = 0
         self._capture: Callable[[], dict[str, Any]] = dict
@@ -191,7 +194,7 @@ class TrialReporter:
         )
         trial = self.history.get_trial(self.claim.trial_id)
         self._num_judged = min(int(trial.system_attrs.get(JUDGED_EPOCHS, 0)), len(curve))
-        marks = rung_marks_beyond(self.history.study(), trial, self._num_judged)
+        marks = self._rung_marks_beyond(self.history.study(), trial)
         marks.append(JUDGED_EPOCHS)
         self.queue.rewind(self.claim, curve, marks, kind, detail)
         self.history.rewind(curve, marks)
@@ -244,7 +247,7 @@ class TrialReporter:
             trial = copy.copy(self.history.get_trial(self.claim.trial_id))
             trial.intermediate_values = curve
             # A judgement that was cut off is made anew: its mark must not count as passed.
-            for mark in rung_marks_beyond(study, trial, self._num_judged):
+            for mark in self._rung_marks_beyond(study, trial):
                 trial.system_attrs.pop(mark)
             if not study.pruner.prune(study, trial):
                 self._note_judged(epoch + 1, queue)
@@ -254,6 +257,11 @@ class TrialReporter:
         del self.epochs[epoch + 1 :]
         self.pruned_because = describe_rank(trials, self.claim.number, epoch, curve[epoch])
         return Verdict.PRUNE
+
+    def _rung_marks_beyond(self, study: Study, trial: FrozenTrial) -> list[str]:
+        """Name the marks of a trial at the rungs where it was not judged."""
+        epochs = self.queue.stored.spec.budget.epochs
+        return self._pruner.rung_marks_beyond(study, trial, epochs, self._num_judged)
 
     def _note_judged(self, num_epochs: int, queue: TrialQueue) -> None:
         """Store how far the trial was judged: a resumed one is neither spared nor judged twice."""

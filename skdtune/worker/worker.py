@@ -24,7 +24,7 @@ from skdtune.errors import (
 from skdtune.home import Home, artifacts_url, checkpoints_url, home, storage_url
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.storage import require_writable
-from skdtune.queue.stored_study import StoredStudy, load_study
+from skdtune.queue.stored_study import StoredStudy, load_study, require_packages
 from skdtune.signals import SUPERVISED_VARIABLE, StopRequest, is_orphaned
 from skdtune.training.checkpoint import (
     CheckpointOwner,
@@ -90,6 +90,7 @@ def run_worker(
         at = at or home()
         store = DataStore(at.data, at.cache, resolved)
         # Missing data must be said before a trial is taken.
+        require_packages(stored)
         prepare_study(store, stored.spec)
         _log_machine(study, stored.spec.model, resolved)
         place = Workplace(
@@ -155,6 +156,7 @@ def prepare_data(study: str, *, storage: str | None = None, at: Home | None = No
     """
     at = at or home()
     with contextlib.closing(load_study(study, storage=storage_url(storage, at=at))) as stored:
+        require_packages(stored)
         prepare_study(DataStore(at.data, at.cache, torch.device("cpu")), stored.spec)
 
 

@@ -52,24 +52,25 @@ trial_writes.finish = lambda *args, **more: os.kill(os.getpid(), signal.SIGKILL)
 WATCH_THE_WALL = """
 import skdtune.data.catalogue as registry
 from skdtune.training.trainer import Trainer
-load, train = registry.LOADERS["digits"], Trainer._train_epoch
-def watched(config, split, data_dir, cache_dir):
+load, train = registry.load_part, Trainer._train_epoch
+def watched(config, split, **folders):
     print("loads", split, flush=True)
-    return load(config, split, data_dir, cache_dir)
+    return load(config, split, **folders)
 def trained(trainer, epoch, reporter):
     print("trains", epoch, flush=True)
     return train(trainer, epoch, reporter)
-registry.LOADERS["digits"] = watched
+registry.load_part = watched
 Trainer._train_epoch = trained
 """
 
 #: A search whose code comes to ask for the test images, as a mistake in a method would.
 ASK_FOR_THE_TEST = """
 from pathlib import Path
-from skdtune.data.sets.digits import load_digits_images
+from skdtune.data.loading import load_part
 from skdtune.training.trainer import Trainer
 def ask(trainer, batch, epoch):
-    load_digits_images(trainer.config.data, "test", Path("nowhere"), Path("nowhere"))
+    nowhere = Path("nowhere")
+    load_part(trainer.config.data, "test", data_dir=nowhere, cache_dir=nowhere)
 Trainer._train_step = ask
 """
 

@@ -27,7 +27,7 @@ from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_auto
 from skdtune.methods.byot.formulas import byot_feature_loss
 from skdtune.methods.byot.settings import ByotConfig
 from skdtune.methods.functional import cross_entropy, soft_cross_entropy
-from skdtune.models.heads.auxiliary import AuxiliaryClassifier, auxiliary_classifiers, stage_key
+from skdtune.models.heads.auxiliary import AuxiliaryHead, auxiliary_classifiers, stage_key
 
 
 class Byot(Term):
@@ -72,7 +72,7 @@ class Byot(Term):
         pooled, logits = [], []
         for stage in self.stages:
             head = self.auxiliaries[stage_key(stage)]
-            assert isinstance(head, AuxiliaryClassifier)
+            assert isinstance(head, AuxiliaryHead)
             pooled_BC, logits_BK = head.features_and_logits(step.stage_features[stage])
             pooled.append(pooled_BC)
             logits.append(logits_BK)

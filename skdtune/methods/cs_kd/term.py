@@ -42,7 +42,7 @@ class CsKd(Term):
         if settings.weight == 0:
             return {"cs_kd": no_loss(step.logits_BK)}
         with torch.no_grad():
-            partner_BK, _ = step.network(step.second_BCHW)
+            partner_BK = step.network(step.second_BCHW).logits_BK
         with outside_autocast(step.logits_BK):
             loss = distillation_kl(step.logits_BK, partner_BK, settings.temperature)
         return {"cs_kd": settings.weight * loss}

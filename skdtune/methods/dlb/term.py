@@ -59,7 +59,7 @@ class Dlb(Term):
             return {"dlb": no_loss(step.logits_BK), "dlb_ce": no_loss(step.logits_BK)}
         # A checkpoint may have brought the memory back on another device.
         last = {name: tensor.to(step.logits_BK.device) for name, tensor in last.items()}
-        again_BK, _ = step.network(last["images_BCHW"])
+        again_BK = step.network(last["images_BCHW"]).logits_BK
         with outside_autocast(step.logits_BK):
             loss = distillation_kl(again_BK, last["logits_BK"], self.settings.temperature)
             return {

@@ -26,7 +26,6 @@ from skdtune.errors import DataError
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
 from skdtune.methods.tf_kd_self.formulas import tf_kd_self_loss
 from skdtune.methods.tf_kd_self.settings import TfKdSelfConfig
-from skdtune.models.families.resnet import BACKBONES
 from skdtune.models.network_file import read_network_file
 
 
@@ -87,7 +86,7 @@ def _read_teacher(settings: TfKdSelfConfig, context: BuildContext) -> nn.Module:
     network_file = read_network_file(settings.teacher, settings.teacher_sha256)
     wanted, info = context.model, network_file.info
     if wanted is not None:
-        width = wanted.width or BACKBONES[wanted.name].width
+        width = wanted.channels
         kind = (info.model, info.width, info.num_classes)
         if kind != (wanted.name, width, context.num_classes):
             raise DataError(

@@ -10,19 +10,17 @@ ResNet-18 and 23,705,252 for ResNet-50 at 3 channels and 100 classes). ResNet-8/
 three-stage networks of section 4.2 of the paper with projection shortcuts (its option B) instead
 of zero padding.
 
-Tensor shapes: B batch, C channels, H height, W width, K classes.
+Tensor shapes: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from skdtune.describe.config import ModelConfig
+from skdtune.models.backbone import StagedBackbone
 from skdtune.models.layers.batch_norm_act import BatchNormAct2d
 from skdtune.models.layers.convolution import Conv3x3
 
@@ -90,110 +88,66 @@ class Bottleneck(nn.Module):
         return output_BCHW
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What tells one backbone from another."""
-
-    block: BlockClass
-    """Class of the residual blocks."""
-
-    num_blocks: tuple[int, ...]
-    """Blocks of each stage; the length is the number of stages."""
-
-    width: int
-    """Default channels of the first stage, before the expansion of the block."""
+# Class of the blocks, and how many of them each stage has.
+_LAYOUTS: Mapping[str, tuple[BlockClass, tuple[int, ...]]] = {
+    "resnet8": (BasicBlock, (1, 1, 1)),
+    "resnet20": (BasicBlock, (3, 3, 3)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+}
 
 
-#: Every backbone by the name it has in a study.
-BACKBONES: Mapping[str, Layout] = MappingProxyType(
-    {
-        "resnet8": Layout(BasicBlock, (1, 1, 1), 16),
-        "resnet20": Layout(BasicBlock, (3, 3, 3), 16),
-        "resnet18": Layout(BasicBlock, (2, 2, 2, 2), 64),
-        "resnet34": Layout(BasicBlock, (3, 4, 6, 3), 64),
-        "resnet50": Layout(Bottleneck, (3, 4, 6, 3), 64),
-        "resnet101": Layout(Bottleneck, (3, 4, 23, 3), 64),
-    }
-)
-
-
-class Backbone(nn.Module):
-    """A residual network: stem, stages, global average, one linear classifier.
+def build(
+    name: str,
+    *,
+    width: int | None,
+    in_channels: int,
+    image_size: tuple[int, int],
+    num_classes: int,
+) -> StagedBackbone:
+    """Build a residual network, see :class:`~skdtune.models.backbone.Builder`.
 
     The first stage keeps the size of the image; every later one doubles the channels and halves
     height and width.
-    """
-
-    def __init__(self, layout: Layout, *, width: int, in_channels: int, num_classes: int) -> None:
-        """Build the network with fresh weights drawn from torch's global generator.
-
-        Args:
-            layout: kind and number of blocks.
-            width: channels of the stem and, before the expansion, of the first stage.
-            in_channels: channels of the images.
-            num_classes: K, the number of logits.
-        """
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
-            BatchNormAct2d(width),
-        )
-        self.stages = nn.ModuleList()
-        channels = width
-        for index, num_blocks in enumerate(layout.num_blocks):
-            stage_width = width * 2**index
-            out_channels = stage_width * layout.block.expansion
-            stride = 1 if index == 0 else 2
-            shortcut: nn.Module | None = None
-            if stride != 1 or channels != out_channels:
-                shortcut = nn.Sequential(
-                    nn.Conv2d(channels, out_channels, 1, stride=stride, bias=False),
-                    BatchNormAct2d(out_channels, relu=False),
-                )
-            blocks = [layout.block(channels, stage_width, stride, shortcut)]
-            for _ in range(1, num_blocks):
-                blocks.append(layout.block(out_channels, stage_width, 1, None))
-            self.stages.append(nn.Sequential(*blocks))
-            channels = out_channels
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(channels, num_classes)
-        # As torchvision: batch normalization starts at 1 and 0 and the linear layer at torch's
-        # defaults, both without our doing.
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Classify images.
-
-        Args:
-            images_BCHW: images of any height and width.
-
-        Returns:
-            Logits of shape ``[B, K]``.
-        """
-        feature_BCHW: Tensor = self.stem(images_BCHW)
-        for stage in self.stages:
-            feature_BCHW = stage(feature_BCHW)
-        logits_BK: Tensor = self.classifier(self.pool(feature_BCHW).flatten(1))
-        return logits_BK
-
-
-def build_backbone(config: ModelConfig, *, in_channels: int, num_classes: int) -> Backbone:
-    """Build the backbone that a configuration names, with fresh weights.
 
     Source: arXiv 1512.03385, table 1 (18 to 101 layers) and section 4.2 (8 and 20 layers), with
     the stem for small images described at the top of this file.
 
     Args:
-        config: name and, if given, channels of the first stage.
-        in_channels: channels of the images.
-        num_classes: number of logits.
-
-    Returns:
-        The network in training mode, in float32, on the CPU. Weights come from torch's global
-        generator: the same seed gives the same weights.
+        name: ``resnet`` and the number of layers.
+        width: Channels of the stem and, before the expansion of the block, of the first stage.
+        in_channels: Channels of the images.
+        image_size: Height and width of the images, which may be any.
+        num_classes: Number of logits.
     """
-    layout = BACKBONES[config.name]
-    width = layout.width if config.width is None else config.width
-    return Backbone(layout, width=width, in_channels=in_channels, num_classes=num_classes)
+    assert width is not None
+    block, num_blocks = _LAYOUTS[name]
+    stem = nn.Sequential(
+        nn.Conv2d(in_channels, width, 3, padding=1, bias=False), BatchNormAct2d(width)
+    )
+    stages: list[nn.Module] = []
+    channels = width
+    for index, count in enumerate(num_blocks):
+        stage_width = width * 2**index
+        out_channels = stage_width * block.expansion
+        stride = 1 if index == 0 else 2
+        shortcut: nn.Module | None = None
+        if stride != 1 or channels != out_channels:
+            shortcut = nn.Sequential(
+                nn.Conv2d(channels, out_channels, 1, stride=stride, bias=False),
+                BatchNormAct2d(out_channels, relu=False),
+            )
+        blocks = [block(channels, stage_width, stride, shortcut)]
+        blocks += [block(out_channels, stage_width, 1, None) for _ in range(1, count)]
+        stages.append(nn.Sequential(*blocks))
+        channels = out_channels
+    pool, classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(channels, num_classes)
+    network = StagedBackbone(stem, stages, pool, classifier)
+    # As torchvision: batch normalization starts at 1 and 0 and the linear layer at torch's
+    # defaults, both without our doing.
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network

@@ -13,7 +13,8 @@ What differs from the published code:
   maps of odd size; for even sizes the two are the same;
 - the average before the linear layer is global for every image size; published, stages 1 and 3
   pool 4x4 windows and fail on any image but 32x32;
-- one ``align_corners`` for all stages; published, it is true on stage 2 alone.
+- one ``align_corners`` for all stages; published, it is true on stage 2 alone;
+- stages without maps, which are not published, get a head of two linear layers.
 
 Weights start as torch draws them for each layer.
 
@@ -29,12 +30,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from skdtune.models.description import FeatureShape, StageShape
 from skdtune.models.kernels.native import LANES, kernels_for
 from skdtune.models.layers.batch_norm_act import BatchNormAct2d
 from skdtune.models.layers.convolution import PointwiseConv2d
 from skdtune.models.layers.depthwise import DepthwiseConv2d
 from skdtune.models.layers.gate import gated
-from skdtune.models.taps import StageShape
 
 
 class SepConv(nn.Sequential):
@@ -80,7 +81,36 @@ class AttentionGate(nn.Module):
         return gated(feature_BCHW, small_BChw, align_corners=self.align_corners)
 
 
-class AuxiliaryClassifier(nn.Module):
+class AuxiliaryHead(nn.Module):
+    """What every auxiliary classifier can do, whatever the stage that it sits on puts out."""
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Classify the outputs of the stage.
+
+        Args:
+            feature: output of the stage.
+
+        Returns:
+            Logits ``[B, K]``, in the precision of the surrounding autocast; on a CPU without our
+            kernels in that of the weights.
+        """
+        _, logits_BK = self.features_and_logits(feature)
+        return logits_BK
+
+    def features_and_logits(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify the outputs of the stage and hand out what the last linear layer reads.
+
+        Args:
+            feature: output of the stage.
+
+        Returns:
+            Pooled features ``[B, C_S]`` with the channels of the last stage, and the logits
+            ``[B, K]`` of :meth:`forward`.
+        """
+        raise NotImplementedError
+
+
+class AuxiliaryClassifier(AuxiliaryHead):
     """A classifier on one intermediate stage: gate, separable trunk, global average, linear.
 
     Source: arXiv 2305.09183, the adapter of its public code. With channels ``c_s .. c_S`` from
@@ -110,11 +140,7 @@ class AuxiliaryClassifier(nn.Module):
                 classifier itself.
         """
         super().__init__()
-        if not 1 <= stage < len(shapes):
-            raise ValueError(
-                f"an auxiliary classifier needs a stage from 1 to {len(shapes) - 1} "
-                f"(the backbone has {len(shapes)}, the last one excluded), received {stage}"
-            )
+        _require_inner(stage, len(shapes))
         path = shapes[stage - 1 :]
         self.gate = AttentionGate(path[0], align_corners=align_corners)
         blocks = []
@@ -127,29 +153,8 @@ class AuxiliaryClassifier(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(path[-1].channels, num_classes)
 
-    def forward(self, feature_BCHW: Tensor) -> Tensor:
-        """Classify the outputs of the stage.
-
-        Args:
-            feature_BCHW: output of the stage, of any height and width.
-
-        Returns:
-            Logits ``[B, K]``, in the precision of the surrounding autocast; on a CPU without our
-            kernels in that of the weights.
-        """
-        _, logits_BK = self.features_and_logits(feature_BCHW)
-        return logits_BK
-
     def features_and_logits(self, feature_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Classify the outputs of the stage and hand out what the linear layer reads.
-
-        Args:
-            feature_BCHW: output of the stage, of any height and width.
-
-        Returns:
-            Pooled features ``[B, C_S]`` with the channels of the last stage, and the logits
-            ``[B, K]`` of :meth:`forward`.
-        """
+        """Classify maps of any height and width, see :meth:`AuxiliaryHead.features_and_logits`."""
         feature_BCHW = feature_BCHW.contiguous(memory_format=torch.channels_last)
         if feature_BCHW.device.type != "cpu" or self._has_kernels(feature_BCHW):
             return self._pooled_and_logits(feature_BCHW)
@@ -174,8 +179,41 @@ class AuxiliaryClassifier(nn.Module):
         return pooled_BC, self.classifier(pooled_BC)
 
 
+class TokenClassifier(AuxiliaryHead):
+    """A classifier on a stage without maps: mean over all positions, linear, ReLU, linear.
+
+    Of no paper: the least that lets a stage classify by features that are its own. With channels
+    ``c_s`` of the stage and ``c_S`` of the last one it has ``c_s c_S + c_S + c_S K + K``
+    parameters.
+    """
+
+    def __init__(
+        self, shapes: Sequence[StageShape | FeatureShape], stage: int, num_classes: int
+    ) -> None:
+        """Build the classifier with fresh weights drawn from torch's global generator.
+
+        Args:
+            shapes: shapes of all stages of the backbone, first to last.
+            stage: the stage it sits on, counted from 1.
+            num_classes: K, the number of logits.
+
+        Raises:
+            ValueError: if the stage does not exist or is the last one.
+        """
+        super().__init__()
+        _require_inner(stage, len(shapes))
+        self.hidden = nn.Linear(shapes[stage - 1].channels, shapes[-1].channels)
+        self.classifier = nn.Linear(shapes[-1].channels, num_classes)
+
+    def features_and_logits(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Classify outputs ``[B, ..., C]``, see :meth:`AuxiliaryHead.features_and_logits`."""
+        mean_BC = feature.reshape(len(feature), -1, feature.shape[-1]).mean(dim=1)
+        hidden_BC = self.hidden(mean_BC).relu()
+        return hidden_BC, self.classifier(hidden_BC)
+
+
 def auxiliary_classifiers(
-    shapes: Sequence[StageShape],
+    shapes: Sequence[StageShape] | Sequence[FeatureShape],
     stages: Sequence[int],
     num_classes: int,
     align_corners: bool | Literal["published"],
@@ -197,19 +235,27 @@ def auxiliary_classifiers(
     Raises:
         ValueError: if a stage does not exist or is the last one.
     """
-    return nn.ModuleDict(
-        {
-            stage_key(stage): AuxiliaryClassifier(
-                shapes,
-                stage,
-                num_classes,
-                align_corners=stage == 2 if align_corners == "published" else align_corners,
-            )
-            for stage in stages
-        }
-    )
+    maps = [shape for shape in shapes if isinstance(shape, StageShape)]
+    heads: dict[str, nn.Module] = {}
+    for stage in stages:
+        if len(maps) < len(shapes):
+            heads[stage_key(stage)] = TokenClassifier(shapes, stage, num_classes)
+            continue
+        align = stage == 2 if align_corners == "published" else align_corners
+        heads[stage_key(stage)] = AuxiliaryClassifier(
+            maps, stage, num_classes, align_corners=align
+        )
+    return nn.ModuleDict(heads)
 
 
 def stage_key(stage: int) -> str:
     """Name a stage in state dicts, for example ``stage2``."""
     return f"stage{stage}"
+
+
+def _require_inner(stage: int, num_stages: int) -> None:
+    if not 1 <= stage < num_stages:
+        raise ValueError(
+            f"an auxiliary classifier needs a stage from 1 to {num_stages - 1} "
+            f"(the backbone has {num_stages}, the last one excluded), received {stage}"
+        )

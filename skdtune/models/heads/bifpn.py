@@ -27,10 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skdtune.models.description import FeatureShape, StageShape
 from skdtune.models.layers.batch_norm_act import BatchNormAct2d
 from skdtune.models.layers.convolution import PointwiseConv2d
 from skdtune.models.layers.depthwise import DepthwiseConv2d
-from skdtune.models.taps import StageShape
 
 
 class Projection(nn.Sequential):
@@ -147,7 +147,12 @@ class BiFPN(nn.Module):
     """
 
     def __init__(
-        self, shapes: Sequence[StageShape], num_classes: int, *, width: int, depth: int
+        self,
+        shapes: Sequence[StageShape] | Sequence[FeatureShape],
+        num_classes: int,
+        *,
+        width: int,
+        depth: int,
     ) -> None:
         """Build the network with fresh weights drawn from torch's global generator.
 
@@ -159,9 +164,11 @@ class BiFPN(nn.Module):
             depth: separable convolutions in each node.
 
         Raises:
-            ValueError: if there are fewer than two stages.
+            ValueError: if there are fewer than two stages, or they put out no maps.
         """
         super().__init__()
+        if any(isinstance(shape, FeatureShape) for shape in shapes):
+            raise ValueError("a BiFPN needs stages that put out maps [B, C, H, W]")
         if len(shapes) < 2:
             raise ValueError(
                 f"a BiFPN needs the maps of at least 2 stages, received {len(shapes)}"

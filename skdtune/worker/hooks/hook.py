@@ -45,6 +45,11 @@ class TrialInHand(Protocol):
 class Hook:
     """Accompanies one attempt; whatever a hook does not care for it leaves as it is here.
 
+    Made anew for each attempt, before it begins.
+
+    Args:
+        attempt: The trial in hand.
+
     Entered before the trial is sampled and left when its training is over, before that is
     settled, the last one of the catalogue first. Methods are called from the worker's own thread;
     but where a training hangs, the thread that saw it calls `attributes`, `ended` and
@@ -53,6 +58,8 @@ class Hook:
     An error that a hook raises while the trial trains counts as the trial's own. One that it
     raises at its entry or after an ending ends the worker.
     """
+
+    def __init__(self, attempt: TrialInHand) -> None: ...
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from skdtune.data.images import ImageSet, image_set, short_hash
+from skdtune.data.images import ImageSet, image_set
 
 
 def test_the_image_set_describes_itself(make_images: Callable[..., ImageSet]) -> None:
@@ -37,7 +37,3 @@ def test_take_copies_rows_and_changes_the_fingerprint(
     assert taken.images_NCHW.transpose(0, 2, 3, 1).flags.c_contiguous
     assert taken.fingerprint != images.fingerprint
     assert taken.fingerprint != images.take(rows_N[::-1]).fingerprint
-
-
-def test_short_hash_knows_where_a_part_ends() -> None:
-    assert short_hash("ab", "c") != short_hash("a", "bc")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from skdtune.catalogues.datasets import DATASETS
 from skdtune.data import wall
-from skdtune.data.catalogue import LOADERS, load_search_data, load_test_images
+from skdtune.data.catalogue import load_search_data, load_test_images
+from skdtune.data.loading import load_part
 from skdtune.describe.config import DataConfig
 from skdtune.errors import InputError, TestSplitClosedError
-
-NAMES = ("digits", "cifar10", "cifar100", "imagefolder")
 
 
 def test_it_is_closed_but_for_the_block_that_opens_it() -> None:
@@ -57,20 +57,19 @@ def test_a_closed_wall_is_no_wrong_input() -> None:
     assert TestSplitClosedError.exit_code == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_loader_refuses_before_it_looks_for_anything(
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_is_refused_before_anything_is_looked_for(
     name: str,
     tmp_path: Path,
     never_opened: Callable[[Path], AbstractContextManager[None]],
 ) -> None:
-    assert set(NAMES) == set(LOADERS)
     config = DataConfig.model_validate({"name": name, "root": str(tmp_path), "download": False})
     folders: dict[str, Any] = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
     with never_opened(tmp_path):
         with pytest.raises(TestSplitClosedError):
             load_test_images(config, **folders)
         with pytest.raises(TestSplitClosedError):
-            LOADERS[name](config, "test", *folders.values())
+            load_part(config, "test", **folders)
 
 
 def test_a_cache_that_holds_the_test_images_is_closed_too(tmp_path: Path) -> None:

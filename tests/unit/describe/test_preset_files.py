@@ -14,9 +14,9 @@ from skdtune.describe import preset_folder
 from skdtune.describe.dotted import leaves
 from skdtune.describe.preset_folder import list_presets, presets_dir
 from skdtune.describe.presets import find, is_family, load_family, load_spec, resolve
-from skdtune.describe.rungs import MedianConfig
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError
+from skdtune.search.pruners.median import MedianConfig
 
 
 class Folder:

@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from skdtune.engines import local
-from skdtune.engines.catalogue import ENGINES
-from skdtune.engines.engine import Engine, Job, Placement
+from skdtune.engines.engine import Job, Placement
 from skdtune.engines.local import LocalEngine
 
 #: Says its process number, obeys as a worker does, and ends as the file beside it says.
@@ -83,13 +82,6 @@ def start(engine: LocalEngine) -> list[int]:
     indices = range(engine.num_workers)
     follow_until(engine, lambda: all(lines(engine, index) for index in indices))
     return [int(lines(engine, index)[0].split()[0]) for index in indices]
-
-
-def test_every_engine_of_the_catalogue_is_one() -> None:
-    names = [name for name in vars(Engine) if name[0] != "_"]
-    assert {"start", "poll", "scale", "drain", "kill", "slots"} <= set(names)
-    for make_engine in ENGINES.values():
-        assert all(hasattr(make_engine, name) for name in names)
 
 
 def test_a_worker_is_the_same_command_everywhere(make: Make) -> None:

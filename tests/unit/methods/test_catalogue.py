@@ -13,7 +13,7 @@ from skdtune.methods.base import BuildContext, Term
 from skdtune.methods.catalogue import build_terms, required_stages, term_class
 from skdtune.methods.drg.settings import DrgConfig
 from skdtune.methods.dsr.settings import DsrConfig
-from skdtune.models.taps import StageShape
+from skdtune.models.description import StageShape
 
 CONTEXT = BuildContext(tuple(StageShape(4, 8 // 2**i, 8 // 2**i) for i in range(4)), 5)
 

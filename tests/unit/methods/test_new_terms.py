@@ -48,10 +48,10 @@ from skdtune.methods.tf_kd_self.term import TfKdSelf
 from skdtune.methods.zipf.formulas import dense_votes, zipf_loss
 from skdtune.methods.zipf.settings import ZipfConfig
 from skdtune.methods.zipf.term import Zipf
-from skdtune.models.families.resnet import build_backbone
+from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
+from skdtune.models.description import StageShape
 from skdtune.models.heads.auxiliary import AuxiliaryClassifier
 from skdtune.models.network_file import NetworkInfo, write_network
-from skdtune.models.taps import StageShape, TappedBackbone
 
 MODEL = ModelConfig(name="resnet8", width=4)
 NUM_CLASSES = 5
@@ -60,10 +60,11 @@ SHAPES = (StageShape(4, 8, 8), StageShape(8, 4, 4), StageShape(16, 2, 2))
 CONTEXT = BuildContext(SHAPES, NUM_CLASSES, NUM_TRAIN, MODEL)
 
 
-def make_network() -> TappedBackbone:
+def make_network() -> Backbone:
     torch.manual_seed(3)
-    body = build_backbone(MODEL, in_channels=1, num_classes=NUM_CLASSES)
-    return TappedBackbone(body, body.stages, body.classifier).train()
+    return build_backbone(
+        MODEL.name, width=4, in_channels=1, image_size=(8, 8), num_classes=NUM_CLASSES
+    )
 
 
 def make_step(seed: int = 0, num_rows: int = 6, **changes: Any) -> Step:
@@ -286,7 +287,7 @@ def test_dlb_classifies_the_second_views_of_the_batch_before_again() -> None:
     term.start_epoch(1)  # The memory crosses the epochs.
     for before, now in ((first, second), (second, third)):
         assert term.label_weight == 0.5
-        again_BK, _ = make_network()(before.second_BCHW)
+        again_BK = make_network()(before.second_BCHW).logits_BK
         losses = term(now)
         expected = 0.7 * distillation_kl(again_BK, before.logits_BK, 2.0)
         assert close(losses["dlb"], expected)
@@ -328,7 +329,7 @@ def test_dlb_of_weight_zero_remembers_nothing() -> None:
 def teacher(tmp_path: Path) -> tuple[nn.Module, dict[str, str]]:
     """Write a frozen network, and return it with what names it."""
     torch.manual_seed(8)
-    network = build_backbone(MODEL, in_channels=1, num_classes=NUM_CLASSES)
+    network = ImageClassifier(make_network())
     network.train()(torch.randn(16, 1, 8, 8))
     info = NetworkInfo(
         model="resnet8",

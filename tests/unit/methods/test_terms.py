@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from skdtune.data.batches import Batch
-from skdtune.describe.config import ModelConfig
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.cross_entropy.settings import CrossEntropyConfig
 from skdtune.methods.cross_entropy.term import CrossEntropy
@@ -23,11 +22,10 @@ from skdtune.methods.functional import cross_entropy
 from skdtune.methods.label_smoothing.formulas import label_smoothing_loss
 from skdtune.methods.label_smoothing.settings import LabelSmoothingConfig
 from skdtune.methods.label_smoothing.term import LabelSmoothing
-from skdtune.models.families.resnet import build_backbone
-from skdtune.models.taps import StageShape, TappedBackbone
+from skdtune.models.backbone import build_backbone
+from skdtune.models.description import StageShape
 
-BODY = build_backbone(ModelConfig(name="resnet8", width=4), in_channels=1, num_classes=5)
-NETWORK = TappedBackbone(BODY, BODY.stages, BODY.classifier)
+NETWORK = build_backbone("resnet8", width=4, in_channels=1, image_size=(8, 8), num_classes=5)
 CONTEXT = BuildContext((StageShape(4, 8, 8), StageShape(6, 4, 4), StageShape(8, 2, 2)), 5)
 
 

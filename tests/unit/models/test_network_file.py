@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skdtune.catalogues.models import networks
 from skdtune.errors import DataError
-from skdtune.models.families.resnet import BACKBONES, Backbone
+from skdtune.models.backbone import Backbone, build_backbone
 from skdtune.models.network_file import (
     NetworkInfo,
     OutputCheck,
@@ -45,10 +46,11 @@ def make_info(**changes: Any) -> NetworkInfo:
 
 
 def make_network(info: NetworkInfo) -> Backbone:
-    network = Backbone(
-        BACKBONES[info.model],
+    network = build_backbone(
+        info.model,
         width=info.width,
         in_channels=info.in_channels,
+        image_size=(info.height, info.image_width),
         num_classes=info.num_classes,
     )
     for name, buffer in network.named_buffers():
@@ -68,7 +70,7 @@ def make_check(num_images: int = 2, num_classes: int = 3) -> OutputCheck:
 CONTENT = write_network(make_info(), make_network(make_info()).state_dict(), make_check())
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", networks())
 def test_a_network_comes_back_as_it_was(name: str) -> None:
     info = make_info(model=name)
     network = make_network(info).to(memory_format=torch.channels_last)
@@ -87,7 +89,13 @@ def test_a_network_comes_back_as_it_was(name: str) -> None:
     assert built.state_dict().keys() == network.state_dict().keys()
     images_BCHW = torch.randn(2, 1, 8, 8).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        assert torch.equal(built(images_BCHW), network(images_BCHW))
+        assert torch.equal(built(images_BCHW), network(images_BCHW).logits_BK)
+
+
+def test_a_package_is_named_where_there_is_one() -> None:
+    assert "package" not in PLAIN
+    info = make_info(package="vggs 1.2")
+    assert NetworkInfo.model_validate_json(info.model_dump_json()) == info
 
 
 def test_networks_that_are_built_share_nothing() -> None:
@@ -96,7 +104,7 @@ def test_networks_that_are_built_share_nothing() -> None:
     with torch.no_grad():
         for parameter in first.parameters():
             parameter.zero_()
-    assert second.classifier.weight.abs().sum() > 0
+    assert second.backbone.classifier.weight.abs().sum() > 0
     assert file.state["classifier.weight"].abs().sum() > 0
 
 
@@ -108,7 +116,7 @@ def test_a_plain_state_dict_with_a_description_can_be_read(tmp_path: Path) -> No
     assert safetensors.torch.load_file(path).keys() == network.state_dict().keys()
     file = read_network_file(path, hashlib.sha256(path.read_bytes()).hexdigest())
     assert file.check is None
-    assert torch.equal(file.build().classifier.weight, network.classifier.weight)
+    assert torch.equal(file.build().backbone.classifier.weight, network.classifier.weight)
 
 
 def test_another_checksum_is_refused() -> None:
@@ -148,6 +156,11 @@ PLAIN = make_info().model_dump(mode="json")
         (foreign({"skdtune": "["}), "no network that skdtune wrote"),
         (described("["), "description is wrong"),
         (described({**PLAIN, "model": "vgg"}), "it holds a 'vgg'; known are resnet101"),
+        (
+            described({**PLAIN, "model": "vgg", "package": "vggs 1.2"}),
+            "holds a 'vgg'; install the package vggs that it comes from .it was version 1.2",
+        ),
+        (described({**PLAIN, "package": "a\nb 1"}), "description is wrong"),
         (described({**PLAIN, "width": 2**70}), "its sizes are wrong"),
         (described({**PLAIN, "more": 1}), "description is wrong"),
         (described({**PLAIN, "accuracy": 2}), "description is wrong"),

@@ -13,7 +13,6 @@ import torch
 
 from skdtune.data.batches import DeviceImages
 from skdtune.errors import DataError, SkdtuneError
-from skdtune.models.families.resnet import Backbone
 from skdtune.models.network_file import NetworkFile, NetworkInfo, read_network_file
 from skdtune.networks.network_artifact import (
     check_outputs,
@@ -30,8 +29,6 @@ Digits = tuple[DeviceImages, DeviceImages]
 
 
 def pack(trainer: Trainer, images: DeviceImages) -> tuple[bytes, NetworkFile]:
-    backbone = trainer.network.backbone
-    assert isinstance(backbone, Backbone)
     info = NetworkInfo(
         model="resnet8",
         width=4,
@@ -50,7 +47,7 @@ def pack(trainer: Trainer, images: DeviceImages) -> tuple[bytes, NetworkFile]:
         precision="bfloat16" if trainer.dtype is torch.bfloat16 else "float32",
         environment={"device": "cpu (x86_64)"},
     )
-    content = pack_network(backbone, images, trainer.dtype, info)
+    content = pack_network(trainer.network, images, trainer.dtype, info)
     return content, read_network_file(content)
 
 
@@ -66,7 +63,7 @@ def test_what_was_trained_is_what_is_read_back(
     _, file = pack(trainer, digits[1])
 
     assert trainer.terms.state_dict()
-    assert file.state.keys() == trainer.network.backbone.state_dict().keys()
+    assert file.state.keys() == trainer.network.state_dict().keys()
     agreement = check_outputs(file)
     assert (agreement.difference, agreement.difference_float32) == (0, 0)
     assert agreement.describe() == "equal, bit for bit, on 8 images"
@@ -74,7 +71,7 @@ def test_what_was_trained_is_what_is_read_back(
     rows_N = torch.arange(len(val))
     found_NK, expected_NK = (
         outputs(network.eval(), val.raw(rows_N), val.mean_C, val.std_C, trainer.dtype)
-        for network in (built, trainer.network.backbone)
+        for network in (built.backbone, trainer.network)
     )
     assert torch.equal(found_NK, expected_NK)
 

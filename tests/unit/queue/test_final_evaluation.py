@@ -23,7 +23,6 @@ from skdtune.queue.stored_study import (
     load_study,
 )
 from skdtune.queue.trial_queue import TrialQueue
-from skdtune.search.samplers import build_sampler
 from skdtune.worker.objective import resolve_trial
 
 MakeStudy = Callable[..., StoredStudy]
@@ -36,7 +35,7 @@ def finish(stored: StoredStudy, *values: float | None) -> None:
     for value in values:
         claimed = leases.claim(stored.engine, stored.study_id, WorkerIdentity(device="cpu"))
         assert claimed is not None
-        sampler = build_sampler(stored.spec.sampler, stored.spec.seed, claimed.number)
+        sampler = stored.spec.sampler.build(stored.spec.seed, claimed.number)
         resolve_trial(stored, history.begin(claimed, sampler))
         history.store_params()
         state, kind = (

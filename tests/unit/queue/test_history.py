@@ -13,7 +13,6 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from skdtune.describe.space import sample
-from skdtune.describe.spec import SamplerConfig
 from skdtune.errors import InputError, LeaseLostError
 from skdtune.queue import leases, schema, trial_writes
 from skdtune.queue.events import EventKind
@@ -23,7 +22,7 @@ from skdtune.queue.patience import Patience
 from skdtune.queue.stored_study import StoredStudy
 from skdtune.queue.trial_budget import set_budget
 from skdtune.queue.trial_queue import TrialQueue
-from skdtune.search.samplers import build_sampler
+from skdtune.search.samplers.tpe import TpeConfig
 
 MakeStudy = Callable[..., StoredStudy]
 
@@ -323,20 +322,20 @@ def test_parameters_of_a_trial_that_was_lost_are_not_stored(make_study: MakeStud
 def test_tpe_proposes_what_it_would_propose_over_plain_optuna(make_study: MakeStudy) -> None:
     stored = make_study(num_trials=30)
     history = new_history(stored)
-    config = SamplerConfig(num_startup_trials=5)
+    config = TpeConfig(num_startup_trials=5)
     teachers = 0
     for _ in range(14):
         claimed = claim(stored)
         # Somebody else's trial runs too, as it does on a cluster.
         busy = claim(stored, BOB) if claimed.number == 6 else None
-        trial = history.begin(claimed, build_sampler(config, 7, claimed.number))
+        trial = history.begin(claimed, config.build(7, claimed.number))
         params = sample(stored.spec.search, trial)
         stored.spec.trial_config(params, claimed.number)
         teachers += "method.drg.teacher" in params
         plain = optuna.load_study(
             study_name="tiny",
             storage=stored.storage,
-            sampler=build_sampler(config, 7, claimed.number),
+            sampler=config.build(7, claimed.number),
         )
         plain.get_trials()
         expected = sample(stored.spec.search, optuna.Trial(plain, claimed.trial_id))

@@ -20,6 +20,7 @@ from skdtune.describe.epoch_report import NullReporter, Verdict
 from skdtune.errors import NonFiniteLossError
 from skdtune.methods.base import Step, Term
 from skdtune.methods.label_smoothing.settings import LabelSmoothingConfig
+from skdtune.models.backbone import ImageClassifier
 from skdtune.training.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
@@ -225,7 +226,7 @@ def test_the_validation_accuracy_is_a_count_image_by_image(
     trainer, recorder = make_trainer(), make_recorder()
     trainer.run(recorder)
     _, val = digits
-    network = trainer.network.backbone.eval()
+    network = ImageClassifier(trainer.network).eval()
     with torch.no_grad():
         correct = sum(
             int(network(batch.images_BCHW).argmax()) == int(batch.labels_B)

@@ -16,7 +16,6 @@ from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study
 from skdtune.queue.trial_queue import TrialQueue
-from skdtune.search.samplers import build_sampler
 from skdtune.worker.objective import config_hash, resolve_trial
 
 
@@ -35,7 +34,7 @@ def test_a_trial_resolves_to_its_parameters_and_a_seed_of_its_own(stored: Stored
     for _ in range(3):
         claimed = leases.claim(stored.engine, stored.study_id, WorkerIdentity(device="cpu"))
         assert claimed is not None
-        sampler = build_sampler(stored.spec.sampler, stored.spec.seed, claimed.number)
+        sampler = stored.spec.sampler.build(stored.spec.seed, claimed.number)
         configs.append(resolve_trial(stored, history.begin(claimed, sampler)))
         history.store_params()
     frozen = stored.study.get_trials()[:3]

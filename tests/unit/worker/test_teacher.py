@@ -20,9 +20,9 @@ from skdtune.errors import DataError
 from skdtune.methods.base import BuildContext
 from skdtune.methods.tf_kd_self.settings import TfKdSelfConfig
 from skdtune.methods.tf_kd_self.term import TfKdSelf
-from skdtune.models.families.resnet import build_backbone
+from skdtune.models.backbone import build_backbone
+from skdtune.models.description import StageShape
 from skdtune.models.network_file import NetworkInfo, write_network
-from skdtune.models.taps import StageShape
 from skdtune.worker.preparation import prepare_study
 from skdtune.worker.teacher import require_honest_teacher
 
@@ -38,7 +38,13 @@ def write_teacher(tmp_path: Path) -> WriteTeacher:
 
     def write(model: ModelConfig = STUDENT, num_classes: int = 10, **changes: Any) -> Path:
         torch.manual_seed(0)
-        network = build_backbone(model, in_channels=1, num_classes=num_classes)
+        network = build_backbone(
+            model.name,
+            width=model.width,
+            in_channels=1,
+            image_size=(8, 8),
+            num_classes=num_classes,
+        )
         described: dict[str, Any] = {
             "model": model.name,
             "width": model.width,

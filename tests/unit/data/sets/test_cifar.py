@@ -4,6 +4,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from skdtune.data import wall
 from skdtune.data.images import ImageSet, Split
-from skdtune.data.sets.cifar import load_cifar_images
+from skdtune.data.loading import load_part
+from skdtune.data.sets import cifar
 from skdtune.describe.config import DataConfig
 from skdtune.errors import DataError
 
@@ -28,7 +30,16 @@ def config(**values: Any) -> DataConfig:
 def load(settings: DataConfig, split: Split, root: Path, tmp_path: Path) -> ImageSet:
     """Load a part as a final evaluation may."""
     with wall.test_split_open():
-        return load_cifar_images(settings, split, root, tmp_path / "cache")
+        return load_part(settings, split, data_dir=root, cache_dir=tmp_path / "cache")
+
+
+def load_train(settings: DataConfig, root: Path, tmp_path: Path) -> ImageSet:
+    return load_part(settings, "train", data_dir=root, cache_dir=tmp_path / "cache")
+
+
+def lies_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = replace(cifar.CIFAR_10.archive, url=url)
+    monkeypatch.setattr(cifar, "CIFAR_10", replace(cifar.CIFAR_10, archive=archive))
 
 
 def message(settings: DataConfig, root: Path, tmp_path: Path, split: Split = "train") -> str:
@@ -38,14 +49,34 @@ def message(settings: DataConfig, root: Path, tmp_path: Path, split: Split = "tr
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(cifar.CIFAR_10, CIFAR10), (cifar.CIFAR_100, CIFAR100)]
+)
+def test_files_and_checksums_are_those_torchvision_knows(
+    ours: cifar.Cifar, theirs: type[CIFAR10]
+) -> None:
+    archive = ours.archive
+    assert (archive.url, archive.filename) == (theirs.url, theirs.filename)
+    assert (archive.md5, archive.folder) == (theirs.tgz_md5, theirs.base_folder)
+    assert [list(file) for file in ours.files["train"]] == theirs.train_list
+    assert [list(file) for file in ours.files["test"]] == theirs.test_list
+    assert ours.names == (theirs.meta["filename"], theirs.meta["md5"])
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_images_are_those_torchvision_reads(
-    make_cifar: MakeCifar, tmp_path: Path, name: str, split: Split
+    make_cifar: MakeCifar,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    split: Split,
 ) -> None:
     root = make_cifar(name)
     images = load(config(name=name), split, root, tmp_path)
     source = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    monkeypatch.setattr(source, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(source, "meta", {**source.meta, "md5": None})
     reference = source(root, train=split == "train")
     np.testing.assert_array_equal(images.images_NCHW, reference.data.transpose(0, 3, 1, 2))
     assert images.labels_N.tolist() == reference.targets
@@ -71,22 +102,22 @@ def test_the_root_of_the_settings_goes_first(
     make_cifar()
     monkeypatch.setenv("HOME", str(tmp_path))
     nowhere = tmp_path / "nowhere"
-    images = load_cifar_images(config(root="~/data"), "train", nowhere, tmp_path / "cache")
+    images = load_train(config(root="~/data"), nowhere, tmp_path)
     assert len(images) == 100
 
 
 def test_a_warm_cache_does_not_need_the_data(make_cifar: MakeCifar, tmp_path: Path) -> None:
     root = make_cifar()
-    first = load_cifar_images(config(), "train", root, tmp_path / "cache")
+    first = load_train(config(), root, tmp_path)
     shutil.rmtree(root)
-    again = load_cifar_images(config(), "train", root, tmp_path / "cache")
+    again = load_train(config(), root, tmp_path)
     assert again.fingerprint == first.fingerprint
 
 
 def test_a_limit_is_for_training_images(make_cifar: MakeCifar, tmp_path: Path) -> None:
     root = make_cifar()
     limited = config(max_per_class=3)
-    train = load_cifar_images(limited, "train", root, tmp_path / "cache")
+    train = load_train(limited, root, tmp_path)
     assert np.bincount(train.labels_N).tolist() == [3] * 10
     assert len(load(limited, "test", root, tmp_path)) == 20
 
@@ -95,7 +126,7 @@ def test_an_archive_put_there_by_hand_is_unpacked(
     make_cifar: MakeCifar, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_cifar(unpacked=False)
-    assert len(load_cifar_images(config(), "train", root, tmp_path / "cache")) == 100
+    assert len(load_train(config(), root, tmp_path)) == 100
     assert (root / CIFAR10.filename).exists()
     names = {file.name for file in (root / CIFAR10.base_folder).iterdir()}
     assert names == {"batches.meta", "test_batch", *(f"data_batch_{n}" for n in range(1, 6))}
@@ -109,9 +140,9 @@ def test_a_download_is_unpacked_and_leaves_no_archive(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     archive = make_cifar(unpacked=False) / CIFAR10.filename
-    monkeypatch.setattr(CIFAR10, "url", archive.as_uri())
+    lies_at(archive.as_uri(), monkeypatch)
     root = tmp_path / "empty"
-    assert len(load_cifar_images(config(download=True), "train", root, tmp_path / "cache")) == 100
+    assert len(load_train(config(download=True), root, tmp_path)) == 100
     visible = [path.name for path in root.iterdir() if not path.name.startswith(".")]
     assert visible == [CIFAR10.base_folder]
     assert not (root / CIFAR10.base_folder / CIFAR10.filename).exists()
@@ -132,7 +163,7 @@ def test_missing_data_name_folder_file_and_address(tmp_path: Path) -> None:
 def test_no_network_says_what_to_do_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CIFAR10, "url", NOWHERE)
+    lies_at(NOWHERE, monkeypatch)
     text = message(config(download=True), tmp_path / "data", tmp_path)
     assert "Connection refused" in text
     assert f"get {NOWHERE}, put it into {tmp_path / 'data'} and run again" in text
@@ -143,7 +174,7 @@ def test_a_download_of_something_else_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "login.html").write_text("please log in")
-    monkeypatch.setattr(CIFAR10, "url", (tmp_path / "login.html").as_uri())
+    lies_at((tmp_path / "login.html").as_uri(), monkeypatch)
     text = message(config(download=True), tmp_path / "data", tmp_path)
     assert "the download gave another file" in text
     assert not (tmp_path / "data" / CIFAR10.base_folder).exists()

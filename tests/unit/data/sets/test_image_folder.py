@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms import functional as TF
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from skdtune.data import wall
+from skdtune.data import decoding, wall
 from skdtune.data.images import ImageSet, Split
-from skdtune.data.sets import image_folder
-from skdtune.data.sets.image_folder import load_image_folder
+from skdtune.data.loading import load_part
+from skdtune.data.sets.image_folder import SUFFIXES
 from skdtune.describe.config import DataConfig
 from skdtune.errors import DataError
 
@@ -26,7 +26,8 @@ MakeTree = Callable[..., Path]
 def load(root: Path | str, tmp_path: Path, split: Split = "train", **values: Any) -> ImageSet:
     settings = DataConfig(**{"name": "imagefolder", "root": str(root), "image_size": 8, **values})
     with wall.test_split_open():
-        return load_image_folder(settings, split, tmp_path / "nowhere", tmp_path / "cache")
+        folders = {"data_dir": tmp_path / "nowhere", "cache_dir": tmp_path / "cache"}
+        return load_part(settings, split, **folders)
 
 
 def message(root: Path, tmp_path: Path, split: Split = "train") -> str:
@@ -36,51 +37,15 @@ def message(root: Path, tmp_path: Path, split: Split = "train") -> str:
     return str(caught.value)
 
 
+def test_the_names_of_image_files_are_those_torchvision_knows() -> None:
+    assert SUFFIXES == IMG_EXTENSIONS
+
+
 def test_classes_and_images_are_sorted(make_tree: MakeTree, tmp_path: Path) -> None:
     images = load(make_tree(classes=("zebra", "ape")), tmp_path)
     assert images.class_names == ("ape", "zebra")
     assert images.labels_N.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     assert images.image_shape == (3, 8, 8)
-
-
-@pytest.mark.parametrize("shape", [(16, 24, 3), (24, 16, 3), (4, 6, 3)])
-def test_the_centre_is_scaled_as_torchvision_does(shape: tuple[int, ...], tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    image.save(tmp_path / "image.png")
-    expected = np.asarray(TF.center_crop(TF.resize(image, 8), [8, 8]))
-    result = image_folder._decode(tmp_path / "image.png", 8)
-    # Pillow rounds to whole values between its two passes.
-    assert np.abs(result.astype(int) - expected).max() <= 1
-
-
-def test_an_image_of_the_right_size_is_untouched(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-    for name in ("a", "b"):
-        folder = tmp_path / "tree" / "train" / name
-        folder.mkdir(parents=True)
-        for row in range(3):
-            Image.fromarray(pixels[row]).save(folder / f"{row}.png")
-    images = load(tmp_path / "tree", tmp_path)
-    np.testing.assert_array_equal(images.images_NCHW[:3], pixels.transpose(0, 3, 1, 2))
-
-
-def test_a_large_jpeg_decoded_small_looks_the_same(tmp_path: Path) -> None:
-    ramp = np.linspace(0, 255, 400)[:, None, None] * np.ones((1, 640, 3))
-    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "big.jpg", quality=95)
-    square_HWC = image_folder._decode(tmp_path / "big.jpg", 32)
-    expected_H = (np.arange(32) + 0.5) / 32 * 255
-    assert np.abs(square_HWC[:, 16, 0] - expected_H).max() < 4
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA", "transparent"])
-def test_every_kind_of_image_becomes_rgb(mode: str, tmp_path: Path) -> None:
-    image = Image.new("RGB", (9, 9), (255, 0, 0)).convert("P" if mode == "transparent" else mode)
-    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
-    if mode == "transparent":
-        image.info["transparency"] = bytes(256)
-    image.save(path)
-    assert image_folder._decode(path, 8).shape == (8, 8, 3)
 
 
 def test_other_and_hidden_files_are_passed_over(make_tree: MakeTree, tmp_path: Path) -> None:
@@ -100,13 +65,13 @@ def test_only_what_is_kept_is_decoded(
     make_tree: MakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[Path] = []
-    plain = image_folder._decode
+    plain = decoding.decode_file
 
     def decode(path: Path, image_size: int) -> NDArray[np.uint8]:
         decoded.append(path)
         return plain(path, image_size)
 
-    monkeypatch.setattr(image_folder, "_decode", decode)
+    monkeypatch.setattr(decoding, "decode_file", decode)
     root = make_tree(train=10)
     assert len(load(root, tmp_path, max_per_class=3)) == 6
     assert len(decoded) == 6
@@ -240,7 +205,7 @@ def test_many_images_are_announced_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(image_folder, "_MANY_FILES", 8)
+    monkeypatch.setattr(decoding, "_MANY_FILES", 8)
     root = make_tree()
     for _ in range(2):
         load(root, tmp_path)

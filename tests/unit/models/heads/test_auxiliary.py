@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from skdtune.describe.config import ModelConfig
-from skdtune.models.families.resnet import build_backbone
+from skdtune.models.backbone import build_backbone
+from skdtune.models.description import StageShape, describe_network
 from skdtune.models.heads.auxiliary import (
     AttentionGate,
     AuxiliaryClassifier,
@@ -21,16 +21,17 @@ from skdtune.models.kernels.native import Kernels
 from skdtune.models.layers.batch_norm_act import BatchNormAct2d
 from skdtune.models.layers.convolution import PointwiseConv2d
 from skdtune.models.layers.depthwise import DepthwiseConv2d
-from skdtune.models.taps import StageShape, TappedBackbone
 
 RESNET18 = tuple(StageShape(64 * 2**i, 32 // 2**i, 32 // 2**i) for i in range(4))
 RESNET50 = tuple(StageShape(256 * 2**i, 32 // 2**i, 32 // 2**i) for i in range(4))
 
 
 def shapes_of(name: str, width: int, image_shape: tuple[int, int, int]) -> tuple[StageShape, ...]:
-    config = ModelConfig(name=name, width=width)
-    backbone = build_backbone(config, in_channels=image_shape[0], num_classes=10)
-    return TappedBackbone(backbone, backbone.stages).stage_shapes(image_shape)
+    channels, *size = image_shape
+    backbone = build_backbone(
+        name, width=width, in_channels=channels, image_size=tuple(size), num_classes=10
+    )
+    return describe_network(backbone, image_shape).stage_shapes
 
 
 @pytest.mark.parametrize(

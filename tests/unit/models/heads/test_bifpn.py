@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from skdtune.describe.config import ModelConfig
-from skdtune.models.families.resnet import build_backbone
+from skdtune.models.backbone import build_backbone
+from skdtune.models.description import StageShape, describe_network
 from skdtune.models.heads.bifpn import BiFPN, Fusion, SeparableStack
 from skdtune.models.kernels.native import Kernels
-from skdtune.models.taps import StageShape, TappedBackbone
 
 RESNET18 = tuple(StageShape(64 * 2**i, 32 // 2**i, 32 // 2**i) for i in range(4))
 RESNET50 = tuple(StageShape(256 * 2**i, 32 // 2**i, 32 // 2**i) for i in range(4))
@@ -132,12 +131,14 @@ def test_projecting_before_enlarging_trains_the_same() -> None:
     ],
 )
 def test_on_the_backbones(name: str, image_shape: tuple[int, int, int]) -> None:
-    config = ModelConfig(name=name, width=4)
-    backbone = build_backbone(config, in_channels=image_shape[0], num_classes=10)
-    tapped = TappedBackbone(backbone, backbone.stages)
-    shapes = tapped.stage_shapes(image_shape)
+    channels, height, width = image_shape
+    backbone = build_backbone(
+        name, width=4, in_channels=channels, image_size=(height, width), num_classes=10
+    )
+    shapes = describe_network(backbone, image_shape).stage_shapes
     network = BiFPN(shapes, 10, width=2, depth=1)
-    _, features = tapped(torch.rand(3, *image_shape), range(1, len(shapes) + 1))
+    every_stage = tuple(range(1, len(shapes) + 1))
+    features = backbone(torch.rand(3, *image_shape), every_stage).stage_features
     refined, logits_BK = network([features[number] for number in sorted(features)])
     assert [tuple(v.shape[1:]) for v in refined] == [
         (2 * shape.channels, shape.height, shape.width) for shape in shapes

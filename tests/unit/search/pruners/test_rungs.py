@@ -8,14 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skdtune.describe.rungs import (
-    AshaConfig,
-    HyperbandConfig,
-    MedianConfig,
-    NoPruner,
-    PrunerConfig,
-    judged_epochs,
-)
+from skdtune.describe.pruner_settings import PrunerSettings
+from skdtune.search.pruners.asha import AshaConfig
+from skdtune.search.pruners.hyperband import HyperbandConfig
+from skdtune.search.pruners.median import MedianConfig
+from skdtune.search.pruners.none import NoPruner
 
 optional_epochs = st.none() | st.integers(1, 400)
 halving = st.builds(
@@ -40,7 +37,7 @@ budgets = st.integers(1, 300)
 
 
 @given(pruners, budgets)
-def test_rungs_ascend_and_lie_before_the_last_epoch(pruner: PrunerConfig, epochs: int) -> None:
+def test_rungs_ascend_and_lie_before_the_last_epoch(pruner: PrunerSettings, epochs: int) -> None:
     for rungs in pruner.brackets(epochs):
         assert list(rungs) == sorted(set(rungs))
         assert all(1 <= rung < epochs for rung in rungs)
@@ -88,14 +85,14 @@ def test_the_median_judges_at_equal_distances(pruner: MedianConfig, epochs: int)
 
 
 @given(pruners, budgets)
-def test_the_judged_epochs_are_those_of_all_brackets(pruner: PrunerConfig, epochs: int) -> None:
+def test_the_judged_epochs_are_those_of_all_brackets(pruner: PrunerSettings, epochs: int) -> None:
     for rungs in pruner.brackets(epochs):
-        assert judged_epochs(pruner, epochs) >= set(rungs)
-    assert len(judged_epochs(pruner, epochs)) <= sum(map(len, pruner.brackets(epochs)))
+        assert pruner.judged_epochs(epochs) >= set(rungs)
+    assert len(pruner.judged_epochs(epochs)) <= sum(map(len, pruner.brackets(epochs)))
 
 
 def test_nobody_is_judged_without_a_pruner() -> None:
-    assert judged_epochs(NoPruner(name="none"), 200) == frozenset()
+    assert NoPruner(name="none").judged_epochs(200) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +108,7 @@ def test_nobody_is_judged_without_a_pruner() -> None:
     ],
 )
 def test_the_rung_table_of_known_budgets(
-    pruner: PrunerConfig, epochs: int, brackets: tuple[tuple[int, ...], ...]
+    pruner: PrunerSettings, epochs: int, brackets: tuple[tuple[int, ...], ...]
 ) -> None:
     assert pruner.brackets(epochs) == brackets
 

@@ -10,28 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skdtune.describe.rungs import (
-    AshaConfig,
-    HyperbandConfig,
-    MedianConfig,
-    NoPruner,
-    PrunerConfig,
-    judged_epochs,
-)
-from skdtune.search.pruners import (
-    build_pruner,
-    describe_rank,
-    in_finished_epochs,
-    rung_marks_beyond,
-)
+from skdtune.describe.pruner_settings import PrunerSettings
+from skdtune.search.pruners.asha import AshaConfig
+from skdtune.search.pruners.finished_epochs import in_finished_epochs
+from skdtune.search.pruners.hyperband import HyperbandConfig
+from skdtune.search.pruners.median import MedianConfig
+from skdtune.search.pruners.none import NoPruner
 
 
 class Curves:
     """A real study in memory, fed epoch by epoch; the pruner is asked after every epoch."""
 
-    def __init__(self, config: PrunerConfig, epochs: int, name: str = "curves") -> None:
+    def __init__(self, config: PrunerSettings, epochs: int, name: str = "curves") -> None:
         self.study = optuna.create_study(
-            study_name=name, direction="maximize", pruner=build_pruner(config, epochs)
+            study_name=name, direction="maximize", pruner=config.build(epochs)
         )
         self.epochs = epochs
 
@@ -216,7 +208,7 @@ def test_without_a_pruner_every_trial_goes_on() -> None:
 
 
 @st.composite
-def halvings(draw: st.DrawFn) -> tuple[PrunerConfig, int, int]:
+def halvings(draw: st.DrawFn) -> tuple[PrunerSettings, int, int]:
     epochs = draw(st.integers(2, 30))
     settings = {
         "name": draw(st.sampled_from(["asha", "hyperband"])),
@@ -230,11 +222,11 @@ def halvings(draw: st.DrawFn) -> tuple[PrunerConfig, int, int]:
 @given(search=halvings(), num_trials=st.integers(1, 6))
 @settings(max_examples=60, deadline=None)
 def test_the_marks_beyond_a_checkpoint_are_those_that_were_made_after_it(
-    search: tuple[PrunerConfig, int, int], num_trials: int
+    search: tuple[PrunerSettings, int, int], num_trials: int
 ) -> None:
     config, epochs, reached = search
     curves = Curves(config, epochs)
-    judged = judged_epochs(config, epochs)
+    judged = config.judged_epochs(epochs)
     for number in range(num_trials):
         trial = curves.start()
         # The marks after each number of epochs, beginning with none.
@@ -249,17 +241,17 @@ def test_the_marks_beyond_a_checkpoint_are_those_that_were_made_after_it(
                 frozen = curves.study._storage.get_trial(trial._trial_id)
             marks.append({key for key in frozen.system_attrs if key.startswith("completed_rung")})
         for finished in range(reached + 1):
-            beyond = rung_marks_beyond(curves.study, frozen, finished)
+            beyond = config.rung_marks_beyond(curves.study, frozen, epochs, finished)
             assert set(beyond) == marks[reached] - marks[finished], (number, finished)
 
 
 @pytest.mark.parametrize("config", [NoPruner(name="none"), MedianConfig()])
-def test_other_pruners_leave_no_marks(config: PrunerConfig) -> None:
+def test_other_pruners_leave_no_marks(config: PrunerSettings) -> None:
     curves = Curves(config, 8)
     trial = curves.start()
     storage = curves.study._storage
     storage.set_trial_system_attr(trial._trial_id, "completed_rung_0", 0.5)
-    assert rung_marks_beyond(curves.study, storage.get_trial(trial._trial_id), 0) == []
+    assert config.rung_marks_beyond(curves.study, storage.get_trial(trial._trial_id), 8, 0) == []
 
 
 def test_a_view_in_finished_epochs_leaves_the_trial_alone() -> None:
@@ -268,40 +260,3 @@ def test_a_view_in_finished_epochs_leaves_the_trial_alone() -> None:
     assert view.intermediate_values == {1: 0.25, 2: 0.5}
     assert trial.intermediate_values == {0: 0.25, 1: 0.5}
     assert view.last_step == 2
-
-
-# Saying why
-
-
-def trials_with(*curves: dict[int, float]) -> list[optuna.trial.FrozenTrial]:
-    found = [optuna.create_trial(value=0.5, intermediate_values=curve) for curve in curves]
-    for number, trial in enumerate(found):
-        trial.number = number
-    return found
-
-
-def test_a_rank_says_what_a_trial_was_compared_with() -> None:
-    trials = trials_with({2: 0.9}, {2: 0.3}, {2: 0.5}, {2: 0.7}, {2: 0.8}, {2: 0.6}, {0: 0.99})
-    assert describe_rank(trials, 2, 2, 0.5) == (
-        "after epoch 3 with 0.5000: place 5 of the 6 trials seen there, median of the others "
-        "0.7000; ahead: trial 0 0.9000, trial 4 0.8000, trial 3 0.7000"
-    )
-
-
-def test_the_best_has_nobody_ahead() -> None:
-    assert describe_rank(trials_with({0: 0.9}, {0: 0.2}), 0, 0, 0.9) == (
-        "after epoch 1 with 0.9000: place 1 of the 2 trials seen there, "
-        "median of the others 0.2000"
-    )
-
-
-def test_equals_share_a_place() -> None:
-    sentence = describe_rank(trials_with({0: 0.5}, {0: 0.5}, {0: 0.7}), 0, 0, 0.5)
-    assert "place 2 of the 3" in sentence
-    assert sentence.endswith("ahead: trial 2 0.7000")
-
-
-def test_alone_at_an_epoch_there_is_no_rank() -> None:
-    assert describe_rank(trials_with({0: 0.5}, {1: 0.9}), 0, 0, 0.5) == (
-        "after epoch 1 with 0.5000"
-    )

@@ -1,0 +1,102 @@
+"""Data that come as an archive: unpacked where they belong, put there by hand or fetched."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from skdtune.data.atomic_folder import filled_folder, only_builder
+from skdtune.data.data_set import PartRequest
+from skdtune.data.download import fetch, file_md5
+from skdtune.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A tar archive as its authors publish it."""
+
+    url: str
+    """Its address."""
+
+    filename: str
+    """Its name where a person puts it below ``data.root``."""
+
+    md5: str
+    """Its checksum."""
+
+    folder: str
+    """Folder below ``data.root`` for what it holds, or for what the one folder in it holds."""
+
+    def unpacked(self, request: PartRequest) -> Path:
+        """Return the folder; one that is missing is unpacked, and fetched if that is allowed.
+
+        However many processes ask at once, one provides it and the others wait.
+
+        Raises:
+            DataError: If it is missing and cannot be fetched, or the archive is damaged.
+        """
+        folder = request.root / self.folder
+        if not folder.is_dir():
+            with only_builder(folder, f"the data of {request.name}"):
+                if not folder.is_dir():
+                    self._provide(request)
+        return folder
+
+    def check(self, path: Path, md5: str) -> None:
+        """Refuse an unpacked file that is not the published one, before it is believed.
+
+        Raises:
+            DataError: If its checksum is another one, or it cannot be read.
+        """
+        try:
+            equal = file_md5(path) == md5
+            wrong = None if equal else f"is damaged or incomplete (md5 is not {md5})"
+        except OSError as error:
+            wrong = f"cannot be read ({error.strerror})"
+        if wrong:
+            raise DataError(
+                f"{path} {wrong}: delete the folder {path.parent} and run again to have it "
+                f"fetched, or copy it again from {self.url}"
+            )
+
+    def _provide(self, request: PartRequest) -> None:
+        archive = request.root / self.filename
+        by_hand = f"get {self.url}, put it into {request.root} and run again, or set data.root"
+        missing = (
+            f"{request.name} is missing: no folder {self.folder} and no file {self.filename} in "
+            f"{request.root}"
+        )
+        if archive.exists():
+            if file_md5(archive) != self.md5:
+                raise DataError(
+                    f"{archive} is damaged or incomplete (its md5 is not {self.md5}): "
+                    f"delete it, then {by_hand}"
+                )
+            self._unpack(archive, request.root)
+        elif not request.download:
+            raise DataError(f"{missing}: {by_hand}, or set data.download to true")
+        else:
+            try:
+                self._unpack(None, request.root)
+            except DataError as error:
+                raise DataError(f"{missing}, and {error}: {by_hand}") from error
+
+    def _unpack(self, archive: Path | None, root: Path) -> None:
+        """Put the folder in place as a whole, from an archive or from the network."""
+        with filled_folder(root / self.folder) as filling:
+            fetched = filling / self.filename
+            if archive is None:
+                fetch(self.url, fetched, self.md5)
+            unpacked = filling / "unpacked"
+            with tarfile.open(archive or fetched) as tar:
+                # An attribute, not an argument: releases of Python without filters ignore it.
+                tar.extraction_filter = getattr(tarfile, "data_filter", None)
+                tar.extractall(unpacked)
+            held = list(unpacked.iterdir())
+            is_one_folder = len(held) == 1 and held[0].is_dir()
+            for path in list(held[0].iterdir()) if is_one_folder else held:
+                path.rename(filling / path.name)
+            shutil.rmtree(unpacked)
+            fetched.unlink(missing_ok=True)

@@ -1,0 +1,120 @@
+"""How a part of any data set is loaded: all that a data set need not do itself.
+
+The wall, the folder of the data, the limit per class, the cache, the checks and the fingerprint
+are the same for all. Image files are limited before they are decoded, so that a small study of a
+large data set starts soon; arrays are decoded as a whole and limited after.
+
+Shape legend: N images, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from skdtune.catalogues.datasets import DATASETS
+from skdtune.data.cache import cached_image_set
+from skdtune.data.checks import check_part
+from skdtune.data.data_set import ArrayDataSet, FileDataSet, FileListing, PartRequest
+from skdtune.data.images import ImageSet, Split, image_set
+from skdtune.data.short_hash import short_hash
+from skdtune.data.splits import limit_per_class
+from skdtune.data.wall import require_open
+from skdtune.describe.config import DataConfig
+from skdtune.errors import DataError, InputError
+
+
+def data_set(name: str) -> ArrayDataSet | FileDataSet:
+    """Return a data set.
+
+    Raises:
+        InputError: If it comes from a package that cannot be imported, or is none.
+    """
+    entry = DATASETS[name]
+    if not isinstance(entry, ArrayDataSet | FileDataSet):
+        raise InputError(
+            f"the data set {name!r} of the package {DATASETS.package(name)} is none: an entry "
+            "point must name an object of skdtune.data.data_set.ArrayDataSet or FileDataSet, "
+            f"received {type(entry).__name__}"
+        )
+    return entry
+
+
+def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Path) -> ImageSet:
+    """Load the training or the test images of a data set.
+
+    Args:
+        config: Data settings; ``max_per_class`` limits the training images only.
+        split: Which part.
+        data_dir: Where the data lie unless ``config.root`` says otherwise.
+        cache_dir: Folder of the image caches.
+
+    Raises:
+        DataError: If the data are missing or damaged, or are not what a data set must give.
+        TestSplitClosedError: If the test part is asked for outside of a final evaluation;
+            nothing was opened.
+    """
+    require_open(split)
+    request = PartRequest(
+        name=config.name,
+        split=split,
+        root=Path(config.root or data_dir).expanduser(),
+        download=config.download,
+    )
+    limit = config.max_per_class if split == "train" else None
+    entry = data_set(config.name)
+    if isinstance(entry, ArrayDataSet):
+        key = _cache_key(request, entry.version(request))
+        images = cached_image_set(cache_dir, key, lambda: _decoded(entry, request))
+        if limit is None:
+            return images
+        return images.take(limit_per_class(images.labels_N, limit, config.split_seed))
+    listing = entry.list_files(request)
+    check_part(entry, listing, request)
+    # Whatever order a folder is listed in: that of the classes, then of the paths.
+    files = sorted(zip(listing.labels, listing.paths, strict=True))
+    labels_N = np.array([label for label, _ in files], dtype=np.int64)
+    kept_N = limit_per_class(labels_N, limit, config.split_seed)
+    listing = replace(
+        listing, paths=[files[row][1] for row in kept_N], labels=labels_N[kept_N].tolist()
+    )
+    key = _cache_key(request, _version_of_files(listing, config.image_size))
+    return cached_image_set(cache_dir, key, lambda: _decoded_files(listing, config.image_size))
+
+
+def _decoded(entry: ArrayDataSet, request: PartRequest) -> ImageSet:
+    part = entry.decode(request)
+    check_part(entry, part, request)
+    return image_set(part.images_NHWC, part.labels_N, tuple(part.class_names))
+
+
+def _decoded_files(listing: FileListing, image_size: int) -> ImageSet:
+    # Pillow is not needed where the cache is warm.
+    from skdtune.data.decoding import decode_files
+
+    images_NHWC = decode_files(listing.folder, listing.paths, image_size)
+    return image_set(images_NHWC, np.array(listing.labels), tuple(listing.class_names))
+
+
+def _version_of_files(listing: FileListing, image_size: int) -> str:
+    """Tell what decides the decoded images, without opening them."""
+    facts = [f"size {image_size}", *listing.class_names]
+    for path, label in zip(listing.paths, listing.labels, strict=True):
+        try:
+            status = os.stat(listing.folder / path)
+        except OSError as error:
+            raise DataError(f"cannot read {listing.folder / path} ({error.strerror})") from error
+        facts.append(f"{label} {status.st_size} {status.st_mtime_ns} {path}")
+    return short_hash(*facts)
+
+
+def _cache_key(request: PartRequest, version: str) -> str:
+    """Name the cache of a part; another version of a package may decode something else."""
+    package = DATASETS.package(request.name)
+    made_by = [package.name, package.version] if package else []
+    # A name of a package's data set may hold what the name of a folder may not.
+    return quote("-".join([request.name, request.split, version, *made_by]), safe="")

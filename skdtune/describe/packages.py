@@ -1,0 +1,155 @@
+"""Which installed packages a study needs: those that offer what it names.
+
+A study names methods, data sets, networks and hooks, and never where they come from. That is noted
+beside its spec when it is created, so that it can be told which package a machine lacks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from skdtune.catalogues.catalogue import Catalogue, Package
+from skdtune.catalogues.datasets import DATASETS
+from skdtune.catalogues.hooks import HOOKS
+from skdtune.catalogues.methods import METHODS
+from skdtune.catalogues.models import MODELS, family_of
+from skdtune.describe.space import Choice
+from skdtune.describe.spec import StudySpec
+
+_CATALOGUES: dict[str, Catalogue[Any]] = {c.kind: c for c in (METHODS, DATASETS, MODELS, HOOKS)}
+
+#: For each package its ``version``, and what it ``offers`` of what a study names.
+Needed = dict[str, dict[str, Any]]
+
+
+def packages_of(spec: StudySpec) -> Needed:
+    """Return the packages that a study needs, with what it takes from each.
+
+    Returns:
+        For each package its version here and the ``offers``, such as ``method my_kd``; empty for
+        a study that names nothing but what is built in.
+    """
+    needed: Needed = {}
+    for kind, name in _names_in(spec):
+        package = _CATALOGUES[kind].package(name)
+        if package is not None:
+            entry = needed.setdefault(package.name, {"version": package.version, "offers": []})
+            if (offer := f"{kind} {name}") not in entry["offers"]:
+                entry["offers"].append(offer)
+    return needed
+
+
+def _names_in(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    """Go through all that a study names, as kind and name in the catalogue of that kind."""
+    yield DATASETS.kind, spec.data.name
+    searched = spec.search.get("model.name")
+    chosen = searched.choices if isinstance(searched, Choice) else ()
+    for network in (spec.model.name, *chosen):
+        yield MODELS.kind, family_of(str(network))
+    for name in spec.method.terms():
+        yield METHODS.kind, spec.method.label.name if name == "label" else name
+    for hook in spec.hooks:
+        yield HOOKS.kind, hook
+
+
+def package_versions(spec: StudySpec) -> dict[str, str]:
+    """Return the versions here of the packages that a study needs, by name."""
+    return {name: str(needed["version"]) for name, needed in packages_of(spec).items()}
+
+
+def what_is_missing(stored: Any) -> str:
+    """Say what a study needs that is not here; empty if nothing is known to be missing.
+
+    The same name from another package counts as missing: it may be anything.
+
+    Args:
+        stored: What :func:`packages_of` said where the study was created; anybody may have
+            written it.
+    """
+    missing = []
+    for name, needed in stored.items() if isinstance(stored, Mapping) else ():
+        package = _package(name, needed)
+        if package is None:
+            continue
+        offers = [str(offer)[:80] for offer in needed.get("offers", ())]
+        here = _version_here(package.name)
+        if here is None:
+            missing.append(
+                f"it needs the package {package} ({', '.join(offers)}), which is not installed "
+                f"here: pip install '{package.name}=={package.version}'"
+            )
+        else:
+            missing += [p for offer in offers if (p := _problem(offer, package.name, here))]
+    return "; ".join(missing)
+
+
+def differs(spec: StudySpec, stored: Any) -> str:
+    """Say what of a study comes from elsewhere than where it was created; empty if nothing does.
+
+    Hooks do not count: a study can be looked at without them.
+
+    Args:
+        spec: The study, read here.
+        stored: What :func:`packages_of` said where it was created; anybody may have written it.
+    """
+    before, here = _owners(stored), _owners(packages_of(spec))
+    other = sorted(
+        offer for offer in before.keys() | here.keys() if before.get(offer) != here.get(offer)
+    )
+    if not other:
+        return ""
+    offer = other[0]
+    then, now = (owners.get(offer, "skdtune itself") for owners in (before, here))
+    return f"it was created with the {offer} of {then}, here that is of {now}: install only {then}"
+
+
+def _owners(needed: Any) -> dict[str, str]:
+    """Return the package of each offer that decides what is trained."""
+    if not isinstance(needed, Mapping):
+        return {}
+    return {
+        str(offer): str(name)
+        for name, entry in needed.items()
+        if isinstance(entry, Mapping) and isinstance(entry.get("offers"), list)
+        for offer in entry["offers"]
+        if not str(offer).startswith(f"{HOOKS.kind} ")
+    }
+
+
+def _package(name: Any, needed: Any) -> Package | None:
+    """Read a package; None for what is no name and version, which nobody shall be told to type."""
+    words = (name, needed.get("version") if isinstance(needed, Mapping) else None)
+    if not all(isinstance(w, str) and re.fullmatch(r"[\w.+!-]{1,80}", w) for w in words):
+        return None
+    return Package(*map(str, words))
+
+
+def _version_here(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _problem(offer: str, package: str, here: str) -> str:
+    """Say why something that a package offered elsewhere cannot be taken from it here."""
+    for kind, catalogue in _CATALOGUES.items():
+        name = offer.removeprefix(f"{kind} ")
+        if name == offer:
+            continue
+        taken = [p for p in catalogue.problems if p.name == name and p.package.name == package]
+        if taken:
+            return f"the {offer} of {package} cannot be taken: {taken[0].reason}"
+        owner = catalogue.package(name)
+        if owner is None or owner.name != package:
+            return (
+                f"the {offer} of {package} is not in its version {here}, which is installed here"
+            )
+        try:
+            catalogue[name]
+        except Exception as error:
+            return str(error)
+    return ""

@@ -1,0 +1,34 @@
+"""Why a trial was pruned, in a sentence."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial
+
+
+def describe_rank(trials: Sequence[FrozenTrial], number: int, epoch: int, value: float) -> str:
+    """Say in a sentence what a trial was compared with when it was pruned.
+
+    Args:
+        trials: The trials of the study.
+        number: The one that was pruned.
+        epoch: The epoch, counted from 0.
+        value: Its validation accuracy there.
+    """
+    others = {
+        trial.number: trial.intermediate_values[epoch]
+        for trial in trials
+        if trial.number != number and epoch in trial.intermediate_values
+    }
+    if not others:
+        return f"after epoch {epoch + 1} with {value:.4f}"
+    better = sorted((v, n) for n, v in others.items() if v > value)[::-1]
+    best = ", ".join(f"trial {n} {v:.4f}" for v, n in better[:3])
+    median = statistics.median(others.values())
+    return (
+        f"after epoch {epoch + 1} with {value:.4f}: place {len(better) + 1} of the "
+        f"{len(others) + 1} trials seen there, median of the others {median:.4f}"
+        + (f"; ahead: {best}" if best else "")
+    )
