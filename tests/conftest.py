@@ -122,6 +122,15 @@ def run_cli() -> RunCli:
     return run
 
 
+@pytest.fixture(scope="session")
+def start_training(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Start the training of a method on a network; see ``method_training.py``."""
+    # Most tests have no use for torch.
+    from method_training import start_in
+
+    return start_in(tmp_path_factory.mktemp("teachers"))
+
+
 _forbidden: list[str] = []
 
 
@@ -148,15 +157,6 @@ def never_opened() -> Callable[[Path], AbstractContextManager[None]]:
             _forbidden.remove(str(path))
 
     return refuse
-
-
-@pytest.fixture(scope="session")
-def start_training(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Start the training of a method on a network; see ``method_training.py``."""
-    # Most tests have no use for torch.
-    from method_training import start_in
-
-    return start_in(tmp_path_factory.mktemp("teachers"))
 
 
 FinishTrials = Callable[..., None]

@@ -73,12 +73,12 @@ class Training:
         losses: dict[str, Tensor] = {}
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             label_weight = math.prod(term.label_weight for term in self.each_term())
-            seen = self.network(batch.images_BCHW, required_stages(self.terms))
+            outputs = self.network(batch.images_BCHW, required_stages(self.terms))
             step = Step(
                 batch=batch,
-                logits_BK=seen.logits_BK,
-                stage_features=seen.stage_features,
-                pooled_BC=seen.pooled_BC,
+                logits_BK=outputs.logits_BK,
+                stage_features=outputs.stage_features,
+                pooled_BC=outputs.pooled_BC,
                 network=self.network,
                 epoch=epoch,
                 planned_epochs=PLANNED_EPOCHS,

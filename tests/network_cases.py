@@ -9,6 +9,7 @@ import hashlib
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from torch import nn
 from skdtune.catalogues.models import Network, family_of, networks
 from skdtune.describe.config import ModelConfig
 from skdtune.models.backbone import Backbone, build_backbone
-from skdtune.models.description import FeatureShape, StageShape, describe_network
+from skdtune.models.description import describe_network
 from skdtune.models.network_file import NetworkInfo, write_network
 
 NUM_CLASSES = 10
@@ -31,20 +32,19 @@ class NetworkCase:
 
     def build(self) -> Backbone:
         """Build it with fresh weights from torch's global generator."""
-        channels, *image_size = self.image_shape
+        channels, height, width = self.image_shape
         return build_backbone(
             self.model.name,
             width=self.model.width,
             in_channels=channels,
-            image_size=tuple(image_size),
+            image_size=(height, width),
             num_classes=NUM_CLASSES,
         )
 
-    def stage_shapes(self, network: Backbone) -> tuple[StageShape, ...] | tuple[FeatureShape, ...]:
+    def stage_shapes(self, network: Backbone) -> Any:
         """Measure what the stages put out."""
-        return describe_network(
-            network, self.image_shape, has_maps=self.model.has_maps
-        ).stage_shapes
+        described = describe_network(network, self.image_shape, has_maps=self.model.has_maps)
+        return described.stage_shapes
 
     def write_teacher(self, folder: Path) -> dict[str, str]:
         """Write an untrained network of this kind, once, and return the settings that name it."""
@@ -59,7 +59,6 @@ class NetworkCase:
 
     def _info(self) -> NetworkInfo:
         channels, height, width = self.image_shape
-        assert self.model.channels is not None
         return NetworkInfo(
             model=self.model.name,
             width=self.model.channels,

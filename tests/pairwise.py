@@ -1,6 +1,6 @@
 """Products of parameters: every pair of values is always tried, the rest of the product on demand.
 
-``@pytest.mark.product(method=METHODS, backbone=BACKBONES)`` gives a test the full product of its
+``@pytest.mark.product(method=CASES, network=NETWORKS)`` gives a test the full product of its
 axes. Without ``--full``, only so many of its combinations are run that, over all marked tests of
 the module, each test meets every value of each of its axes, and each two values of different axes
 meet in one of the tests. An axis may be one of the fixtures that make a storage of each kind.

@@ -7,211 +7,36 @@ import os
 import subprocess
 import sys
 import zipfile
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from preset_cases import (
+    DATASETS,
+    FAMILIES,
+    METHODS,
+    PRESETS,
+    TAUGHT,
+    load,
+    load_all,
+    method_of_trial_0,
+    named_by,
+    needed,
+    parts_of,
+    read,
+    searched_by,
+)
 
+from skdtune.catalogues.datasets import DATASETS as CATALOGUED_DATASETS
+from skdtune.catalogues.methods import METHODS as CATALOGUED_METHODS
+from skdtune.describe.method_config import PLAIN_LABEL
 from skdtune.describe.preset_folder import Preset, list_presets, presets_dir
-from skdtune.describe.presets import is_family, load_family, load_spec
+from skdtune.describe.presets import is_family, load_spec
 from skdtune.describe.space import FloatRange
-from skdtune.describe.spec import StudySpec
 from skdtune.errors import SpecError
 
 ROOT = Path(__file__).parents[2]
-DATASETS = ("digits", "cifar10", "cifar100", "imagefolder")
-
-#: Names of the terms beside plain cross-entropy, by the name of the method in a preset's name.
-TERMS: dict[str, set[str]] = {
-    "baseline": set(),
-    "ls": {"label_smoothing"},
-    "drg": {"drg"},
-    "dsr": {"dsr"},
-    "drg-dsr": {"drg", "dsr"},
-    "byot": {"byot"},
-    "cs-kd": {"cs_kd"},
-    "ps-kd": {"ps_kd"},
-    "dlb": {"dlb"},
-    "tfkd-self": {"tf_kd_self"},
-    "tfkd-reg": {"tf_kd_reg"},
-    "bake": {"bake"},
-    "ddgsd": {"ddgsd"},
-    "frskd": {"frskd"},
-    "zipf": {"zipf"},
-}
-METHODS = tuple(TERMS)
-PRESETS = [f"{dataset}-{method}" for dataset in DATASETS for method in METHODS]
-FAMILIES = [f"{dataset}-compare" for dataset in DATASETS]
-COMPARED = [method for method in METHODS if method != "tfkd-self"]
-
-TEACHER = "method.tf_kd_self.teacher"
-TEMPERATURE = "1 to 10, log"
-SWITCH = "True | False"
-
-#: What a method searches beside the recipe: the ranges that follow from the published settings.
-SEARCHED: dict[str, dict[str, str]] = {
-    "baseline": {},
-    "ls": {"label.smoothing": "0.01 to 0.3, log"},
-    "drg": {
-        "drg.weight": "0.01 to 2, log",
-        "drg.temperature": TEMPERATURE,
-        "drg.stages": "any",
-        "drg.aux_ce_weight": "0.1 to 2, log",
-        "drg.teacher": "mean_probs | mean_logits",
-    },
-    "dsr": {
-        "dsr.weight": "0.05 to 5, log",
-        "dsr.temperature": TEMPERATURE,
-        "dsr.pairing": "row | batch_mean",
-    },
-    "byot": {
-        "byot.weight": "0.05 to 0.9",
-        "byot.temperature": TEMPERATURE,
-        "byot.match_features": SWITCH,
-        "byot.feature_weight": "1e-08 to 0.0001, log",
-    },
-    "cs-kd": {"cs_kd.weight": "0.1 to 10, log", "cs_kd.temperature": TEMPERATURE},
-    "ps-kd": {"label.weight": "0.3 to 0.95"},
-    "dlb": {"dlb.weight": "0.1 to 3, log", "dlb.temperature": "1 to 6, log"},
-    "tfkd-self": {"tf_kd_self.weight": "0.1 to 0.99", "tf_kd_self.temperature": "1 to 20, log"},
-    "tfkd-reg": {
-        "tf_kd_reg.weight": "0.01 to 0.5, log",
-        "tf_kd_reg.correct_prob": "0.9 to 0.999",
-    },
-    "bake": {
-        "bake.omega": "0.1 to 0.9",
-        "bake.weight": "0.1 to 10, log",
-        "bake.temperature": TEMPERATURE,
-    },
-    "ddgsd": {
-        "ddgsd.weight": "0.1 to 5, log",
-        "ddgsd.temperature": TEMPERATURE,
-        "ddgsd.match_features": SWITCH,
-        "ddgsd.feature_weight": "1e-05 to 1, log",
-    },
-    "frskd": {
-        "frskd.weight": "0.5 to 5, log",
-        "frskd.temperature": "2 to 8, log",
-        "frskd.match_attention": SWITCH,
-        "frskd.attention_weight": "10 to 500, log",
-        "frskd.width": "1 | 2",
-        "frskd.depth": "1 | 2",
-    },
-    "zipf": {
-        "zipf.weight": "0.01 to 2, log",
-        "zipf.power": "0.5 to 2",
-        "zipf.dense": SWITCH,
-        "zipf.upsample": SWITCH,
-    },
-}
-SEARCHED["drg-dsr"] = SEARCHED["drg"] | SEARCHED["dsr"]
-STAGES = {"resnet8": "1 | 2 | 1+2", "resnet18": "1 | 2 | 3 | 1+2 | 1+3 | 2+3 | 1+2+3"}
-
-#: What is searched only with a certain choice of something else.
-CONDITIONAL = {
-    "method.drg.teacher": "method.drg.stages",
-    "method.byot.feature_weight": "method.byot.match_features",
-    "method.ddgsd.feature_weight": "method.ddgsd.match_features",
-    "method.frskd.attention_weight": "method.frskd.match_attention",
-    "method.zipf.upsample": "method.zipf.dense",
-}
-
-#: The published settings, in full: what is not searched counts as well.
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "baseline": {"label": {"name": "cross_entropy"}},
-    "ls": {"label": {"name": "label_smoothing", "smoothing": 0.1}},
-    "drg": {
-        "drg": {
-            "weight": 0.2,
-            "temperature": 4.0,
-            "stages": [2],
-            "aux_ce_weight": 1.0,
-            "teacher": "mean_probs",
-            "align_corners": "published",
-        }
-    },
-    "dsr": {"dsr": {"weight": 1.0, "temperature": 4.0, "pairing": "row"}},
-    "byot": {
-        "byot": {
-            "weight": 0.1,
-            "temperature": 3.0,
-            "stages": None,
-            "aux_ce_weight": 1.0,
-            "match_features": True,
-            "feature_weight": 1e-6,
-        }
-    },
-    "cs-kd": {"cs_kd": {"weight": 1.0, "temperature": 4.0}},
-    "ps-kd": {"label": {"name": "ps_kd", "weight": 0.8}},
-    "dlb": {"dlb": {"weight": 1.0, "temperature": 3.0}},
-    "tfkd-self": {
-        "tf_kd_self": {
-            "teacher": "/teacher.safetensors",
-            "teacher_sha256": "a" * 64,
-            "weight": 0.95,
-            "temperature": 6.0,
-            "multiplier": None,
-        }
-    },
-    "tfkd-reg": {
-        "tf_kd_reg": {
-            "weight": 0.1,
-            "correct_prob": 0.99,
-            "temperature": 20.0,
-            "multiplier": None,
-        }
-    },
-    "bake": {"bake": {"weight": 1.0, "temperature": 4.0, "omega": 0.5, "num_companions": 3}},
-    "ddgsd": {
-        "ddgsd": {
-            "weight": 1.0,
-            "temperature": 4.0,
-            "match_features": True,
-            "feature_weight": 5e-4,
-            "discrepancy": "scalar",
-        }
-    },
-    "frskd": {
-        "frskd": {
-            "weight": 2.0,
-            "temperature": 4.0,
-            "match_attention": True,
-            "attention_weight": 100.0,
-            "aux_ce_weight": 1.0,
-            "width": 2,
-            "depth": 2,
-        }
-    },
-    "zipf": {"zipf": {"weight": 0.1, "power": 1.0, "dense": True, "upsample": True}},
-}
-PUBLISHED["drg-dsr"] = PUBLISHED["drg"] | PUBLISHED["dsr"]
-
-
-def method_of(preset: str) -> str:
-    return preset.split("-", 1)[1]
-
-
-def needed(preset: str) -> list[str]:
-    """Return settings for what a preset cannot bring along: a folder of images, a teacher."""
-    settings = ["data.root=/images"] if preset.startswith("imagefolder") else []
-    if preset.endswith("tfkd-self"):
-        settings += [f"{TEACHER}=/teacher.safetensors", f"{TEACHER}_sha256={'a' * 64}"]
-    return settings
-
-
-@lru_cache
-def load(preset: str) -> StudySpec:
-    return load_spec(preset, overrides=needed(preset))
-
-
-@lru_cache
-def load_all(family: str) -> dict[str, StudySpec]:
-    return {
-        spec.name.removeprefix(f"{family}-"): spec
-        for spec in load_family(family, overrides=needed(family))
-    }
+COMPARED = read("compare")["compare"]
 
 
 def test_there_is_one_preset_for_each_data_set_and_method_and_a_family_of_them() -> None:
@@ -233,25 +58,56 @@ def test_a_preset_trains_on_the_data_in_its_name(preset: str) -> None:
     spec = load(preset)
     assert spec.name == preset
     assert spec.family == ""
-    assert spec.data.name == preset.split("-")[0]
+    assert spec.data.name == read(f"data/{preset.split('-')[0]}")["data"]["name"]
+
+
+def test_every_data_set_and_method_of_the_catalogues_has_presets() -> None:
+    built_in = [name for name in CATALOGUED_DATASETS if name not in CATALOGUED_DATASETS.offered]
+    assert {read(f"data/{dataset}")["data"]["name"] for dataset in DATASETS} == set(built_in)
+    named = set().union({PLAIN_LABEL}, *map(named_by, METHODS))
+    offered = CATALOGUED_METHODS.offered
+    assert named == {name for name in CATALOGUED_METHODS if name not in offered}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_has_the_terms_in_its_name(preset: str) -> None:
+def test_a_preset_has_the_terms_that_the_file_of_its_method_names(preset: str) -> None:
     terms = load(preset).method.terms()
     names = {terms.pop("label").name, *terms}  # type: ignore[attr-defined]
-    assert names - {"cross_entropy"} == TERMS[method_of(preset)]
+    named = named_by(preset.split("-", 1)[1])
+    assert names - {PLAIN_LABEL} == named - {PLAIN_LABEL}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_searches_the_knobs_of_its_method_in_its_ranges(preset: str) -> None:
+def test_a_preset_searches_its_own_terms_and_the_recipe_and_nothing_else(preset: str) -> None:
     spec = load(preset)
-    expected = {f"method.{path}": text for path, text in SEARCHED[method_of(preset)].items()}
-    expected |= {"optimizer.lr": "0.01 to 0.5, log"}
-    expected |= {"optimizer.weight_decay": "5e-05 to 0.002, log"}
-    if "method.drg.stages" in expected:
-        expected["method.drg.stages"] = STAGES[spec.model.name]
-    assert {path: param.describe() for path, param in spec.search.items()} == expected
+    recipe = {p: r.describe() for p, r in spec.search.items() if not p.startswith("method.")}
+    assert recipe == {
+        "optimizer.lr": "0.01 to 0.5, log",
+        "optimizer.weight_decay": "5e-05 to 0.002, log",
+    }
+    searched = {path.split(".")[1] for path in spec.search if path.startswith("method.")}
+    terms = set(spec.method.terms())
+    assert searched <= terms
+    # The plain label term has nothing to search; all others have.
+    assert terms - {"label"} <= searched
+
+
+@pytest.mark.parametrize(
+    "preset", [f"{d}-{m}" for d in DATASETS for m in METHODS if len(parts_of(m)) > 1]
+)
+def test_a_preset_of_several_methods_is_each_of_them(preset: str) -> None:
+    dataset, _, method = preset.partition("-")
+    parts = [load(f"{dataset}-{part}") for part in parts_of(method)]
+    settings: dict[str, Any] = {}
+    searched: dict[str, str] = {}
+    waits: dict[str, str] = {}
+    for part in parts:
+        settings |= method_of_trial_0(part)
+        of_part = searched_by(part)
+        searched |= of_part[0]
+        waits |= of_part[1]
+    assert method_of_trial_0(load(preset)) == settings
+    assert searched_by(load(preset)) == (searched, waits)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -260,10 +116,11 @@ def test_every_range_has_a_reason(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_what_another_choice_switches_off_waits_for_it(preset: str) -> None:
+def test_what_waits_for_another_choice_waits_for_one_that_is_searched(preset: str) -> None:
     search = load(preset).search
-    conditional = {path: parent for path, param in search.items() for parent in param.when}
-    assert conditional == {path: on for path, on in CONDITIONAL.items() if path in search}
+    for path, param in search.items():
+        assert path not in param.when
+        assert set(param.when) <= set(search)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -280,21 +137,15 @@ def test_no_two_presets_are_the_same_study() -> None:
     assert len({load(preset).digest for preset in PRESETS}) == len(PRESETS)
 
 
-@pytest.mark.parametrize(
-    ("model", "stages"), [("resnet50", STAGES["resnet18"]), ("resnet20", STAGES["resnet8"])]
-)
-def test_another_backbone_brings_its_own_stages(model: str, stages: str) -> None:
-    spec = load_spec("cifar100-drg", overrides=[f"model.name={model}"])
-    assert spec.search["method.drg.stages"].describe() == stages
-
-
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name.endswith("tfkd-self")])
+@pytest.mark.parametrize("preset", [f"{d}-{method}" for d in DATASETS for method in TAUGHT])
 def test_only_a_teacher_has_to_be_brought_along(preset: str) -> None:
-    data_only = [setting for setting in needed(preset) if TEACHER not in setting]
+    (term,) = TAUGHT[preset.split("-", 1)[1]]
+    teacher = f"method.{term}.teacher"
+    data_only = [setting for setting in needed(preset) if teacher not in setting]
     with pytest.raises(SpecError) as raised:
         load_spec(preset, overrides=data_only)
     assert str(raised.value).startswith(preset)
-    assert f"{TEACHER}: needs a trained baseline of the same network" in str(raised.value)
+    assert f"{teacher}: needs a trained baseline of the same network" in str(raised.value)
     assert "skdtune export" in str(raised.value)
 
 
@@ -306,14 +157,6 @@ def test_trial_0_has_the_published_learning_rate_and_weight_decay(preset: str) -
     params = load(preset).base_params()
     assert params["optimizer.lr"] == 0.1
     assert params["optimizer.weight_decay"] == 5e-4
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_trial_0_is_the_published_setting_of_the_method(preset: str) -> None:
-    spec = load(preset)
-    method = spec.trial_config(spec.base_params(), 0).method.model_dump(mode="json")
-    found = {name: settings for name, settings in method.items() if settings is not None}
-    assert found == {"label": {"name": "cross_entropy"}} | PUBLISHED[method_of(preset)]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -356,6 +199,7 @@ def test_digits_are_not_mirrored_and_take_seconds(method: str) -> None:
 def test_a_family_compares_all_methods_that_need_no_teacher(family: str) -> None:
     studies = load_all(family)
     assert list(studies) == COMPARED
+    assert sorted(studies) == [method for method in METHODS if method not in TAUGHT]
     assert {spec.family for spec in studies.values()} == {family}
 
 
@@ -363,8 +207,9 @@ def test_a_family_compares_all_methods_that_need_no_teacher(family: str) -> None
 def test_all_studies_of_a_family_train_on_the_same_number_of_images(family: str) -> None:
     studies = load_all(family).values()
     images = {spec.budget.epochs * spec.method.images_per_anchor for spec in studies}
-    assert images == {12 if family.startswith("digits") else 200}
-    assert {spec.method.images_per_anchor for spec in studies} == {1, 2, 4}
+    baseline = load(family.replace("-compare", "-baseline"))
+    assert images == {baseline.budget.epochs}
+    assert len({spec.method.images_per_anchor for spec in studies}) > 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -386,18 +231,17 @@ def test_a_study_of_a_family_is_its_preset_but_for_the_length_of_its_trials(fami
 # The folder: one file for a data set, one for a method, one list
 
 
-def test_one_file_is_all_that_a_data_set_or_a_method_has() -> None:
+def test_nothing_lies_beside_the_files_of_data_sets_and_methods() -> None:
     studies = ROOT / "studies"
-    assert {path.stem for path in (studies / "data").iterdir()} == set(DATASETS)
-    assert {path.stem for path in (studies / "methods").iterdir()} == set(METHODS)
     top = {path.name for path in studies.iterdir() if path.is_file()}
     assert top == {"recipe.yaml", "compare.yaml"}
+    for folder in ("data", "methods"):
+        assert {path.suffix for path in (studies / folder).iterdir()} == {".yaml"}
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_values_of_a_pair_are_those_of_a_method_that_there_is(dataset: str) -> None:
-    content = yaml.safe_load((ROOT / "studies" / "data" / f"{dataset}.yaml").read_text())
-    assert set(content.get("methods", {})) <= set(METHODS)
+    assert set(read(f"data/{dataset}").get("methods", {})) <= set(METHODS)
 
 
 def test_every_tuned_preset_is_listed_and_comes_with_its_evidence() -> None:

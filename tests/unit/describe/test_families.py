@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from preset_cases import read
 
 from skdtune.describe.presets import is_family, load_family, load_spec, with_teacher
 from skdtune.describe.spec import StudySpec, spec_from_json
 from skdtune.errors import SpecError
 
-METHODS = [
-    *("baseline", "ls", "drg", "dsr", "drg-dsr", "byot", "cs-kd", "ps-kd", "dlb", "tfkd-reg"),
-    *("bake", "ddgsd", "frskd", "zipf"),
-]
+METHODS = read("compare")["compare"]
 
 
 def write(path: Path, content: dict[str, Any]) -> str:

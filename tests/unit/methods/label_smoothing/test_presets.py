@@ -1,0 +1,21 @@
+"""The presets of label smoothing: ranges after the published settings, and those as trial 0."""
+
+from __future__ import annotations
+
+import pytest
+from preset_cases import BASELINE, DATASETS, load, method_of_trial_0, searched_by
+
+#: What is searched beside the recipe.
+SEARCHED: dict[str, str] = {"label.smoothing": "0.01 to 0.3, log"}
+#: The published settings, in full: what is not searched counts as well.
+PUBLISHED = {"label": {"name": "label_smoothing", "smoothing": 0.1}}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_preset_searches_the_knobs_in_their_ranges(dataset: str) -> None:
+    assert searched_by(load(f"{dataset}-ls")) == (SEARCHED, {})
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_trial_0_is_the_published_setting(dataset: str) -> None:
+    assert method_of_trial_0(load(f"{dataset}-ls")) == BASELINE | PUBLISHED
