@@ -81,7 +81,8 @@ def networks() -> Mapping[str, Network]:
     """Return all networks that can be named, family by family; none of a family that is broken."""
     return {
         name: network
-        for family in _usable_families().values()
+        for family in _families().values()
+        if isinstance(family, Family)
         for name, network in family.networks.items()
     }
 
@@ -92,22 +93,44 @@ def family_of(name: str) -> str:
     Raises:
         KeyError: If there is no such network.
     """
-    for family, offered in _usable_families().items():
-        if name in offered.networks:
-            return family
+    for key, family in _families().items():
+        if isinstance(family, Family) and name in family.networks:
+            return key
     raise KeyError(name)
 
 
+def usable_family(name: str) -> Family:
+    """Return a family whose networks a study can name.
+
+    Raises:
+        KeyError: If there is no such family.
+        InputError: If it comes from a package that cannot be imported, is no family, or offers a
+            network under a name that is taken.
+    """
+    family = _families()[name]
+    if isinstance(family, InputError):
+        raise family
+    return family
+
+
 @cache
-def _usable_families() -> Mapping[str, Family]:
-    """Return the families that can be imported, and whose networks have names of their own."""
-    usable: dict[str, Family] = {}
+def _families() -> Mapping[str, Family | InputError]:
+    """Return every family, or why it cannot be used."""
+    families: dict[str, Family | InputError] = {}
+    taken: dict[str, str] = {}
     for name in MODELS:
+        described = f"the {MODELS.kind} {name!r} of the package {MODELS.package(name)}"
         try:
             family = MODELS[name]
-        except InputError:
+        except InputError as error:
+            families[name] = error
             continue
-        taken = {network for other in usable.values() for network in other.networks}
-        if isinstance(family, Family) and not taken & family.networks.keys():
-            usable[name] = family
-    return usable
+        if not isinstance(family, Family):
+            families[name] = InputError(f"{described} is no Family")
+        elif both := sorted(taken.keys() & family.networks.keys()):
+            owner = taken[both[0]]
+            families[name] = InputError(f"{described} offers {both[0]}, as {owner!r} does")
+        else:
+            families[name] = family
+            taken |= dict.fromkeys(family.networks, name)
+    return families

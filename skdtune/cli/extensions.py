@@ -12,7 +12,7 @@ from skdtune.cli.application import common_options, console, echo_json
 @common_options
 def extensions(as_json: bool) -> None:
     """List what installed packages add: methods, data sets, networks, engines and hooks."""
-    from skdtune.catalogues.offered import offers
+    from skdtune.describe.offered import offers
 
     rows = [
         {

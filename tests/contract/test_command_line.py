@@ -453,7 +453,8 @@ def test_a_command_line_of_the_documentation_exists(
 ) -> None:
     reached = parse(monkeypatch, arguments_of(line))
     assert reached, f"{document} shows `skdtune {line}`"
-    if reached == "create-study":
+    # That page brings presets of its own along; test_extending.py runs its commands.
+    if reached == "create-study" and document != "docs/extending.md":
         check_study(arguments_of(line))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import throwaway_package
 
-from skdtune.catalogues.offered import OPEN_CATALOGUES
+from skdtune.describe.offered import OPEN_CATALOGUES
 
 RunCli = Callable[..., Any]
 
@@ -76,7 +76,7 @@ def test_what_packages_offer_is_listed_with_its_state(run_cli: RunCli, tmp_path:
                 "cannot be imported: ValueError: two lines",
             )
         ],
-        ("family of networks", "plain", "one-package", "1.0", "ok"),
+        ("family of networks", "plain", "one-package", "1.0", "is no Family"),
         ("engine", "local", "one-package", "1.0", "skdtune has an engine of this name itself"),
         ("engine", "moon", "one-package", "1.0", "cannot be imported: AttributeError: "),
         ("hook", "lost", "one-package", "1.0", "cannot be imported: ModuleNotFoundError: No "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,17 @@ from skdtune.catalogues.datasets import DATASETS
 from skdtune.catalogues.engines import ENGINES
 from skdtune.catalogues.hooks import HOOKS
 from skdtune.catalogues.methods import METHODS
-from skdtune.catalogues.models import MODELS
+from skdtune.catalogues.models import MODELS, usable_family
+from skdtune.describe.data_facts import facts_of
+from skdtune.describe.method_config import settings_of
 from skdtune.errors import InputError
 
+#: What refuses an entry of a kind that a description asks about.
+_CHECKS: dict[str, Callable[[str], object]] = {
+    METHODS.kind: settings_of,
+    DATASETS.kind: facts_of,
+    MODELS.kind: usable_family,
+}
 #: The catalogues that packages may add to.
 OPEN_CATALOGUES: tuple[Catalogue[Any], ...] = (METHODS, DATASETS, MODELS, ENGINES, HOOKS)
 
@@ -46,10 +55,13 @@ def _offers_to(catalogue: Catalogue[Any]) -> list[Offer]:
         assert package is not None
         reason = None
         try:
-            catalogue[name]
+            if check := _CHECKS.get(catalogue.kind):
+                check(name)
+            else:
+                catalogue[name]
         except InputError as error:
-            cause = error.__cause__
-            text = " ".join(str(cause).split())[:200]
-            reason = f"cannot be imported: {type(cause).__name__}: {text}"
+            # What it is and whose is said beside it.
+            reason = str(error).removeprefix(f"the {catalogue.kind} {name!r} of the package ")
+            reason = reason.removeprefix(f"{package} ")
         offered.append(Offer(catalogue.kind, name, package, reason))
     return sorted(offered, key=lambda offer: (offer.name, offer.package))
