@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from inspect import getdoc
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    create_model,
     model_serializer,
     model_validator,
 )
@@ -31,7 +33,6 @@ from skdtune.describe.config import (
 from skdtune.describe.faults import FaultsConfig
 from skdtune.describe.identity import StudyName
 from skdtune.describe.kinds.catalogue import KINDS, kind_of
-from skdtune.describe.kinds.final_evaluation import EvaluationConfig
 from skdtune.describe.kinds.kind import Kind, Outline
 from skdtune.describe.method_config import LABEL_TERMS, SETTINGS, UNUSABLE
 from skdtune.describe.search_choices import DEFAULT_SAMPLER, PrunerConfig, SamplerConfig
@@ -68,7 +69,7 @@ class ObjectiveConfig(Frozen):
     """The value is the mean over so many last epochs; 1 is the last epoch itself."""
 
 
-class StudySpec(Frozen):
+class StudyFields(Frozen):
     """A whole study as data: base configuration, search space, objective, pruner and budget."""
 
     of_first_release = True
@@ -128,9 +129,6 @@ class StudySpec(Frozen):
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Seed that every trial's seeds are derived from."""
-
-    evaluation: Annotated[EvaluationConfig | None, LATER] = None
-    """Set for the final evaluation of another study, which searches nothing."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
@@ -341,6 +339,26 @@ class StudySpec(Frozen):
     def max_epochs(self) -> int:
         """Epochs that the whole study can cost at most."""
         return self.num_trials * self.budget.epochs
+
+
+def _field_of(kind: type[Kind]) -> tuple[Any, Any]:
+    """Return type and default of the field with the settings of a kind."""
+    settings: Any = kind.settings_class
+    summary = (getdoc(settings) or "").split("\n")[0]
+    return Annotated[settings | None, LATER], Field(default=None, description=summary)
+
+
+if TYPE_CHECKING:
+    StudySpec = StudyFields
+else:
+    StudySpec = create_model(
+        "StudySpec",
+        __base__=StudyFields,
+        __module__=__name__,
+        __doc__=StudyFields.__doc__,
+        **{field: _field_of(kind) for field, kind in KINDS.items()},
+    )
+    StudySpec.of_first_release = True
 
 
 def fill_stages(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from skdtune.describe.kinds.final_evaluation import FinalEvaluation
@@ -10,7 +10,7 @@ from skdtune.describe.kinds.kind import Kind
 from skdtune.describe.kinds.search import Search
 
 #: A spec of which none of these fields is set is a search.
-KINDS: dict[str, Callable[[Any], Kind]] = {"evaluation": FinalEvaluation}
+KINDS: dict[str, type[Kind]] = {"evaluation": FinalEvaluation}
 
 
 def kind_of(settings: Mapping[str, Any]) -> Kind:
@@ -21,7 +21,7 @@ def kind_of(settings: Mapping[str, Any]) -> Kind:
     """
     for field, kind in KINDS.items():
         if settings.get(field) is not None:
-            return kind(settings[field])
+            return kind(settings[field])  # type: ignore[call-arg]
     return Search()
 
 

@@ -30,10 +30,10 @@ class EvaluationConfig(Frozen):
     candidates have been trained with nearly as many seeds.
     """
 
+    of_first_release = True
+
     source: StudyName
     """The study that was searched."""
-
-    of_first_release = True
 
     lineage: str
     """Random token of that study's creation."""
@@ -68,6 +68,7 @@ class FinalEvaluation(Kind):
 
     settings: EvaluationConfig
 
+    settings_class = EvaluationConfig
     metric_name = "test accuracy"
     step_name = "training loss"
     value_heading = "value"
