@@ -52,20 +52,21 @@ class Catalogue(Generic[Entry]):
     ) -> None:
         self.kind = kind
         self.group = group
-        self._built_in = built_in
+        self.built_in = built_in
+        """What this project has itself, by name; an entry or where it is."""
 
     def __iter__(self) -> Iterator[str]:
         """Go through the names."""
-        yield from self._built_in
+        yield from self.built_in
         yield from self._offered
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is such an entry."""
-        return name in self._built_in or name in self._offered
+        return name in self.built_in or name in self._offered
 
     def __len__(self) -> int:
         """Count the entries."""
-        return len(self._built_in) + len(self._offered)
+        return len(self.built_in) + len(self._offered)
 
     def __getitem__(self, name: str) -> Entry:
         """Return an entry; what it needs is imported now.
@@ -74,8 +75,8 @@ class Catalogue(Generic[Entry]):
             KeyError: If there is none of this name.
             InputError: If a package offers it, and it cannot be imported.
         """
-        if name in self._built_in:
-            entry = self._built_in[name]
+        if name in self.built_in:
+            entry = self.built_in[name]
             return cast(Entry, _import(entry) if isinstance(entry, str) else entry)
         point = self._offered[name]
         try:
@@ -108,7 +109,7 @@ class Catalogue(Generic[Entry]):
         problems = []
         for point in self._points:
             others = [other for other in self._points if other.name == point.name]
-            if point.name in self._built_in:
+            if point.name in self.built_in:
                 article = "an" if self.kind[0] in "aeiou" else "a"
                 reason = f"skdtune has {article} {self.kind} of this name itself"
             elif len(others) > 1:

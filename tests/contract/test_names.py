@@ -54,9 +54,9 @@ def own_files(target: str) -> str:
 @cache
 def names() -> Mapping[str, str]:
     """Return every name of the catalogues with the file or folder that it belongs to."""
-    lines = {**METHODS._built_in, **DATASETS._built_in}
+    lines = {**METHODS.built_in, **DATASETS.built_in}
     owners = {name: own_files(str(target)) for name, target in lines.items()}
-    for line, family in MODELS._built_in.items():
+    for line, family in MODELS.built_in.items():
         assert isinstance(family, Family)
         owners |= dict.fromkeys((line, *family.networks), own_files(family.build))
     return owners
