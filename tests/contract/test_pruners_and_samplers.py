@@ -123,8 +123,8 @@ WITH_ONE_MORE = """
 import sys
 from skdtune.catalogues.pruners import PRUNERS
 from skdtune.catalogues.samplers import SAMPLERS
-PRUNERS._built_in["once"] = "one_more:OncePruner"
-SAMPLERS._built_in["grid"] = "one_more:GridConfig"
+PRUNERS.built_in["once"] = "one_more:OncePruner"
+SAMPLERS.built_in["grid"] = "one_more:GridConfig"
 from skdtune.describe.presets import load_spec
 from skdtune.describe.spec import spec_from_json
 from skdtune.errors import SpecError

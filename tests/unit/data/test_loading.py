@@ -169,7 +169,7 @@ def test_nonsense_is_refused_in_one_line_and_not_cached(
     wrong: Any, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = Listed if isinstance(wrong, FileListing) else Given
-    monkeypatch.setattr(DATASETS, "_built_in", {"given": kind(about=ABOUT)})
+    monkeypatch.setattr(DATASETS, "built_in", {"given": kind(about=ABOUT)})
     monkeypatch.setitem(globals(), "given", wrong)
     with pytest.raises(DataError) as caught:
         load("given", tmp_path)
@@ -183,7 +183,7 @@ def test_nonsense_is_refused_in_one_line_and_not_cached(
 def test_one_image_of_a_class_is_enough_for_the_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DATASETS, "_built_in", {"given": Given(about=ABOUT)})
+    monkeypatch.setattr(DATASETS, "built_in", {"given": Given(about=ABOUT)})
     monkeypatch.setitem(globals(), "given", part(labels_N=np.array([0, 1, 1, 1])))
     assert len(load("given", tmp_path, "test")) == 4
 
@@ -194,7 +194,7 @@ def test_files_are_put_in_the_order_of_class_and_path(
     for pixel, name in enumerate("abcd"):
         image = Image.new("RGB", (4, 4), (pixel, pixel, pixel))
         image.save(tmp_path / name, format="png")
-    monkeypatch.setattr(DATASETS, "_built_in", {"given": Listed(about=DataFacts(title="given"))})
+    monkeypatch.setattr(DATASETS, "built_in", {"given": Listed(about=DataFacts(title="given"))})
     monkeypatch.setitem(globals(), "given", listing(folder=tmp_path))
     images = load("given", tmp_path, image_size=4)
     assert images.images_NCHW[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
