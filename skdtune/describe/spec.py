@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from inspect import getdoc
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -343,7 +343,7 @@ class StudyFields(Frozen):
 
 def _field_of(kind: type[Kind]) -> tuple[Any, Any]:
     """Return type and default of the field with the settings of a kind."""
-    settings: Any = kind.settings_class
+    settings: Any = get_type_hints(kind)["settings"]
     summary = (getdoc(settings) or "").split("\n")[0]
     return Annotated[settings | None, LATER], Field(default=None, description=summary)
 

@@ -3,7 +3,7 @@
 A method is a list of terms. The trainer knows none of them by name: it draws batches by the plan
 that their settings ask for, asks the network for the stages they read, calls each with the
 :class:`Step`, adds up all the losses they return and saves their state dicts. To add a method, add
-a folder with its settings and one :class:`Term`, and one line in ``skdtune/catalogues/methods.py``.
+a folder with its settings and one :class:`Term`, and one line in the catalogue of methods.
 
 Tensor shapes: B batch, C channels, H height, W width, K classes.
 """

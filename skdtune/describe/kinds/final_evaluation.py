@@ -67,8 +67,6 @@ class FinalEvaluation(Kind):
     """A study of (candidate, seed): it searches nothing, and nothing of it is picked."""
 
     settings: EvaluationConfig
-
-    settings_class = EvaluationConfig
     metric_name = "test accuracy"
     step_name = "training loss"
     value_heading = "value"

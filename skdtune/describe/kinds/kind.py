@@ -1,7 +1,7 @@
 """What a kind of study says: how its trials are made, judged, named and shown.
 
-A kind is one file of this folder and one line of its catalogue; where it has settings of its own,
-the catalogue names the field of the spec that holds them. Everybody else asks the kind, and no one
+A kind is one file of this folder and one line of its catalogue, which names the field of the spec
+that holds its ``settings``. Everybody else asks the kind, and no one
 which kind it is.
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from skdtune.describe.settings import Frozen
 from skdtune.describe.space import Scalar, SearchSpace
 
 #: What is called after the images that a search is judged on.
@@ -46,9 +45,6 @@ class Candidate:
 
 class Kind(ABC):
     """How the trials of a study are made, judged, named and shown."""
-
-    settings_class: ClassVar[type[Frozen] | None] = None
-    """Class of its settings; None for a search, which has none of its own."""
 
     # How trials learn and are judged
 
