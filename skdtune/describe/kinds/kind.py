@@ -1,8 +1,7 @@
 """What a kind of study says: how its trials are made, judged, named and shown.
 
 A kind is one file of this folder and one line of its catalogue, which names the field of the spec
-that holds its ``settings``. Everybody else asks the kind, and no one
-which kind it is.
+that holds its ``settings``. Everybody else asks the kind, and no one which kind it is.
 """
 
 from __future__ import annotations
