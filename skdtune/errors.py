@@ -88,3 +88,8 @@ class StudyPausedError(SkdtuneError):
     """The study is paused: a restart would not help before somebody has looked at the reason."""
 
     exit_code = 4
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an error of somebody else's says, as far as one line has room for it."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -8,39 +8,104 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+__all__ = [
+    "ArrayDataSet",
+    "Backbone",
+    "Batch",
+    "BuildContext",
+    "DataConfig",
+    "DataError",
+    "DataFacts",
+    "DecodedPart",
+    "Engine",
+    "FailedWorker",
+    "Family",
+    "FileDataSet",
+    "FileListing",
+    "Hook",
+    "InputError",
+    "Job",
+    "LabelTermConfig",
+    "ModelConfig",
+    "Network",
+    "Outputs",
+    "PartRequest",
+    "Placement",
+    "Slot",
+    "StagedBackbone",
+    "Stages",
+    "Step",
+    "TaughtTermConfig",
+    "Term",
+    "TermConfig",
+    "TrialInHand",
+    "auxiliary_classifiers",
+    "no_loss",
+    "outside_autocast",
+]
+
 if TYPE_CHECKING:
-    pass
+    from skdtune.catalogues.models import Family, Network
+    from skdtune.data.batches import Batch
+    from skdtune.data.data_set import (
+        ArrayDataSet,
+        DecodedPart,
+        FileDataSet,
+        FileListing,
+        PartRequest,
+    )
+    from skdtune.describe.data_config import DataConfig
+    from skdtune.describe.data_facts import DataFacts
+    from skdtune.describe.model_config import ModelConfig
+    from skdtune.describe.settings import Stages
+    from skdtune.describe.term_config import LabelTermConfig, TaughtTermConfig, TermConfig
+    from skdtune.engines.engine import Engine, FailedWorker, Job, Placement, Slot
+    from skdtune.errors import DataError, InputError
+    from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
+    from skdtune.models.backbone import Backbone, Outputs, StagedBackbone
+    from skdtune.models.heads.auxiliary import auxiliary_classifiers
+    from skdtune.worker.hooks.hook import Hook, TrialInHand
 
 _HOMES = {
-    "skdtune.catalogues.models": ("Family", "Network"),
-    "skdtune.data.batches": ("Batch",),
-    "skdtune.data.data_set": (
-        "ArrayDataSet",
-        "DecodedPart",
-        "FileDataSet",
-        "FileListing",
-        "PartRequest",
-    ),
-    "skdtune.describe.data_config": ("DataConfig",),
-    "skdtune.describe.data_facts": ("DataFacts",),
-    "skdtune.describe.model_config": ("ModelConfig",),
-    "skdtune.describe.settings": ("Stages",),
-    "skdtune.describe.term_config": ("LabelTermConfig", "TaughtTermConfig", "TermConfig"),
-    "skdtune.engines.engine": ("Engine", "FailedWorker", "Job", "Placement", "Slot"),
-    "skdtune.errors": ("DataError", "InputError"),
-    "skdtune.methods.base": ("BuildContext", "Step", "Term", "no_loss", "outside_autocast"),
-    "skdtune.models.backbone": ("Backbone", "Outputs", "StagedBackbone"),
-    "skdtune.models.heads.auxiliary": ("auxiliary_classifiers",),
-    "skdtune.worker.hooks.hook": ("Hook", "TrialInHand"),
+    "ArrayDataSet": "skdtune.data.data_set",
+    "Backbone": "skdtune.models.backbone",
+    "Batch": "skdtune.data.batches",
+    "BuildContext": "skdtune.methods.base",
+    "DataConfig": "skdtune.describe.data_config",
+    "DataError": "skdtune.errors",
+    "DataFacts": "skdtune.describe.data_facts",
+    "DecodedPart": "skdtune.data.data_set",
+    "Engine": "skdtune.engines.engine",
+    "FailedWorker": "skdtune.engines.engine",
+    "Family": "skdtune.catalogues.models",
+    "FileDataSet": "skdtune.data.data_set",
+    "FileListing": "skdtune.data.data_set",
+    "Hook": "skdtune.worker.hooks.hook",
+    "InputError": "skdtune.errors",
+    "Job": "skdtune.engines.engine",
+    "LabelTermConfig": "skdtune.describe.term_config",
+    "ModelConfig": "skdtune.describe.model_config",
+    "Network": "skdtune.catalogues.models",
+    "Outputs": "skdtune.models.backbone",
+    "PartRequest": "skdtune.data.data_set",
+    "Placement": "skdtune.engines.engine",
+    "Slot": "skdtune.engines.engine",
+    "StagedBackbone": "skdtune.models.backbone",
+    "Stages": "skdtune.describe.settings",
+    "Step": "skdtune.methods.base",
+    "TaughtTermConfig": "skdtune.describe.term_config",
+    "Term": "skdtune.methods.base",
+    "TermConfig": "skdtune.describe.term_config",
+    "TrialInHand": "skdtune.worker.hooks.hook",
+    "auxiliary_classifiers": "skdtune.models.heads.auxiliary",
+    "no_loss": "skdtune.methods.base",
+    "outside_autocast": "skdtune.methods.base",
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-
-__all__ = [*_HOME_OF]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
+    if name in _HOMES:
         import importlib
 
-        return getattr(importlib.import_module(_HOME_OF[name]), name)
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from skdtune.errors import InputError
+from skdtune.errors import InputError, in_one_line
 
 Entry = TypeVar("Entry")
 
@@ -77,16 +77,21 @@ class Catalogue(Generic[Entry]):
         """
         if name in self.built_in:
             entry = self.built_in[name]
-            return cast(Entry, _import(entry) if isinstance(entry, str) else entry)
+            return cast(Entry, load_target(entry) if isinstance(entry, str) else entry)
         point = self._offered[name]
         try:
             return cast(Entry, point.load())
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
+        # Nor may a module end the program because it was looked at.
+        except (Exception, SystemExit) as error:
             raise InputError(
-                f"the {self.kind} {name!r} of the package {package_of(point)} cannot be imported: "
-                f"{type(error).__name__}: {reason}"
+                f"{self.described(name)} cannot be imported: {type(error).__name__}: "
+                f"{in_one_line(error)}"
             ) from error
+
+    def described(self, name: str) -> str:
+        """Say what an entry is and whose: ``the method 'my_kd' of the package my-kd 1.2``."""
+        package = self.package(name)
+        return f"the {self.kind} {name!r}" + (f" of the package {package}" if package else "")
 
     def package(self, name: str) -> Package | None:
         """Return the package that offers an entry; None for a built-in or unknown one."""
@@ -96,7 +101,8 @@ class Catalogue(Generic[Entry]):
     @property
     def homes(self) -> frozenset[str]:
         """The top-level modules that packages offer entries in, by name; none is imported."""
-        return frozenset(point.module.partition(".")[0] for point in self._offered.values())
+        targets = (point.value.partition(":")[0] for point in self._offered.values())
+        return frozenset(target.partition(".")[0].strip() for target in targets)
 
     @property
     def offered(self) -> tuple[str, ...]:
@@ -124,9 +130,8 @@ class Catalogue(Generic[Entry]):
     def _points(self) -> tuple[EntryPoint, ...]:
         if self.group is None:
             return ()
-        # One package may be found twice, along a path that lists a folder twice.
-        found = {(point.name, point.value): point for point in entry_points(group=self.group)}
-        return tuple(found[key] for key in sorted(found))
+        points = entry_points(group=self.group)
+        return tuple(sorted(points, key=lambda point: (point.name, package_of(point))))
 
     @cached_property
     def _offered(self) -> dict[str, EntryPoint]:
@@ -141,6 +146,11 @@ def package_of(point: EntryPoint) -> Package:
     return Package(point.dist.name, point.dist.version)
 
 
-def _import(target: str) -> Any:
+def load_target(target: str) -> Any:
+    """Import what a catalogue line, or settings, name as ``module:attribute``.
+
+    Raises:
+        Exception: Whatever the module raises; AttributeError if it has no such attribute.
+    """
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)

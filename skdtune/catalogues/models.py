@@ -45,13 +45,29 @@ class Network:
 
 @dataclass(frozen=True)
 class Family:
-    """Backbones that one function builds."""
+    """Backbones that one function builds.
+
+    Raises:
+        ValueError: If it is not described as its fields say.
+    """
 
     build: str
     """``module:function`` of what builds them; see ``skdtune.models.backbone.Builder``."""
 
     networks: Mapping[str, Network]
     """The backbones by the name they have in a study, from the smallest to the largest."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.build, str) or not all(self.build.partition(":")):
+            raise ValueError(
+                f"a family names what builds it as 'module:function', not {self.build!r}"
+            )
+        networks = self.networks
+        if not isinstance(networks, Mapping) or not all(
+            isinstance(name, str) and isinstance(network, Network)
+            for name, network in networks.items()
+        ):
+            raise ValueError("the networks of a family are a mapping of names to Network")
 
 
 _THREE, _FOUR = (tuple(f"stage{number}" for number in range(1, last)) for last in (4, 5))
@@ -117,20 +133,20 @@ def usable_family(name: str) -> Family:
 def _families() -> Mapping[str, Family | InputError]:
     """Return every family, or why it cannot be used."""
     families: dict[str, Family | InputError] = {}
-    taken: dict[str, str] = {}
     for name in MODELS:
-        described = f"the {MODELS.kind} {name!r} of the package {MODELS.package(name)}"
         try:
             family = MODELS[name]
         except InputError as error:
             families[name] = error
             continue
-        if not isinstance(family, Family):
-            families[name] = InputError(f"{described} is no Family")
-        elif both := sorted(taken.keys() & family.networks.keys()):
-            owner = taken[both[0]]
-            families[name] = InputError(f"{described} offers {both[0]}, as {owner!r} does")
-        else:
-            families[name] = family
-            taken |= dict.fromkeys(family.networks, name)
+        is_one = isinstance(family, Family)
+        families[name] = family if is_one else InputError(f"{MODELS.described(name)} is no Family")
+    usable = {name: family for name, family in families.items() if isinstance(family, Family)}
+    for name in MODELS.offered:
+        # A built-in network wins; of two packages that offer one name neither is taken.
+        for other in usable.keys() - {name} if name in usable else ():
+            if both := sorted(usable[name].networks.keys() & usable[other].networks.keys()):
+                families[name] = InputError(
+                    f"{MODELS.described(name)} offers {both[0]}, as {MODELS.described(other)} does"
+                )
     return families

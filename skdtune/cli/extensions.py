@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from skdtune.cli.application import common_options, console, echo_json
+
+if TYPE_CHECKING:
+    from skdtune.catalogues.catalogue import Catalogue
 
 
 @click.command()
@@ -22,7 +27,7 @@ def extensions(as_json: bool) -> None:
             "version": offer.package.version,
             "state": offer.problem or "ok",
         }
-        for offer in offers()
+        for offer in offers(_require_usable)
     ]
     if as_json:
         echo_json(rows)
@@ -36,3 +41,22 @@ def extensions(as_json: bool) -> None:
     for row in rows:
         table.add_row(*row.values())
     console().print(table)
+
+
+def _require_usable(catalogue: Catalogue[Any], name: str) -> None:
+    """Refuse what a study, a worker or `launch` would refuse, as far as this machine can tell."""
+    from skdtune.catalogues.engines import ENGINES
+    from skdtune.catalogues.hooks import HOOKS
+    from skdtune.describe.offered import require_usable
+    from skdtune.engines.named import engine_named
+
+    require_usable(catalogue, name)
+    if catalogue.kind == ENGINES.kind:
+        engine_named(name)
+    elif catalogue.kind == HOOKS.kind:
+        try:
+            from skdtune.worker.hooks.named import hook_named
+        except ImportError:
+            # Without torch there is no worker here that could take it.
+            return
+        hook_named(name)

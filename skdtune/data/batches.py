@@ -17,7 +17,7 @@ from skdtune.data.augmentation import flip, normalise, pad_crop, resized_crop
 from skdtune.data.draws import draw_boxes, draw_flips, draw_shifts, epoch_generator
 from skdtune.data.images import ImageSet
 from skdtune.data.plans import BatchPlan, Plain
-from skdtune.describe.config import DataConfig
+from skdtune.describe.data_config import DataConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from skdtune.data.images import ImageSet
 from skdtune.data.loading import load_part
 from skdtune.data.short_hash import short_hash
 from skdtune.data.splits import stratified_split
-from skdtune.describe.config import DataConfig
+from skdtune.describe.data_config import DataConfig
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

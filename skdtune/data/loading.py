@@ -24,8 +24,8 @@ from skdtune.data.images import ImageSet, Split, image_set
 from skdtune.data.short_hash import short_hash
 from skdtune.data.splits import limit_per_class
 from skdtune.data.wall import require_open
-from skdtune.describe.config import DataConfig
-from skdtune.errors import DataError, InputError
+from skdtune.describe.data_config import DataConfig
+from skdtune.errors import DataError, InputError, in_one_line
 
 
 def data_set(name: str) -> ArrayDataSet | FileDataSet:
@@ -37,8 +37,8 @@ def data_set(name: str) -> ArrayDataSet | FileDataSet:
     entry = DATASETS[name]
     if not isinstance(entry, ArrayDataSet | FileDataSet):
         raise InputError(
-            f"the data set {name!r} of the package {DATASETS.package(name)} is none: an entry "
-            "point must name an object of skdtune.data.data_set.ArrayDataSet or FileDataSet, "
+            f"{DATASETS.described(name)} is none: an entry point must name an object of "
+            "skdtune.data.data_set.ArrayDataSet or FileDataSet, "
             f"received {type(entry).__name__}"
         )
     return entry
@@ -87,7 +87,16 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
 
 
 def _decoded(entry: ArrayDataSet, request: PartRequest) -> ImageSet:
-    part = entry.decode(request)
+    try:
+        part = entry.decode(request)
+    except Exception as error:
+        # Ours say what is wrong; whose fault this is, the error of a package's would not tell.
+        if isinstance(error, DataError) or DATASETS.package(request.name) is None:
+            raise
+        raise DataError(
+            f"{DATASETS.described(request.name)} cannot be decoded: {type(error).__name__}: "
+            f"{in_one_line(error)}"
+        ) from error
     check_part(entry, part, request)
     return image_set(part.images_NHWC, part.labels_N, tuple(part.class_names))
 
@@ -115,6 +124,6 @@ def _version_of_files(listing: FileListing, image_size: int) -> str:
 def _cache_key(request: PartRequest, version: str) -> str:
     """Name the cache of a part; another version of a package may decode something else."""
     package = DATASETS.package(request.name)
-    made_by = [package.name, package.version] if package else []
-    # A name of a package's data set may hold what the name of a folder may not.
-    return quote("-".join([request.name, request.split, version, *made_by]), safe="")
+    # What a package says may be long, or hold what the name of a folder may not.
+    words = [short_hash(version), package.name, package.version] if package else [version]
+    return quote("-".join([request.name, request.split, *words]), safe="")

@@ -19,7 +19,7 @@ from skdtune.data.catalogue import (
 from skdtune.data.channel_statistics import channel_statistics
 from skdtune.data.short_hash import short_hash
 from skdtune.data.wall import require_open
-from skdtune.describe.config import DataConfig
+from skdtune.describe.data_config import DataConfig
 
 
 @dataclass(frozen=True)

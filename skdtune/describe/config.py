@@ -17,6 +17,7 @@ from skdtune.describe.method_config import MethodConfig
 from skdtune.describe.model_config import ModelConfig
 from skdtune.describe.optimizer_config import OptimizerConfig
 from skdtune.describe.settings import Frozen
+from skdtune.errors import in_one_line
 
 __all__ = [
     "BudgetConfig",
@@ -54,7 +55,16 @@ class TrialConfig(Frozen):
     @model_validator(mode="after")
     def _parts_fit(self) -> TrialConfig:
         for name, term in self.method.terms().items():
-            term.require_fit(name, self.data, self.model)
+            try:
+                term.require_fit(name, self.data, self.model)
+            except ValueError:
+                raise
+            except Exception as error:
+                # That of a package: its fault must not look like ours.
+                raise ValueError(
+                    f"method.{name}: cannot be checked: {type(error).__name__}: "
+                    f"{in_one_line(error)}"
+                ) from error
         if self.optimizer.warmup_epochs >= self.budget.epochs:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below budget.epochs ({self.budget.epochs}), "

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from skdtune.catalogues.datasets import DATASETS
-from skdtune.errors import InputError
+from skdtune.errors import InputError, in_one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class DataFacts:
     """Number of classes; None if the files decide."""
 
     image_shape: tuple[int, int, int] | None = None
-    """Channels, height and width of an image; None if ``data.image_size`` decides."""
+    """Channels, height and width of an image; None if the files or ``data.image_size`` decide."""
 
     num_train: int | None = None
     """Images to learn from and to choose by; None if the files decide."""
@@ -56,9 +56,14 @@ def facts_of(name: str) -> DataFacts:
     Raises:
         InputError: If it comes from a package that cannot be imported, or says nothing of it.
     """
-    about = getattr(DATASETS[name], "about", None)
+    try:
+        about = getattr(DATASETS[name], "about", None)
+    except InputError:
+        raise
+    except Exception as error:
+        about = in_one_line(error)
     if not isinstance(about, DataFacts):
         raise InputError(
-            f"the data set {name!r} of the package {DATASETS.package(name)} has no `about`"
+            f"{DATASETS.described(name)} has no `about`, the DataFacts of what is known of it"
         )
     return about

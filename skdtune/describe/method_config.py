@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import reduce
 from inspect import getdoc
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from pydantic import (
     Field,
@@ -19,14 +19,15 @@ from pydantic import (
 )
 
 from skdtune.catalogues.methods import METHODS
-from skdtune.describe.settings import LATER, Frozen
+from skdtune.describe import dotted
+from skdtune.describe.settings import LATER, Frozen, is_of_first_release
 from skdtune.describe.term_config import (
     BatchPlanName,
     LabelTermConfig,
     TaughtTermConfig,
     TermConfig,
 )
-from skdtune.errors import InputError
+from skdtune.errors import InputError, in_one_line
 
 
 class MethodTerms(Frozen):
@@ -102,13 +103,38 @@ def settings_of(name: str) -> type[TermConfig]:
         problem = "is no settings class: derive one from TermConfig"
     elif not isinstance(getattr(settings, "term", None), str):
         problem = "does not name its term: set `term` to 'module:class'"
-    elif not name.isidentifier() or name.startswith("_") or hasattr(MethodTerms, name):
+    elif not name.isidentifier() or name.startswith("_") or _is_taken(name):
         problem = "has a name that is taken, or cannot be a key: take letters, digits and _"
-    elif issubclass(settings, LabelTermConfig) and settings.model_fields["name"].default != name:
+    elif issubclass(settings, LabelTermConfig) and not _is_called(settings, name):
         problem = f"learns from the labels: give it a field name: Literal[{name!r}] = {name!r}"
+    elif name in METHODS.offered:
+        problem = _why_no_field(settings)
     if problem:
-        raise InputError(f"the method {name!r} of the package {METHODS.package(name)} {problem}")
+        raise InputError(f"{METHODS.described(name)} {problem}")
     return cast(type[TermConfig], settings)
+
+
+def _why_no_field(settings: type[TermConfig]) -> str:
+    """Say why settings cannot be a part of others, which would break those, too."""
+    try:
+        kind: Any = settings | None
+        probe = create_model("Probe", term=(kind, None))
+        probe()
+        dotted.leaves(probe)
+    except Exception as error:
+        return f"has settings that cannot be used: {type(error).__name__}: {in_one_line(error)}"
+    return ""
+
+
+def _is_taken(name: str) -> bool:
+    # A name or a type tells which settings others are.
+    fields = {*MethodTerms.model_fields, "name", "type"}
+    return name in fields or hasattr(MethodTerms, name)
+
+
+def _is_called(settings: type[LabelTermConfig], name: str) -> bool:
+    field = settings.model_fields["name"]
+    return get_args(field.annotation) == (name,) and field.default == name
 
 
 #: Settings classes of all methods that can be taken, by their name.
@@ -135,7 +161,7 @@ def _field(settings: type[TermConfig]) -> tuple[Any, Any]:
     summary = (getdoc(settings) or "").split("\n")[0].rstrip(".")
     field = Field(default=None, description=f"{summary}; null switches it off.")
     # What came after the first release must not change the hashes of studies without it.
-    is_first = vars(settings).get("of_first_release")
+    is_first = is_of_first_release(settings)
     kind = settings | None if is_first else Annotated[settings | None, LATER]
     return kind, field
 

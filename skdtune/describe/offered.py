@@ -16,12 +16,6 @@ from skdtune.describe.data_facts import facts_of
 from skdtune.describe.method_config import settings_of
 from skdtune.errors import InputError
 
-#: What refuses an entry of a kind that a description asks about.
-_CHECKS: dict[str, Callable[[str], object]] = {
-    METHODS.kind: settings_of,
-    DATASETS.kind: facts_of,
-    MODELS.kind: usable_family,
-}
 #: The catalogues that packages may add to.
 OPEN_CATALOGUES: tuple[Catalogue[Any], ...] = (METHODS, DATASETS, MODELS, ENGINES, HOOKS)
 
@@ -40,12 +34,36 @@ class Offer:
     """Why it cannot be taken; None where it can."""
 
 
-def offers() -> list[Offer]:
-    """List what packages offer; each is imported, to know whether it can be."""
-    return [offer for catalogue in OPEN_CATALOGUES for offer in _offers_to(catalogue)]
+def require_usable(catalogue: Catalogue[Any], name: str) -> None:
+    """Import an entry, and refuse what a description can tell is none.
+
+    Raises:
+        KeyError: If there is none of this name.
+        InputError: If it cannot be imported, or is not what it is offered as.
+    """
+    checks: dict[str, Callable[[str], object]] = {
+        METHODS.kind: settings_of,
+        DATASETS.kind: facts_of,
+        MODELS.kind: usable_family,
+    }
+    if check := checks.get(catalogue.kind):
+        check(name)
+    else:
+        catalogue[name]
 
 
-def _offers_to(catalogue: Catalogue[Any]) -> list[Offer]:
+def offers(require: Callable[[Catalogue[Any], str], None] = require_usable) -> list[Offer]:
+    """List what packages offer; each is imported, to know whether it can be taken.
+
+    Args:
+        require: Refuses an entry by an InputError.
+    """
+    return [offer for catalogue in OPEN_CATALOGUES for offer in _offers_to(catalogue, require)]
+
+
+def _offers_to(
+    catalogue: Catalogue[Any], require: Callable[[Catalogue[Any], str], None]
+) -> list[Offer]:
     offered = [
         Offer(catalogue.kind, problem.name, problem.package, problem.reason)
         for problem in catalogue.problems
@@ -55,13 +73,9 @@ def _offers_to(catalogue: Catalogue[Any]) -> list[Offer]:
         assert package is not None
         reason = None
         try:
-            if check := _CHECKS.get(catalogue.kind):
-                check(name)
-            else:
-                catalogue[name]
+            require(catalogue, name)
         except InputError as error:
             # What it is and whose is said beside it.
-            reason = str(error).removeprefix(f"the {catalogue.kind} {name!r} of the package ")
-            reason = reason.removeprefix(f"{package} ")
+            reason = str(error).removeprefix(f"{catalogue.described(name)} ")
         offered.append(Offer(catalogue.kind, name, package, reason))
     return sorted(offered, key=lambda offer: (offer.name, offer.package))

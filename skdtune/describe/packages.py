@@ -11,18 +11,26 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from skdtune.catalogues.catalogue import Catalogue, Package
+from skdtune.catalogues.catalogue import Package
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.catalogues.hooks import HOOKS
 from skdtune.catalogues.methods import METHODS
 from skdtune.catalogues.models import MODELS, family_of
+from skdtune.describe.offered import require_usable
 from skdtune.describe.space import Choice
 from skdtune.describe.spec import StudySpec
+from skdtune.errors import InputError
 
-_CATALOGUES: dict[str, Catalogue[Any]] = {c.kind: c for c in (METHODS, DATASETS, MODELS, HOOKS)}
+_CATALOGUES = {catalogue.kind: catalogue for catalogue in (METHODS, DATASETS, MODELS, HOOKS)}
 
 #: For each package its ``version``, and what it ``offers`` of what a study names.
 Needed = dict[str, dict[str, Any]]
+
+
+#: Names and versions of packages, and what they offer, as they may stand in a storage.
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,79}")
+_OFFER = re.compile(r"[\w .+-]{1,120}", re.ASCII)
+_MAX_READ = 20
 
 
 def packages_of(spec: StudySpec) -> Needed:
@@ -33,7 +41,7 @@ def packages_of(spec: StudySpec) -> Needed:
         a study that names nothing but what is built in.
     """
     needed: Needed = {}
-    for kind, name in _names_in(spec):
+    for kind, name in names_in(spec):
         package = _CATALOGUES[kind].package(name)
         if package is not None:
             entry = needed.setdefault(package.name, {"version": package.version, "offers": []})
@@ -42,15 +50,18 @@ def packages_of(spec: StudySpec) -> Needed:
     return needed
 
 
-def _names_in(spec: StudySpec) -> Iterator[tuple[str, str]]:
+def names_in(spec: StudySpec) -> Iterator[tuple[str, str]]:
     """Go through all that a study names, as kind and name in the catalogue of that kind."""
     yield DATASETS.kind, spec.data.name
     searched = spec.search.get("model.name")
     chosen = searched.choices if isinstance(searched, Choice) else ()
     for network in (spec.model.name, *chosen):
         yield MODELS.kind, family_of(str(network))
-    for name in spec.method.terms():
-        yield METHODS.kind, spec.method.label.name if name == "label" else name
+    labels = spec.search.get("method.label.name")
+    for name in (spec.method.label.name, *(labels.choices if isinstance(labels, Choice) else ())):
+        yield METHODS.kind, str(name)
+    for name in spec.method.terms().keys() - {"label"}:
+        yield METHODS.kind, name
     for hook in spec.hooks:
         yield HOOKS.kind, hook
 
@@ -70,11 +81,7 @@ def what_is_missing(stored: Any) -> str:
             written it.
     """
     missing = []
-    for name, needed in stored.items() if isinstance(stored, Mapping) else ():
-        package = _package(name, needed)
-        if package is None:
-            continue
-        offers = [str(offer)[:80] for offer in needed.get("offers", ())]
+    for package, offers in _read(stored).items():
         here = _version_here(package.name)
         if here is None:
             missing.append(
@@ -84,6 +91,30 @@ def what_is_missing(stored: Any) -> str:
         else:
             missing += [p for offer in offers if (p := _problem(offer, package.name, here))]
     return "; ".join(missing)
+
+
+def other_versions(stored: Any) -> str:
+    """Say which packages have another version here than where a study was created."""
+    return "; ".join(
+        f"it was created with {package}, here is {here}: pip install "
+        f"'{package.name}=={package.version}'"
+        for package in _read(stored)
+        if (here := _version_here(package.name)) not in (None, package.version)
+    )
+
+
+def _read(stored: Any) -> dict[Package, list[str]]:
+    """Read what :func:`packages_of` wrote; what nobody should be told to type is left out."""
+    packages: dict[Package, list[str]] = {}
+    for name, needed in list(stored.items())[:_MAX_READ] if isinstance(stored, Mapping) else ():
+        entry = needed if isinstance(needed, Mapping) else {}
+        words = (name, entry.get("version"))
+        if all(isinstance(word, str) and _WORD.fullmatch(word) for word in words):
+            offers = entry.get("offers")
+            listed = offers[:_MAX_READ] if isinstance(offers, list) else []
+            readable = [o for o in listed if isinstance(o, str) and _OFFER.fullmatch(o)]
+            packages[Package(*map(str, words))] = readable
+    return packages
 
 
 def differs(spec: StudySpec, stored: Any) -> str:
@@ -108,23 +139,12 @@ def differs(spec: StudySpec, stored: Any) -> str:
 
 def _owners(needed: Any) -> dict[str, str]:
     """Return the package of each offer that decides what is trained."""
-    if not isinstance(needed, Mapping):
-        return {}
     return {
-        str(offer): str(name)
-        for name, entry in needed.items()
-        if isinstance(entry, Mapping) and isinstance(entry.get("offers"), list)
-        for offer in entry["offers"]
-        if not str(offer).startswith(f"{HOOKS.kind} ")
+        offer: _normal(package.name)
+        for package, offers in _read(needed).items()
+        for offer in offers
+        if not offer.startswith(f"{HOOKS.kind} ")
     }
-
-
-def _package(name: Any, needed: Any) -> Package | None:
-    """Read a package; None for what is no name and version, which nobody shall be told to type."""
-    words = (name, needed.get("version") if isinstance(needed, Mapping) else None)
-    if not all(isinstance(w, str) and re.fullmatch(r"[\w.+!-]{1,80}", w) for w in words):
-        return None
-    return Package(*map(str, words))
 
 
 def _version_here(package: str) -> str | None:
@@ -140,16 +160,27 @@ def _problem(offer: str, package: str, here: str) -> str:
         name = offer.removeprefix(f"{kind} ")
         if name == offer:
             continue
-        taken = [p for p in catalogue.problems if p.name == name and p.package.name == package]
+        taken = [
+            p for p in catalogue.problems if p.name == name and _same(p.package.name, package)
+        ]
         if taken:
             return f"the {offer} of {package} cannot be taken: {taken[0].reason}"
         owner = catalogue.package(name)
-        if owner is None or owner.name != package:
+        if owner is None or not _same(owner.name, package):
             return (
                 f"the {offer} of {package} is not in its version {here}, which is installed here"
             )
         try:
-            catalogue[name]
-        except Exception as error:
+            require_usable(catalogue, name)
+        except InputError as error:
             return str(error)
     return ""
+
+
+def _same(one: str, other: str) -> bool:
+    return _normal(one) == _normal(other)
+
+
+def _normal(name: str) -> str:
+    """Write the name of a package as all its spellings are compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -10,6 +10,7 @@ file along, in a folder ``studies`` of the same layout beside its modules.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ from typing import Any
 
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.catalogues.methods import METHODS
-from skdtune.describe.study_file import StudyFile, load_yaml, read_yaml
+from skdtune.describe.study_file import YAML_ERRORS, StudyFile, load_yaml, read_yaml
 
 _PACKAGE = Path(__file__).parents[1]
 #: The key of a file that lists presets to compare, instead of describing one study.
@@ -74,31 +75,35 @@ def part(name: str) -> StudyFile | None:
         name: ``recipe``, ``data/<data>`` or ``methods/<method>``. Each may be called
             ``_base/<its last word>`` too, as it was while all of them lay in one folder.
     """
-    recipe = presets_dir() / "recipe.yaml"
-    for kind, path in [
-        ("", recipe),
-        *(("data/", p) for p in _parts("data").values()),
-        *(("methods/", p) for p in _parts("methods").values()),
-    ]:
-        if name in (f"{kind}{path.stem}", f"_base/{path.stem}"):
+    paths = {"recipe": presets_dir() / "recipe.yaml"}
+    for kind in ("data", "methods"):
+        paths |= {f"{kind}/{stem}": path for stem, path in _parts(kind).items()}
+    # Ours first, so that no file of a package takes the short name of one of them.
+    for key, path in sorted(paths.items(), key=lambda item: presets_dir() not in item[1].parents):
+        if name in (key, f"_base/{path.stem}"):
             # Values of a pair belong to its preset alone, which lays them on top.
             return StudyFile(path, {k: v for k, v in _read(path).items() if k != _PAIRS_KEY})
     return None
 
 
 def _parts(kind: str) -> dict[str, Path]:
-    """Return the files that presets are composed of by name, ours before those of packages."""
-    parts: dict[str, Path] = {}
-    for folder in (presets_dir(), *_folders_of_packages()):
-        for path in sorted(folder.glob(f"{kind}/*.yaml")):
-            parts.setdefault(path.stem, path)
-    return parts
+    """Return the files that presets are composed of by name: ours, and what packages add to them.
+
+    Of two packages that bring a file of one name neither is taken, as of all that they offer.
+    """
+    ours, *others = (
+        {path.stem: path for path in sorted(folder.glob(f"{kind}/*.yaml"))}
+        for folder in (presets_dir(), *_folders_of_packages())
+    )
+    added = Counter(name for parts in others for name in parts)
+    theirs = {n: p for parts in others for n, p in parts.items() if added[n] == 1}
+    return ours | {name: path for name, path in theirs.items() if name not in ours}
 
 
 def _folders_of_packages() -> Iterator[Path]:
     """Find the folders of presets that packages bring along; nothing of them is imported."""
     for module in sorted(METHODS.homes | DATASETS.homes):
-        place = find_spec(module)
+        place = find_spec(module) if module.isidentifier() else None
         for folder in (place and place.submodule_search_locations) or ():
             yield Path(folder) / "studies"
 
@@ -106,11 +111,12 @@ def _folders_of_packages() -> Iterator[Path]:
 def _pairs() -> dict[str, tuple[Path, Path]]:
     """Return the two files that each composed preset is made of, by its name."""
     methods = [*_parts("methods").values(), presets_dir() / f"{FAMILY_KEY}.yaml"]
-    return {
-        f"{data.stem}-{method.stem}": (data, method)
-        for data in _parts("data").values()
-        for method in methods
-    }
+    pairs: dict[str, tuple[Path, Path]] = {}
+    # Ours come first: nobody else's file makes another study of the name of one.
+    for data in _parts("data").values():
+        for method in methods:
+            pairs.setdefault(f"{data.stem}-{method.stem}", (data, method))
+    return pairs
 
 
 def _tuned() -> list[Path]:
@@ -125,5 +131,9 @@ _read = cache(read_yaml)
 @cache
 def _description(path: Path) -> str:
     """Return what a file says of itself; parsing that line alone keeps `skdtune studies` quick."""
-    line = re.search(r"^description:.*$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return str(load_yaml(line[0])["description"]) if line else ""
+    try:
+        line = re.search(r"^description:.*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        return str(load_yaml(line[0])["description"]) if line else ""
+    except (*YAML_ERRORS, OSError, ValueError, TypeError):
+        # That of a package, perhaps: who takes it is told, and nobody else is kept from his own.
+        return f"{path} cannot be read"

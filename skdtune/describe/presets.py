@@ -11,6 +11,7 @@ from typing import Any
 
 from skdtune.describe import dotted, preset_folder
 from skdtune.describe.config import TrialConfig
+from skdtune.describe.kinds.catalogue import KINDS
 from skdtune.describe.method_config import SETTINGS, UNUSABLE
 from skdtune.describe.named_hooks import require_offered
 from skdtune.describe.preset_folder import FAMILY_KEY
@@ -145,10 +146,9 @@ def _finish(
     raw |= {"num_trials": num_trials} if num_trials is not None else {}
     if isinstance(raw.get("search"), Mapping):
         raw["search"] = {k: v for k, v in raw["search"].items() if v is not None}
-    if raw.get("evaluation") is not None:
-        raise SpecError(
-            f"{source}: evaluation: only `skdtune evaluate` writes it, which knows the winners"
-        )
+    for field, kind in KINDS.items():
+        if kind.written_by and raw.get(field) is not None:
+            raise SpecError(f"{source}: {field}: {kind.written_by}")
     data = raw.get("data")
     if isinstance(data, Mapping) and isinstance(data.get("root"), str):
         # Absolute: a worker does not run where the study was created.

@@ -41,14 +41,25 @@ def canonical(settings: Frozen) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
-        # Not inherited: what derives from old settings is new.
-        is_later = not vars(type(settings)).get("of_first_release") or LATER in field.metadata
+        is_later = not is_of_first_release(type(settings)) or LATER in field.metadata
         # Without its name nobody could tell which settings these are.
         is_needed = name in ("name", "type") or field.is_required()
         if is_needed or not is_later or value != field.get_default(call_default_factory=True):
             plain[name] = canonical(value) if isinstance(value, Frozen) else None
     rest = {name for name, value in plain.items() if value is None}
-    return plain | settings.model_dump(mode="json", include=rest)
+    plain |= settings.model_dump(mode="json", include=rest)
+    for name in rest:
+        # Sets have no order, and another one in every process.
+        if isinstance(getattr(settings, name), (set, frozenset)):
+            plain[name] = sorted(plain[name], key=repr)
+    return plain
+
+
+def is_of_first_release(settings: type[Frozen]) -> bool:
+    """Tell whether a class of settings was there in release 0.1.0."""
+    # Not inherited: what derives from old settings is new. And nobody else was there.
+    is_ours = settings.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return is_ours and bool(vars(settings).get("of_first_release"))
 
 
 def encode_stages(stages: tuple[int, ...]) -> str:

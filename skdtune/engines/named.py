@@ -26,7 +26,5 @@ def engine_named(name: str) -> Callable[[Job, Placement], Engine]:
     missing = [method for method in promised if not hasattr(made, method)]
     if not isinstance(made, type) or missing:
         lacks = f"it lacks {', '.join(missing)}" if missing else "it is no class"
-        raise InputError(
-            f"the engine {name!r} of the package {ENGINES.package(name)} is none: {lacks}"
-        )
+        raise InputError(f"{ENGINES.described(name)} is none: {lacks}")
     return cast(Callable[[Job, Placement], Engine], made)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from skdtune.data.batches import Batch
-from skdtune.describe.config import ModelConfig
+from skdtune.describe.model_config import ModelConfig
 from skdtune.models.backbone import Backbone
 from skdtune.models.description import FeatureShape, StageShape
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 from torch import nn
 
+from skdtune.catalogues.catalogue import load_target
 from skdtune.describe.config import MethodConfig
 from skdtune.describe.term_config import TermConfig
-from skdtune.errors import InputError
+from skdtune.errors import InputError, in_one_line
 from skdtune.methods.base import BuildContext, Term
 
 
@@ -18,13 +17,12 @@ def term_class(settings: type[TermConfig]) -> type[Term]:
     Raises:
         InputError: If it cannot be imported, or is no term.
     """
-    module, _, name = settings.term.partition(":")
     try:
-        term = getattr(importlib.import_module(module), name)
+        term = load_target(settings.term)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"the term {settings.term} cannot be imported: {type(error).__name__}: {reason}"
+            f"the term {settings.term} cannot be imported: {type(error).__name__}: "
+            f"{in_one_line(error)}"
         ) from error
     if not (isinstance(term, type) and issubclass(term, Term)):
         raise InputError(f"{settings.term} is no term: derive it from Term")
@@ -56,7 +54,7 @@ def build_terms(config: MethodConfig, context: BuildContext) -> nn.ModuleDict:
 
 
 def required_stages(terms: nn.ModuleDict) -> tuple[int, ...]:
-    """List the stages that must be tapped for some terms.
+    """List the stages that must be read for some terms.
 
     Args:
         terms: terms from :func:`build_terms`.

@@ -21,15 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skdtune.describe.method_config import SETTINGS
+from skdtune.catalogues.methods import METHODS
 
 
 def __getattr__(name: str) -> Any:
-    if not name.startswith("_"):
-        for settings in SETTINGS.values():
-            module = f"{settings.__module__.rpartition('.')[0]}.formulas"
-            if find_spec(module) is not None and hasattr(importlib.import_module(module), name):
-                return getattr(importlib.import_module(module), name)
+    for method in METHODS.built_in if not name.startswith("_") else ():
+        module = f"skdtune.methods.{method}.formulas"
+        if find_spec(module) is not None:
+            formula = vars(importlib.import_module(module)).get(name)
+            # What the module has imported itself is not its own.
+            if getattr(formula, "__module__", None) == module:
+                return formula
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

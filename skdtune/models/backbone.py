@@ -12,14 +12,14 @@ Tensor shapes: B batch, C channels, H height, W width, K classes, T tokens.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from skdtune.catalogues.models import MODELS, family_of, networks
-from skdtune.errors import InputError
+from skdtune.catalogues.catalogue import load_target
+from skdtune.catalogues.models import MODELS, family_of, networks, usable_family
+from skdtune.errors import InputError, in_one_line
 
 
 class Outputs(NamedTuple):
@@ -138,6 +138,9 @@ class Builder(Protocol):
     ) -> Backbone:
         """Build a network in float32 and training mode, on torch's default device.
 
+        That may be ``meta``, where tensors have shapes and no values: a network file is held
+        against such a network before anything of it is believed.
+
         Args:
             name: One of the family's names in the catalogue.
             width: Channels of the first stage; None where the catalogue says that they cannot be
@@ -176,12 +179,7 @@ def build_backbone(
             catalogue promises.
     """
     family = family_of(name)
-    module, _, function = MODELS[family].build.partition(":")
-    try:
-        build: Builder = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{_described(family)} cannot be imported: {reason}") from error
+    build = builder_of(family)
     backbone = build(
         name,
         width=width or networks()[name].width,
@@ -191,14 +189,27 @@ def build_backbone(
     )
     if broken := _broken_promise(backbone, networks()[name].num_stages, num_classes):
         raise InputError(
-            f"{_described(family)} cannot be used: what it builds for {name!r} {broken}"
+            f"{MODELS.described(family)} cannot be used: what it builds for {name!r} {broken}"
         )
     return backbone
 
 
-def _described(family: str) -> str:
-    package = MODELS.package(family)
-    return f"the family {family!r}" + ("" if package is None else f" of the package {package}")
+def builder_of(family: str) -> Builder:
+    """Return what builds the networks of a family.
+
+    Raises:
+        InputError: If it cannot be imported.
+    """
+    try:
+        builder: Builder = load_target(usable_family(family).build)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"what builds {MODELS.described(family)} cannot be imported: {type(error).__name__}: "
+            f"{in_one_line(error)}"
+        ) from error
+    return builder
 
 
 def _broken_promise(built: object, num_stages: int, num_classes: int) -> str | None:

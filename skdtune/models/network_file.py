@@ -29,7 +29,7 @@ from torch import Tensor
 
 from skdtune.catalogues.models import MODELS, family_of, networks
 from skdtune.describe.settings import Frozen
-from skdtune.errors import DataError
+from skdtune.errors import DataError, in_one_line
 from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
 
 _METADATA_KEY = "skdtune"
@@ -210,7 +210,7 @@ def read_network_file(source: str | Path | bytes, sha256: str | None = None) -> 
     try:
         tensors = safetensors.torch.load(content)
     except Exception as error:
-        raise DataError(f"{where}: it is damaged: {_in_one_line(error)}") from None
+        raise DataError(f"{where}: it is damaged: {in_one_line(error)}") from None
     _require_architecture(info, tensors, where)
     return NetworkFile(
         info=info,
@@ -244,7 +244,7 @@ def _read_info(content: bytes, where: str) -> NetworkInfo:
     try:
         return NetworkInfo.model_validate_json(json.dumps(description))
     except (ValidationError, TypeError) as error:
-        raise DataError(f"{where}: its description is wrong: {_in_one_line(error)}") from None
+        raise DataError(f"{where}: its description is wrong: {in_one_line(error)}") from None
 
 
 def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -257,7 +257,7 @@ def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], wher
     try:
         outline = _outline(info)
     except (RuntimeError, ValueError, OverflowError, TypeError) as error:
-        raise DataError(f"{where}: its sizes are wrong: {_in_one_line(error)}") from None
+        raise DataError(f"{where}: its sizes are wrong: {in_one_line(error)}") from None
     expected = {name: (t.shape, t.dtype) for name, t in outline.state_dict().items()}
     for name in sorted(expected.keys() ^ (tensors.keys() - set(_CHECKS))):
         problem = "is missing" if name in expected else "has no place in it"
@@ -306,7 +306,3 @@ def _outline(info: NetworkInfo) -> Backbone:
             image_size=(info.height, info.image_width),
             num_classes=info.num_classes,
         )
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 import skdtune
 from skdtune.describe import dotted
 from skdtune.describe.kinds.catalogue import is_search
-from skdtune.describe.packages import differs, packages_of, what_is_missing
+from skdtune.describe.packages import differs, other_versions, packages_of, what_is_missing
 from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
 from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
@@ -147,9 +147,11 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
         spec = spec_from_json(text)
     except InputError as error:
         missing = what_is_missing(needed)
-        if isinstance(error, SpecError) and not missing:
+        other = other_versions(needed)
+        if isinstance(error, SpecError) and not missing and not other:
             raise
-        raise StudyError(f"study {name!r}: {missing or error}") from None
+        why = f"{error}; {other}" if other else str(error)
+        raise StudyError(f"study {name!r}: {missing or why}") from None
     if other := differs(spec, needed):
         raise StudyError(f"study {name!r}: {other}")
     if stored_digest(text) != study.user_attrs.get(DIGEST_ATTRIBUTE):

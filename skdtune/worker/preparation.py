@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from skdtune.catalogues.methods import METHODS
+from skdtune.catalogues.models import MODELS
 from skdtune.data.store import DataOnDevice, DataStore
 from skdtune.data.wall import test_split_open
 from skdtune.describe.config import TrialConfig
+from skdtune.describe.method_config import settings_of
+from skdtune.describe.packages import names_in
 from skdtune.describe.spec import StudySpec
+from skdtune.methods.catalogue import term_class
+from skdtune.models.backbone import builder_of
 from skdtune.worker.hooks.named import hooks_of
 from skdtune.worker.teacher import require_honest_teacher
 
@@ -24,7 +30,17 @@ def data_of_trial(store: DataStore, spec: StudySpec, config: TrialConfig) -> Dat
 def prepare_study(store: DataStore, spec: StudySpec) -> None:
     """Load what a study needs, so that what is missing is said before a trial is taken."""
     hooks_of(spec.hooks)
+    _require_importable(spec)
     require_honest_teacher(spec, data_of_study(store, spec).fingerprint)
     if spec.kind.is_tested:
         with test_split_open():
             store.decode_test(spec.data)
+
+
+def _require_importable(spec: StudySpec) -> None:
+    """Refuse terms and networks of packages that would fail every trial in the same way."""
+    for kind, name in names_in(spec):
+        if kind == METHODS.kind:
+            term_class(settings_of(name))
+        elif kind == MODELS.kind:
+            builder_of(name)

@@ -80,7 +80,7 @@ def test_what_packages_offer_is_listed_with_its_state(run_cli: RunCli, tmp_path:
         ("engine", "local", "one-package", "1.0", "skdtune has an engine of this name itself"),
         ("engine", "moon", "one-package", "1.0", "cannot be imported: AttributeError: "),
         ("hook", "lost", "one-package", "1.0", "cannot be imported: ModuleNotFoundError: No "),
-        ("hook", "notes", "one-package", "1.0", "ok"),
+        ("hook", "notes", "one-package", "1.0", "is none: it does not derive from "),
     ]
     rows = listed(run_cli, env)
     assert len(rows) == len(expected)

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from throwaway_package import Site
 
+from skdtune.describe.packages import differs, other_versions, what_is_missing
+from skdtune.describe.presets import load_spec
+
 SETTINGS = '''
     from __future__ import annotations
 
@@ -214,3 +217,163 @@ def test_what_cannot_be_a_method_is_left_out_with_a_reason(
     refused = site.run("create-study", "digits-drg", *SMALL, "--set", f"method.{name}.weight=1")
     assert refused.returncode == 2
     assert reason in refused.stderr
+
+
+LABEL = """
+    from typing import Literal
+
+    from skdtune.describe.term_config import LabelTermConfig
+
+
+    class MineConfig(LabelTermConfig):
+        term = "odd.term:Mine"
+        name: {kind} = "mine"
+"""
+
+
+def listed(site: Site) -> dict[str, str]:
+    """Return the state of everything that the packages of a site offer, by its name."""
+    shown = site.run("extensions", "--json")
+    assert shown.returncode == 0, shown.stderr
+    return {row["name"]: row["state"] for row in json.loads(shown.stdout)}
+
+
+@pytest.mark.parametrize("kind", ["str", 'Literal["mine", "cross_entropy"]', "Literal['other']"])
+def test_what_is_written_wrongly_is_in_nobodys_way(site: Site, kind: str) -> None:
+    files = {
+        "odd/__init__.py": "",
+        "odd/settings.py": SETTINGS,
+        "odd/label.py": LABEL.format(kind=kind),
+        "odd/family.py": "from skdtune.extending import Family\nODD = Family('a:b', ['tiny'])",
+        "odd/leaves.py": "import sys\nsys.exit(0)",
+        "odd/first.py": SETTINGS.replace(
+            "        term =", "        of_first_release = True\n        term ="
+        ),
+        "odd/undefined.py": SETTINGS.replace("weight: float", "weight: Missing"),
+    }
+    target = "odd.settings:ConfidencePenaltyConfig"
+    methods = {
+        **dict.fromkeys(("label", "name", "type"), target),
+        "mine": "odd.label:MineConfig",
+        "leaves": "odd.leaves:Nothing",
+        "first": "odd.first:ConfidencePenaltyConfig",
+        "undefined": "odd.undefined:ConfidencePenaltyConfig",
+        "no": "not a valid!! value",
+    }
+    site.install(
+        "odd", files, {"skdtune.methods": methods, "skdtune.models": {"odd": "odd.family:ODD"}}
+    )
+    states = listed(site)
+    assert {name for name, state in states.items() if state == "ok"} == {"first"}
+    for name in ("label", "name", "type"):
+        assert states[name].startswith("has a name that is taken")
+    assert states["leaves"] == "cannot be imported: SystemExit: 0"
+    assert states["undefined"].startswith("has settings that cannot be used: PydanticUserError")
+    assert states["odd"].startswith("cannot be imported: ValueError: the networks of a family")
+    if kind != "Literal['other']":
+        assert states["mine"] == (
+            "learns from the labels: give it a field name: Literal['mine'] = 'mine'"
+        )
+    show = "import skdtune; print(skdtune.load_spec('digits-drg').to_json())"
+    shown = [site.python("-c", show, packages=packages).stdout for packages in (True, False)]
+    assert shown[0] == shown[1] != ""
+
+
+def test_of_two_packages_with_one_name_neither_is_taken(site: Site) -> None:
+    family = (
+        "from skdtune.extending import Family, Network\n"
+        "OF = Family('x.y:build', {{'tiny': Network(stages=('a',)), '{own}': "
+        "Network(stages=('a',))}})"
+    )
+    shared = {"shared/__init__.py": "", "shared/settings.py": SETTINGS}
+    for name in ("one", "two"):
+        site.install(
+            name,
+            {**shared, f"{name}_family.py": family.format(own=name)},
+            {
+                "skdtune.methods": {"twin": "shared.settings:ConfidencePenaltyConfig"},
+                "skdtune.models": {name: f"{name}_family:OF"},
+            },
+        )
+    states = listed(site)
+    assert states["twin"] == "one 1.2 and two 1.2 both offer it"
+    for name, other in (("one", "two"), ("two", "one")):
+        assert states[name].startswith(f"offers tiny, as the family of networks {other!r}")
+
+
+def test_presets_of_packages_come_after_ours_and_break_nothing(site: Site) -> None:
+    description = 'description: "not ended'
+    files = {
+        **FILES,
+        "lumen/studies/data/digits-drg.yaml": "extends: data/digits\nnum_trials: 3\n",
+        "lumen/studies/data/drg.yaml": "extends: data/digits\nnum_trials: 3\n",
+        "lumen/studies/methods/drg.yaml": "extends: methods/baseline\n",
+        "lumen/studies/methods/broken.yaml": description,
+    }
+    site.install("lumen", files, OFFERS)
+    show = (
+        "import skdtune; from skdtune.describe.preset_folder import part;"
+        "print(*(skdtune.load_spec(f'digits-{m}').digest for m in ('drg', 'drg-dsr')),"
+        "part('_base/drg').path)"
+    )
+    shown = [site.python("-c", show, packages=packages).stdout for packages in (True, False)]
+    assert shown[0] == shown[1] != ""
+    listed_presets = site.run("studies")
+    assert listed_presets.returncode == 0, listed_presets.stderr
+    assert "digits-confidence-penalty" in listed_presets.stdout
+    assert "broken.yaml cannot be read" in listed_presets.stdout
+    refused = site.run("create-study", "digits-broken", "--dry-run")
+    assert refused.returncode == 2
+    assert "broken.yaml" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_a_term_that_cannot_be_imported_costs_no_trial(site: Site) -> None:
+    site.install("lumen", {**FILES, "lumen/term.py": "raise RuntimeError('not today')"}, OFFERS)
+    assert site.run("create-study", STUDY, *SMALL).returncode == 0
+    refused = site.run("worker", STUDY)
+    assert refused.returncode == 2
+    assert "the term lumen.term:ConfidencePenalty cannot be imported: RuntimeError: not today" in (
+        refused.stderr
+    )
+    with sqlite3.connect(site.home / "skdtune.db") as database:
+        states = database.execute("select state, count(*) from trials group by state").fetchall()
+    assert states == [("WAITING", 2)]
+
+
+def test_an_upgrade_that_a_study_does_not_fit_is_named(lumen: Site, tmp_path: Path) -> None:
+    assert lumen.run("create-study", STUDY, *SMALL).returncode == 0
+    upgraded = Site(tmp_path / "upgraded", lumen.home)
+    files = {**FILES, "lumen/settings.py": SETTINGS.replace("weight:", "strength:")}
+    upgraded.install("lumen", files, OFFERS, version="2.0")
+    refused = upgraded.run("worker", STUDY)
+    assert refused.returncode == 2
+    assert "method.confidence_penalty.weight" in refused.stderr
+    assert "it was created with lumen 1.2, here is 2.0: pip install 'lumen==1.2'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"x": {"version": "1", "offers": 5}},
+        {"x": None, "-r": {"version": "evil.txt", "offers": ["method y"]}},
+        {"a; rm -rf ~": {"version": "1", "offers": ["method y"]}},
+        {f"x{n}": {"version": "1", "offers": ["method y"] * 1000} for n in range(1000)},
+        ["lumen"],
+    ],
+)
+def test_what_somebody_wrote_into_the_row_is_not_repeated(row: object) -> None:
+    spec = load_spec("digits-drg")
+    for said in (what_is_missing(row), other_versions(row), differs(spec, row)):
+        assert len(said) < 30_000
+        assert "rm" not in said
+        assert "-r" not in said
+
+
+def test_a_label_term_that_is_only_searched_is_needed_too(site: Site) -> None:
+    files = {"odd/__init__.py": "", "odd/label.py": LABEL.format(kind="Literal['mine']")}
+    site.install("odd", files, {"skdtune.methods": {"mine": "odd.label:MineConfig"}})
+    search = "search.method.label.name={type: choice, choices: [cross_entropy, mine]}"
+    plan = site.run("create-study", "digits-baseline", *SMALL, "--set", search, "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert "Needs odd 1.2: method mine" in plan.stdout

@@ -67,6 +67,7 @@ class FinalEvaluation(Kind):
     """A study of (candidate, seed): it searches nothing, and nothing of it is picked."""
 
     settings: EvaluationConfig
+    written_by = "only `skdtune evaluate` writes it, which knows the winners"
     metric_name = "test accuracy"
     step_name = "training loss"
     value_heading = "value"

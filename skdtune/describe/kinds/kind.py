@@ -45,6 +45,9 @@ class Candidate:
 class Kind(ABC):
     """How the trials of a study are made, judged, named and shown."""
 
+    written_by: ClassVar[str] = ""
+    """Who alone writes the settings, and why; empty if a study file may."""
+
     # How trials learn and are judged
 
     metric_name: ClassVar[str]

@@ -114,7 +114,7 @@ class AuxiliaryClassifier(AuxiliaryHead):
     """A classifier on one intermediate stage: gate, separable trunk, global average, linear.
 
     Source: arXiv 2305.09183, the adapter of its public code. With channels ``c_s .. c_S`` from
-    the tapped to the last stage it has ``2c_s^2 + 24c_s + sum(c_i^2 + c_i c_{i+1} + 20c_i +
+    its own to the last stage it has ``2c_s^2 + 24c_s + sum(c_i^2 + c_i c_{i+1} + 20c_i +
     2c_{i+1}) + c_S K + K`` parameters.
     """
 

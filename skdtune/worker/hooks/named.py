@@ -19,10 +19,15 @@ def hooks_of(names: Sequence[str]) -> list[type[Hook]]:
         InputError: If no package on this machine offers one, or what it offers is no hook.
     """
     built_in = [name for name in HOOKS if name not in HOOKS.offered]
-    return [_hook_named(name) for name in (*built_in, *names)]
+    return [hook_named(name) for name in (*built_in, *names)]
 
 
-def _hook_named(name: str) -> type[Hook]:
+def hook_named(name: str) -> type[Hook]:
+    """Return the class of a hook.
+
+    Raises:
+        InputError: If nobody offers it on this machine, or what is offered is no hook.
+    """
     if name not in HOOKS:
         raise InputError(
             f"the study names the hook {name!r}, which no package on this machine offers; install "
@@ -31,7 +36,7 @@ def _hook_named(name: str) -> type[Hook]:
     made = HOOKS[name]
     if not (isinstance(made, type) and issubclass(made, Hook)):
         raise InputError(
-            f"the hook {name!r} of the package {HOOKS.package(name)} is none: it does not derive "
+            f"{HOOKS.described(name)} is none: it does not derive "
             "from skdtune.worker.hooks.hook.Hook"
         )
     return made

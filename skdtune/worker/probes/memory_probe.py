@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
+from functools import cache
 from typing import Any
 
 import psutil
@@ -20,6 +21,7 @@ from skdtune.describe.space import Choice, FloatRange, IntRange, StageSubsets
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import DeviceError
 from skdtune.home import Home, home, storage_url
+from skdtune.models.backbone import build_backbone
 from skdtune.queue.stored_study import load_study
 from skdtune.training.device import resolve_device
 from skdtune.worker.objective import build_trainer
@@ -98,10 +100,20 @@ def _sizes(config: TrialConfig) -> list[float]:
 
 def _size_of_choice(option: Any) -> float:
     if isinstance(option, str):
-        # The backbones are listed from the smallest to the largest; stages are joined by `+`.
-        order = [*networks(), "bfloat16", "auto", "float32"]
+        if option in networks():
+            return _num_parameters(option)
+        # Stages are joined by `+`.
+        order = ["bfloat16", "auto", "float32"]
         return order.index(option) if option in order else option.count("+")
     return float(option or 0)
+
+
+@cache
+def _num_parameters(network: str) -> int:
+    """Count what is trained of a network, as one that takes no memory has it."""
+    with torch.device("meta"):
+        built = build_backbone(network, in_channels=3, image_size=(32, 32), num_classes=10)
+    return sum(parameter.numel() for parameter in built.parameters())
 
 
 def _says_full(error: RuntimeError) -> bool:
