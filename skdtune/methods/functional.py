@@ -29,8 +29,8 @@ def __getattr__(name: str) -> Any:
         module = f"skdtune.methods.{method}.formulas"
         if find_spec(module) is not None:
             formula = vars(importlib.import_module(module)).get(name)
-            # What the module has imported itself is not its own.
-            if getattr(formula, "__module__", None) == module:
+            # What the module has imported itself is not its own; its types are of `typing`.
+            if getattr(formula, "__module__", None) in (module, "typing"):
                 return formula
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

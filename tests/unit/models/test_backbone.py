@@ -113,10 +113,11 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
     families = {"toys": Family(f"{__name__}:build", named)}
 
     class Catalogue(dict[str, Family]):
-        def package(self, name: str) -> str | None:
-            return "toybox 1.0" if name == "toys" else None
+        def described(self, name: str) -> str:
+            return f"the family of networks {name!r} of the package toybox 1.0"
 
     monkeypatch.setattr(module, "MODELS", Catalogue(families))
+    monkeypatch.setattr(module, "usable_family", families.__getitem__)
     monkeypatch.setattr(module, "networks", lambda: named)
     monkeypatch.setattr(module, "family_of", lambda _name: "toys")
 
@@ -130,17 +131,17 @@ def test_a_family_of_a_package_is_built() -> None:
 @pytest.mark.usefixtures("_toys")
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_a_package_builds_must_keep_its_promise(name: str) -> None:
-    expected = f"^the family 'toys' of the package toybox 1.0 cannot be used: .*{BROKEN[name][1]}"
+    family = "the family of networks 'toys' of the package toybox 1.0"
+    expected = f"^{family} cannot be used: .*{BROKEN[name][1]}"
     with pytest.raises(InputError, match=expected):
         build_backbone(name, in_channels=1, image_size=(16, 16), num_classes=5)
 
 
 def test_a_family_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MODELS", _Lost({"resnet": Family("no.such.module:build", {})}))
-    with pytest.raises(InputError, match="the family 'resnet' cannot be imported: No module"):
+    lost = Family("no.such.module:build", {})
+    monkeypatch.setattr(module, "usable_family", lambda _name: lost)
+    expected = (
+        "^what builds the family of networks 'resnet' cannot be imported: ModuleNotFoundError"
+    )
+    with pytest.raises(InputError, match=expected):
         build_backbone("resnet8", in_channels=1, image_size=(8, 8), num_classes=5)
-
-
-class _Lost(dict[str, Family]):
-    def package(self, _name: str) -> None:
-        return None
