@@ -20,6 +20,7 @@ from skdtune.worker.departure import Departure
 from skdtune.worker.endings import Ending, ending_of_error
 from skdtune.worker.heartbeat import Heartbeat
 from skdtune.worker.hooks.hook import Hook
+from skdtune.worker.hooks.left_attributes import attributes_left
 from skdtune.worker.hooks.named import hooks_of
 from skdtune.worker.objective import config_hash, resolve_trial, run_trial
 from skdtune.worker.reporter import TrialReporter
@@ -199,8 +200,10 @@ class Attempt:
         reporter, state = self._reporter, ending.consequence.state
         user, system = describe_epochs([]) if reporter is None else reporter.attributes()
         for hook in self._hooks:
-            of_hook_user, of_hook_system = hook.attributes(ending)
-            user, system = user | of_hook_user, system | of_hook_system
+            more_user, more_system, problem = attributes_left(hook, ending, {*user, *system})
+            user, system = user | more_user, system | more_system
+            if problem:
+                (logger.warning if reporter is None else reporter.say)(problem)
         if ending.consequence.is_failure:
             user |= describe_failure(ending.kind.value, ending.reason)
         value = None
