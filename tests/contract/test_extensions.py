@@ -67,15 +67,7 @@ def test_what_packages_offer_is_listed_with_its_state(run_cli: RunCli, tmp_path:
     expected = [
         ("method", "twin", "one-package", "1.0", both),
         ("method", "twin", "two-package", "2.1", both),
-        *[
-            (
-                "data set",
-                "faces",
-                "one-package",
-                "1.0",
-                "cannot be imported: ValueError: two lines",
-            )
-        ],
+        ("data set", "faces", "one-package", "1.0", "cannot be imported: ValueError: two lines"),
         ("family of networks", "plain", "one-package", "1.0", "is no Family"),
         ("engine", "local", "one-package", "1.0", "skdtune has an engine of this name itself"),
         ("engine", "moon", "one-package", "1.0", "cannot be imported: AttributeError: "),

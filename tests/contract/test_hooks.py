@@ -140,6 +140,15 @@ def test_what_is_no_hook_is_refused_in_one_line(
         hooks_of(("note",))
 
 
+def test_what_nobody_offers_is_refused_where_it_is_made() -> None:
+    with pytest.raises(InputError) as refused:
+        hooks_of(("note",))
+    assert str(refused.value) == (
+        "the study names the hook 'note', which no package on this machine offers; install it "
+        "here, too, then `skdtune extensions` lists it"
+    )
+
+
 # One of an installed package
 
 NOTES = """
@@ -205,7 +214,8 @@ def test_a_hook_of_an_installed_package_accompanies_the_trials_of_a_study_that_n
     # A machine without the package takes no trial.
     refused = run_cli("worker", "tiny", "--device", "cpu")
     assert refused.returncode == 2
-    assert "names the hook 'notes', which no package on this machine offers" in refused.stderr
+    assert "it needs the package notes-of-trials 1.0 (hook notes)" in refused.stderr
+    assert "which is not installed here: pip install 'notes-of-trials==1.0'" in refused.stderr
     assert trial_0(skdtune_home).state.name == "WAITING"
     worked = run_cli("worker", "tiny", "--device", "cpu", env=with_notes)
     assert worked.returncode == 0, worked.stderr
