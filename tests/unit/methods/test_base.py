@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from term_steps import (
-    make_step,
-)
+from term_steps import make_step
 
 from skdtune.methods.base import Term
 

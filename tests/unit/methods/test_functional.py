@@ -102,7 +102,7 @@ class TestLosses(LossPromises):
 
 
 TAUGHT: dict[str, tuple[Taught, Tensor, Tensor]] = {
-    "soft_cross_entropy": (lambda z, t: soft_cross_entropy(z, t, 4.0), logits(0), logits(1)),
+    "soft_cross_entropy": (lambda z, t: soft_cross_entropy(z, t, 4.0), logits(0), logits(1))
 }
 
 

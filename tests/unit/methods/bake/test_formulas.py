@@ -22,9 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from skdtune.methods.bake.formulas import bake_targets
-from skdtune.methods.functional import (
-    distillation_kl_to_probs,
-)
+from skdtune.methods.functional import distillation_kl_to_probs
 
 
 def bake_by_loops(rows: Array, feature: Array, omega: float, temperature: float) -> Array:
@@ -88,9 +86,7 @@ def bake_loss(z: Tensor) -> Tensor:
     return distillation_kl_to_probs(z, bake_targets(z, z, 0.9, 4.0), 4.0)
 
 
-LOSSES: dict[str, Loss] = {
-    "bake": bake_loss,
-}
+LOSSES: dict[str, Loss] = {"bake": bake_loss}
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

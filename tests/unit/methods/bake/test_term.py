@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from term_steps import (
-    CONTEXT,
-    close,
-    make_step,
-)
+from term_steps import CONTEXT, close, make_step
 
 from skdtune.methods.bake.formulas import bake_targets
 from skdtune.methods.bake.settings import BakeConfig
 from skdtune.methods.bake.term import Bake
-from skdtune.methods.functional import (
-    distillation_kl_to_probs,
-)
+from skdtune.methods.functional import distillation_kl_to_probs
 
 
 def test_all_is_left_to_the_labels() -> None:

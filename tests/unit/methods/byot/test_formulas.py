@@ -42,9 +42,7 @@ def test_byot_features_are_not_pulled_where_both_are_negative() -> None:
     assert feature.grad.tolist() == [[0, -8, 10, 0]]
 
 
-LOSSES: dict[str, Loss] = {
-    "features": lambda z: byot_feature_loss(z, z.flip(1)),
-}
+LOSSES: dict[str, Loss] = {"features": lambda z: byot_feature_loss(z, z.flip(1))}
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -53,7 +51,7 @@ class TestLosses(LossPromises):
 
 
 TAUGHT: dict[str, tuple[Taught, Tensor, Tensor]] = {
-    "features": (byot_feature_loss, features(0), features(1)),
+    "features": (byot_feature_loss, features(0), features(1))
 }
 
 

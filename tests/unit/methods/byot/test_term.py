@@ -6,19 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from term_steps import (
-    CONTEXT,
-    close,
-    make_step,
-)
+from term_steps import CONTEXT, close, make_step
 
 from skdtune.methods.byot.formulas import byot_feature_loss
 from skdtune.methods.byot.settings import ByotConfig
 from skdtune.methods.byot.term import Byot
-from skdtune.methods.functional import (
-    cross_entropy,
-    soft_cross_entropy,
-)
+from skdtune.methods.functional import cross_entropy, soft_cross_entropy
 from skdtune.models.heads.auxiliary import AuxiliaryClassifier
 
 

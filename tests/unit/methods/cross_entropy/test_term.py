@@ -6,17 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from term_steps import (
-    CONTEXT,
-    dtypes_of,
-    make_step,
-)
+from term_steps import CONTEXT, dtypes_of, make_step
 
 from skdtune.methods.cross_entropy.settings import CrossEntropyConfig
 from skdtune.methods.cross_entropy.term import CrossEntropy
-from skdtune.methods.functional import (
-    cross_entropy,
-)
+from skdtune.methods.functional import cross_entropy
 
 
 def test_its_loss_is_the_cross_entropy() -> None:

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import torch
-from term_steps import (
-    CONTEXT,
-    close,
-    make_network,
-    make_step,
-)
+from term_steps import CONTEXT, close, make_network, make_step
 
 from skdtune.methods.cs_kd.settings import CsKdConfig
 from skdtune.methods.cs_kd.term import CsKd
-from skdtune.methods.functional import (
-    distillation_kl,
-)
+from skdtune.methods.functional import distillation_kl
 
 
 def test_all_is_left_to_the_labels() -> None:

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from formula_cases import (
-    BATCH,
-    CHANNELS,
-    Loss,
-    LossPromises,
-    assert_equal,
-    features,
-)
+from formula_cases import BATCH, CHANNELS, Loss, LossPromises, assert_equal, features
 
 from skdtune.methods.ddgsd.formulas import mean_discrepancy
-from skdtune.methods.functional import (
-    Discrepancy,
-)
+from skdtune.methods.functional import Discrepancy
 
 
 @pytest.mark.parametrize("kind", ["scalar", "linear"])

@@ -5,18 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from term_steps import (
-    CONTEXT,
-    close,
-    make_step,
-)
+from term_steps import CONTEXT, close, make_step
 
 from skdtune.methods.ddgsd.formulas import mean_discrepancy
 from skdtune.methods.ddgsd.settings import DdgsdConfig
 from skdtune.methods.ddgsd.term import Ddgsd
-from skdtune.methods.functional import (
-    distillation_kl,
-)
+from skdtune.methods.functional import distillation_kl
 
 
 @pytest.mark.parametrize(("weight", "share"), [(3.0, 0.5), (0.0, 1.0)])

@@ -5,19 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from term_steps import (
-    CONTEXT,
-    close,
-    make_network,
-    make_step,
-)
+from term_steps import CONTEXT, close, make_network, make_step
 
 from skdtune.methods.dlb.settings import DlbConfig
 from skdtune.methods.dlb.term import Dlb
-from skdtune.methods.functional import (
-    cross_entropy,
-    distillation_kl,
-)
+from skdtune.methods.functional import cross_entropy, distillation_kl
 
 
 def test_all_is_left_to_the_labels() -> None:

@@ -29,11 +29,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from skdtune.methods.drg.formulas import auxiliary_cross_entropy, drg_loss
-from skdtune.methods.functional import (
-    Teacher,
-    cross_entropy,
-    distillation_kl,
-)
+from skdtune.methods.functional import Teacher, cross_entropy, distillation_kl
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

@@ -6,11 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from term_steps import (
-    CONTEXT,
-    dtypes_of,
-    make_step,
-)
+from term_steps import CONTEXT, dtypes_of, make_step
 
 from skdtune.methods.drg import term as drg_module
 from skdtune.methods.drg.formulas import auxiliary_cross_entropy, drg_loss

@@ -24,9 +24,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from skdtune.methods.dsr.formulas import dsr_loss, ranked
-from skdtune.methods.functional import (
-    Pairing,
-)
+from skdtune.methods.functional import Pairing
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

@@ -6,11 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from term_steps import (
-    CONTEXT,
-    dtypes_of,
-    make_step,
-)
+from term_steps import CONTEXT, dtypes_of, make_step
 from torch import Tensor
 
 from skdtune.methods.dsr.formulas import dsr_loss, ranked

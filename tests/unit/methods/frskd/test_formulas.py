@@ -62,7 +62,7 @@ def test_low_precision_gives_float32_attention() -> None:
 LOSSES: dict[str, Loss] = {
     "attention": lambda z: attention_transfer_loss(
         z[:, :, None, None].expand(-1, -1, 2, 3), z.flip(0)[:, None, :6].reshape(BATCH, 1, 2, 3)
-    ),
+    )
 }
 
 
@@ -72,7 +72,7 @@ class TestLosses(LossPromises):
 
 
 TAUGHT: dict[str, tuple[Taught, Tensor, Tensor]] = {
-    "attention": (attention_transfer_loss, maps(0), maps(1)),
+    "attention": (attention_transfer_loss, maps(0), maps(1))
 }
 
 

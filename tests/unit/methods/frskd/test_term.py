@@ -6,19 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from term_steps import (
-    CONTEXT,
-    close,
-    make_step,
-)
+from term_steps import CONTEXT, close, make_step
 
 from skdtune.methods.frskd.formulas import attention_transfer_loss
 from skdtune.methods.frskd.settings import FrskdConfig
 from skdtune.methods.frskd.term import Frskd
-from skdtune.methods.functional import (
-    cross_entropy,
-    distillation_kl,
-)
+from skdtune.methods.functional import cross_entropy, distillation_kl
 
 
 def test_all_is_left_to_the_labels() -> None:

@@ -22,9 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skdtune.methods.functional import (
-    cross_entropy,
-)
+from skdtune.methods.functional import cross_entropy
 from skdtune.methods.label_smoothing.formulas import label_smoothing_loss
 
 
@@ -50,9 +48,7 @@ def test_label_smoothing_needs_two_classes() -> None:
         label_smoothing_loss(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), 0.1)
 
 
-LOSSES: dict[str, Loss] = {
-    "label_smoothing": lambda z: label_smoothing_loss(z, labels(), 0.1),
-}
+LOSSES: dict[str, Loss] = {"label_smoothing": lambda z: label_smoothing_loss(z, labels(), 0.1)}
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

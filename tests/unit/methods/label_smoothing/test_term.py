@@ -6,11 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from term_steps import (
-    CONTEXT,
-    dtypes_of,
-    make_step,
-)
+from term_steps import CONTEXT, dtypes_of, make_step
 
 from skdtune.methods.base import BuildContext
 from skdtune.methods.label_smoothing.formulas import label_smoothing_loss

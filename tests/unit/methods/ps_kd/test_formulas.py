@@ -26,9 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skdtune.methods.functional import (
-    cross_entropy,
-)
+from skdtune.methods.functional import cross_entropy
 from skdtune.methods.ps_kd.formulas import ps_kd_loss
 
 
@@ -57,7 +55,7 @@ def test_ps_kd_that_remembers_the_labels_is_cross_entropy(alpha: float) -> None:
 
 
 LOSSES: dict[str, Loss] = {
-    "ps_kd": lambda z: ps_kd_loss(z, labels(), full(z).flip(1).softmax(-1), 0.8),
+    "ps_kd": lambda z: ps_kd_loss(z, labels(), full(z).flip(1).softmax(-1), 0.8)
 }
 
 
@@ -67,7 +65,7 @@ class TestLosses(LossPromises):
 
 
 TAUGHT: dict[str, tuple[Taught, Tensor, Tensor]] = {
-    "ps_kd": (lambda z, t: ps_kd_loss(z, labels(), t, 0.8), logits(0), logits(1).softmax(-1)),
+    "ps_kd": (lambda z, t: ps_kd_loss(z, labels(), t, 0.8), logits(0), logits(1).softmax(-1))
 }
 
 

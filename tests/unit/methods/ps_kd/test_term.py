@@ -5,16 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from term_steps import (
-    CONTEXT,
-    NUM_CLASSES,
-    close,
-    make_step,
-)
+from term_steps import CONTEXT, NUM_CLASSES, close, make_step
 
-from skdtune.methods.functional import (
-    cross_entropy,
-)
+from skdtune.methods.functional import cross_entropy
 from skdtune.methods.ps_kd.formulas import ps_kd_loss
 from skdtune.methods.ps_kd.settings import PsKdConfig
 from skdtune.methods.ps_kd.term import PsKd

@@ -59,9 +59,7 @@ def test_one_class_is_an_error() -> None:
         tf_kd_reg_loss(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64), 0.99, 20.0)
 
 
-LOSSES: dict[str, Loss] = {
-    "tf_kd_reg": lambda z: tf_kd_reg_loss(z, labels(), 0.99, 20.0),
-}
+LOSSES: dict[str, Loss] = {"tf_kd_reg": lambda z: tf_kd_reg_loss(z, labels(), 0.99, 20.0)}
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from term_steps import (
-    CONTEXT,
-    NUM_CLASSES,
-    close,
-    make_step,
-)
+from term_steps import CONTEXT, NUM_CLASSES, close, make_step
 
 from skdtune.methods.tf_kd_reg.formulas import tf_kd_reg_loss
 from skdtune.methods.tf_kd_reg.settings import TfKdRegConfig

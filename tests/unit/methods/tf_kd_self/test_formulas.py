@@ -38,9 +38,7 @@ def test_tf_kd_self(temperature: float) -> None:
     assert_equal(tf_kd_self_loss(logits(0), logits(1), temperature), expected)
 
 
-LOSSES: dict[str, Loss] = {
-    "tf_kd_self": lambda z: tf_kd_self_loss(z, z.flip(1), 20.0),
-}
+LOSSES: dict[str, Loss] = {"tf_kd_self": lambda z: tf_kd_self_loss(z, z.flip(1), 20.0)}
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -49,7 +47,7 @@ class TestLosses(LossPromises):
 
 
 TAUGHT: dict[str, tuple[Taught, Tensor, Tensor]] = {
-    "tf_kd_self": (lambda z, t: tf_kd_self_loss(z, t, 4.0), logits(0), logits(1)),
+    "tf_kd_self": (lambda z, t: tf_kd_self_loss(z, t, 4.0), logits(0), logits(1))
 }
 
 

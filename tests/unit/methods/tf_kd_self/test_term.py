@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from network_cases import network_info
-from term_steps import (
-    CONTEXT,
-    MODEL,
-    NUM_CLASSES,
-    close,
-    make_network,
-    make_step,
-)
+from term_steps import CONTEXT, MODEL, NUM_CLASSES, close, make_network, make_step
 from torch import nn
 
 from skdtune.methods.tf_kd_self.formulas import tf_kd_self_loss

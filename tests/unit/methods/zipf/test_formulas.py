@@ -150,9 +150,7 @@ def test_low_precision_gives_float32_targets() -> None:
         assert target.isfinite().all()
 
 
-LOSSES: dict[str, Loss] = {
-    "zipf": lambda z: zipf_loss(z, z, labels(), 1.0),
-}
+LOSSES: dict[str, Loss] = {"zipf": lambda z: zipf_loss(z, z, labels(), 1.0)}
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -161,7 +159,7 @@ class TestLosses(LossPromises):
 
 
 TAUGHT: dict[str, tuple[Taught, Tensor, Tensor]] = {
-    "zipf": (lambda z, t: zipf_loss(z, t, labels(), 1.0), logits(0), logits(1)),
+    "zipf": (lambda z, t: zipf_loss(z, t, labels(), 1.0), logits(0), logits(1))
 }
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from term_steps import (
-    CONTEXT,
-    close,
-    make_step,
-)
+from term_steps import CONTEXT, close, make_step
 
 from skdtune.methods.zipf.formulas import dense_votes, zipf_loss
 from skdtune.methods.zipf.settings import ZipfConfig
