@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 from collections.abc import Callable
@@ -9,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from method_cases import CASES, with_teachers
-from network_cases import NETWORKS, NUM_CLASSES
+from network_cases import NETWORKS, NUM_CLASSES, SMALLEST
 from torch import Tensor, nn
 
 from skdtune.data.batches import Batch
@@ -122,17 +122,36 @@ class Training:
             part.load_state_dict(values)
 
 
+def method_of(method: MethodConfig | str) -> MethodConfig:
+    """Return a method, or that of a case by its name."""
+    return CASES[method] if isinstance(method, str) else method
+
+
+def require_fit(method: MethodConfig | str, network: str) -> None:
+    """Raise the ValueError by which a method refuses a network before anything is trained."""
+    for name, term in method_of(method).terms().items():
+        term.require_fit(name, DATA, NETWORKS[network].model)
+
+
+def networks_for(method: MethodConfig | str) -> list[str]:
+    """Return those of the smallest networks that a method does not refuse."""
+    taken = []
+    for network in SMALLEST:
+        with contextlib.suppress(ValueError):
+            require_fit(method, network)
+            taken.append(network)
+    return taken
+
+
 def start_in(folder: Path) -> Start:
-    """Return what starts trainings, and writes their teachers into a folder."""
+    """Return what starts trainings, and writes their teachers into a folder.
+
+    A network that the method refuses is an error.
+    """
 
     def start(method: MethodConfig | str, network: str, *, seed: int = 0) -> Training:
-        case = NETWORKS[network]
-        chosen = CASES[method] if isinstance(method, str) else method
-        for name, term in chosen.terms().items():
-            try:
-                term.require_fit(name, DATA, case.model)
-            except ValueError as error:
-                pytest.skip(f"refused before anything is trained: {error}")
+        case, chosen = NETWORKS[network], method_of(method)
+        require_fit(chosen, network)
         if chosen.teachers:
             chosen = with_teachers(chosen, case.write_teacher(folder))
         torch.manual_seed(seed)

@@ -53,30 +53,41 @@ class NetworkCase:
             with torch.random.fork_rng():
                 torch.manual_seed(11)
                 state = self.build().state_dict()
-            path.write_bytes(write_network(self._info(), state))
+            channels, height, width = self.image_shape
+            info = network_info(
+                model=self.model.name,
+                width=self.model.channels,
+                in_channels=channels,
+                height=height,
+                image_width=width,
+            )
+            path.write_bytes(write_network(info, state))
         checksum = hashlib.sha256(path.read_bytes()).hexdigest()
         return {"teacher": str(path), "teacher_sha256": checksum}
 
-    def _info(self) -> NetworkInfo:
-        channels, height, width = self.image_shape
-        return NetworkInfo(
-            model=self.model.name,
-            width=self.model.channels,
-            in_channels=channels,
-            height=height,
-            image_width=width,
-            class_names=tuple(map(str, range(NUM_CLASSES))),
-            mean=(0.5,) * channels,
-            std=(0.25,) * channels,
-            data_fingerprint="0" * 12,
-            trained_on="train",
-            config={},
-            study="baseline",
-            trial=0,
-            accuracy=0.5,
-            precision="float32",
-            environment={},
-        )
+
+def network_info(**facts: Any) -> NetworkInfo:
+    """Return what a file says of a network, made up but for what a test says.
+
+    Args:
+        facts: Fields of the file; ``model``, ``width``, ``height`` and ``image_width`` at least.
+    """
+    channels = facts.get("in_channels", 1)
+    made_up = {
+        "in_channels": channels,
+        "class_names": tuple(map(str, range(NUM_CLASSES))),
+        "mean": (0.5,) * channels,
+        "std": (0.25,) * channels,
+        "data_fingerprint": "0" * 12,
+        "trained_on": "train",
+        "config": {},
+        "study": "baseline",
+        "trial": 0,
+        "accuracy": 0.5,
+        "precision": "float32",
+        "environment": {},
+    }
+    return NetworkInfo(**{**made_up, **facts})
 
 
 def watch_images(network: Backbone, seen: list[int]) -> None:

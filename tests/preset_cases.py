@@ -39,7 +39,26 @@ def named_by(method: str) -> set[str]:
     return terms.union({label} if label else set(), *inherited)
 
 
+def follows_the_recipe(dataset: str) -> bool:
+    """Tell whether the file of a data set extends the recipe and changes nothing of it."""
+    content, recipe = read(f"data/{dataset}"), _paths(read("recipe"))
+    parts = (content, *content.get("methods", {}).values())
+    changed = any("search" in part or _paths(part) & recipe for part in parts)
+    return content.get("extends") == "recipe" and not changed
+
+
+def _paths(content: dict[str, Any], above: str = "") -> set[str]:
+    """Return the dotted paths of the values of a file."""
+    paths = set()
+    for name, value in content.items():
+        own = f"{above}{name}"
+        paths |= _paths(value, f"{own}.") if isinstance(value, dict) else {own}
+    return paths
+
+
 DATASETS = sorted(path.stem for path in (STUDIES / "data").iterdir())
+#: Those that are trained as the published code trains.
+FOLLOWING = [dataset for dataset in DATASETS if follows_the_recipe(dataset)]
 #: The words for the methods in the names of presets.
 METHODS = sorted(path.stem for path in (STUDIES / "methods").iterdir())
 PRESETS = [f"{dataset}-{method}" for dataset in DATASETS for method in METHODS]

@@ -11,40 +11,6 @@ from pathlib import Path
 from textwrap import dedent
 
 
-def install(
-    folder: Path,
-    name: str,
-    *,
-    modules: Mapping[str, str],
-    offers: Mapping[str, Mapping[str, str]],
-    version: str = "1.0",
-) -> dict[str, str]:
-    """Write a package and return the environment of a process that has it beside its own.
-
-    Args:
-        folder: Where packages of the test lie.
-        name: Name of the package.
-        modules: Source of each of its modules, by name.
-        offers: For each group of entry points, ``module:attribute`` by name.
-        version: Version of the package.
-    """
-    metadata = folder / f"{name}-{version}.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    )
-    lines = [
-        line
-        for group, entries in offers.items()
-        for line in (f"[{group}]", *(f"{key} = {value}" for key, value in entries.items()))
-    ]
-    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    for module, source in modules.items():
-        (folder / f"{module}.py").write_text(source)
-    path = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": os.pathsep.join([str(folder), *([path] if path else [])])}
-
-
 @dataclass(frozen=True)
 class Site:
     """A folder of installed packages, and the home that skdtune runs in."""
@@ -64,14 +30,29 @@ class Site:
         Args:
             name: Name of the package.
             files: Content by path.
-            offers: For each group of entry points the target by name.
+            offers: For each group of entry points, ``module:attribute`` by name.
             version: Version of the package.
         """
-        for path, content in files.items():
+        metadata = f"{name.replace('-', '_')}-{version}.dist-info"
+        groups = [
+            "\n".join([f"[{group}]", *(f"{key} = {target}" for key, target in entries.items())])
+            for group, entries in offers.items()
+        ]
+        written = {
+            **files,
+            f"{metadata}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            f"{metadata}/entry_points.txt": "\n".join(groups) + "\n",
+        }
+        for path, content in written.items():
             file = self.folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(dedent(content))
-        install(self.folder, name, modules={}, offers=offers, version=version)
+            file.write_text(dedent(content), encoding="utf-8")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process with the packages has beside the environment of this one."""
+        paths = (str(self.folder), os.environ.get("PYTHONPATH", ""))
+        return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "SKDTUNE_HOME": str(self.home)}
 
     def run(self, *arguments: str, packages: bool = True) -> subprocess.CompletedProcess[str]:
         """Run skdtune in a process of its own, with the packages or without them."""
@@ -79,11 +60,10 @@ class Site:
 
     def python(self, *arguments: str, packages: bool = True) -> subprocess.CompletedProcess[str]:
         """Run Python in a process of its own, with the packages or without them."""
-        paths = [*([str(self.folder)] if packages else []), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
             "SKDTUNE_HOME": str(self.home),
-            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+            **(self.environment if packages else {}),
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "300",
         }
@@ -94,5 +74,12 @@ class Site:
             cwd=self.folder.parent,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=230,
+            check=False,
         )
+
+    def printed(self, *arguments: str, packages: bool = True) -> str:
+        """Run Python as :meth:`python` does, to the good end, and return what it printed."""
+        done = self.python(*arguments, packages=packages)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        return done.stdout + done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import throwaway_package
+from throwaway_package import Site
 
 from skdtune.describe.offered import OPEN_CATALOGUES
 
@@ -42,12 +42,15 @@ def test_without_any_it_is_said_how_to_add_one(run_cli: RunCli) -> None:
 
 
 @pytest.mark.usefixtures("bare")
-def test_what_packages_offer_is_listed_with_its_state(run_cli: RunCli, tmp_path: Path) -> None:
-    one = throwaway_package.install(
-        tmp_path / "one",
+def test_what_packages_offer_is_listed_with_its_state(
+    run_cli: RunCli, tmp_path: Path, skdtune_home: Path
+) -> None:
+    site = Site(tmp_path / "site", skdtune_home)
+    broken = "raise ValueError('two\\nlines')\n"
+    site.install(
         "one-package",
-        modules={"one_module": ENTRY, "broken_module": "raise ValueError('two\\nlines')\n"},
-        offers={
+        {"one_module.py": ENTRY, "broken_module.py": broken},
+        {
             "skdtune.hooks": {"notes": "one_module:Entry", "lost": "no_such_module:Entry"},
             "skdtune.engines": {"moon": "one_module:Missing", "local": "one_module:Entry"},
             "skdtune.methods": {"twin": "one_module:Entry"},
@@ -55,32 +58,19 @@ def test_what_packages_offer_is_listed_with_its_state(run_cli: RunCli, tmp_path:
             "skdtune.models": {"plain": "one_module:Entry"},
         },
     )
-    throwaway_package.install(
-        tmp_path / "two",
-        "two-package",
-        version="2.1",
-        modules={"two_module": ENTRY},
-        offers={"skdtune.methods": {"twin": "two_module:Entry"}},
-    )
-    env = {"PYTHONPATH": f"{tmp_path / 'two'}:{one['PYTHONPATH']}"}
-    both = "one-package 1.0 and two-package 2.1 both offer it"
+    twin = {"skdtune.methods": {"twin": "two_module:Entry"}}
+    site.install("two-package", {"two_module.py": ENTRY}, twin, version="2.1")
+    env = site.environment
+    both = "one-package 1.2 and two-package 2.1 both offer it"
     expected = [
-        ("method", "twin", "one-package", "1.0", both),
+        ("method", "twin", "one-package", "1.2", both),
         ("method", "twin", "two-package", "2.1", both),
-        *[
-            (
-                "data set",
-                "faces",
-                "one-package",
-                "1.0",
-                "cannot be imported: ValueError: two lines",
-            )
-        ],
-        ("family of networks", "plain", "one-package", "1.0", "is no Family"),
-        ("engine", "local", "one-package", "1.0", "skdtune has an engine of this name itself"),
-        ("engine", "moon", "one-package", "1.0", "cannot be imported: AttributeError: "),
-        ("hook", "lost", "one-package", "1.0", "cannot be imported: ModuleNotFoundError: No "),
-        ("hook", "notes", "one-package", "1.0", "is none: it does not derive from "),
+        ("data set", "faces", "one-package", "1.2", "cannot be imported: ValueError: two lines"),
+        ("family of networks", "plain", "one-package", "1.2", "is no Family"),
+        ("engine", "local", "one-package", "1.2", "skdtune has an engine of this name itself"),
+        ("engine", "moon", "one-package", "1.2", "cannot be imported: AttributeError: "),
+        ("hook", "lost", "one-package", "1.2", "cannot be imported: ModuleNotFoundError: No "),
+        ("hook", "notes", "one-package", "1.2", "ok"),
     ]
     rows = listed(run_cli, env)
     assert len(rows) == len(expected)
@@ -99,4 +89,4 @@ def test_what_packages_offer_is_listed_with_its_state(run_cli: RunCli, tmp_path:
     assert run_cli("studies", env=env).returncode == 0
     refused = run_cli("launch", "x", "--engine", "moon", env=env)
     assert refused.returncode == 2
-    assert "the engine 'moon' of the package one-package 1.0 cannot be" in refused.stderr
+    assert "the engine 'moon' of the package one-package 1.2 cannot be" in refused.stderr

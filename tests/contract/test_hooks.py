@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import throwaway_package
+from throwaway_package import Site
 
 from skdtune.catalogues.catalogue import Catalogue
 from skdtune.catalogues.hooks import HOOKS
@@ -140,6 +140,15 @@ def test_what_is_no_hook_is_refused_in_one_line(
         hooks_of(("note",))
 
 
+def test_what_nobody_offers_is_refused_where_it_is_made() -> None:
+    with pytest.raises(InputError) as refused:
+        hooks_of(("note",))
+    assert str(refused.value) == (
+        "the study names the hook 'note', which no package on this machine offers; install it "
+        "here, too, then `skdtune extensions` lists it"
+    )
+
+
 # One of an installed package
 
 NOTES = """
@@ -173,15 +182,12 @@ class Broken(Hook):
 
 
 @pytest.fixture
-def with_notes(tmp_path: Path) -> dict[str, str]:
+def with_notes(tmp_path: Path, skdtune_home: Path) -> dict[str, str]:
     """Install a package with hooks and return the environment of a process that has it."""
     hooks = {"notes": "notes_of_trials:Notes", "broken": "notes_of_trials:Broken"}
-    return throwaway_package.install(
-        tmp_path / "packages",
-        "notes-of-trials",
-        modules={"notes_of_trials": NOTES},
-        offers={"skdtune.hooks": hooks},
-    )
+    site = Site(tmp_path / "packages", skdtune_home)
+    site.install("notes-of-trials", {"notes_of_trials.py": NOTES}, {"skdtune.hooks": hooks})
+    return site.environment
 
 
 def create(run_cli: RunCli, env: dict[str, str], hook: str) -> Any:
@@ -205,7 +211,8 @@ def test_a_hook_of_an_installed_package_accompanies_the_trials_of_a_study_that_n
     # A machine without the package takes no trial.
     refused = run_cli("worker", "tiny", "--device", "cpu")
     assert refused.returncode == 2
-    assert "names the hook 'notes', which no package on this machine offers" in refused.stderr
+    assert "it needs the package notes-of-trials 1.2 (hook notes)" in refused.stderr
+    assert "which is not installed here: pip install 'notes-of-trials==1.2'" in refused.stderr
     assert trial_0(skdtune_home).state.name == "WAITING"
     worked = run_cli("worker", "tiny", "--device", "cpu", env=with_notes)
     assert worked.returncode == 0, worked.stderr

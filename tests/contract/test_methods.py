@@ -13,14 +13,13 @@ from method_cases import (
     DEFAULTS,
     LABEL_TERMS,
     PLAINLY,
-    SETTINGS,
     SWITCHED_OFF,
     VARIANTS,
     together,
     with_teachers,
 )
-from method_training import Start, Training, is_statistic, same
-from network_cases import FIRST, NETWORKS, SMALLEST
+from method_training import Start, Training, is_statistic, networks_for, require_fit, same
+from network_cases import NETWORKS, SMALLEST
 from torch import Tensor
 
 from skdtune.catalogues.methods import METHODS
@@ -40,12 +39,15 @@ def test_every_method_and_network_of_the_catalogues_is_tried() -> None:
     tried = {variant.method for variant in VARIANTS.values()}
     assert tried == set(METHODS)
     assert set(NETWORKS) == set(networks())
-    weighted = {
-        name
-        for name in METHODS
-        if any(field.endswith("weight") for field in SETTINGS[name].model_fields)
-    }
-    assert set(SWITCHED_OFF) == weighted
+
+
+def test_what_is_no_label_term_can_be_switched_off_by_its_weights() -> None:
+    assert set(METHODS) - set(SWITCHED_OFF) <= set(LABEL_TERMS)
+
+
+@every_method
+def test_a_method_fits_one_of_the_small_networks(method: str) -> None:
+    assert networks_for(method)
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def start_training(start_training: Start) -> Start:
+    """Start a training, where the method takes the network at all."""
+
+    def start(method: MethodConfig | str, network: str, *, seed: int = 0) -> Training:
+        try:
+            require_fit(method, network)
+        except ValueError as error:
+            pytest.skip(f"refused before anything is trained: {error}")
+        return start_training(method, network, seed=seed)
+
+    return start
 
 
 def require_finite_gradients(training: Training) -> None:
@@ -99,7 +115,7 @@ def test_loss_names_stay_the_same(start_training: Start, method: str, network: s
 def test_training_lowers_the_label_loss(start_training: Start, method: str) -> None:
     # Taught almost only by an untrained network, nothing is learned from labels.
     teachable = with_teachers(CASES[method], {"weight": 0.3})
-    training = start_training(teachable, FIRST)
+    training = start_training(teachable, networks_for(method)[0])
     before = training.label_loss(0)
     for _ in range(16):
         training.steps(range(1))
@@ -182,15 +198,16 @@ def test_all_of_them_switched_off_leave_a_label_term_as_it_is(
     start_training: Start, label: str
 ) -> None:
     distilling = [off for name, off in SWITCHED_OFF.items() if name not in LABEL_TERMS]
-    plain = start_training(label, FIRST)
-    switched_off = start_training(together([DEFAULTS[label], *distilling]), FIRST)
+    everything = together([DEFAULTS[label], *distilling])
+    network = networks_for(everything)[0]
+    plain, switched_off = start_training(label, network), start_training(everything, network)
     assert plain.steps(range(3)) == switched_off.steps(range(3))
     assert same(plain.network.state_dict(), switched_off.network.state_dict())
 
 
 @every_method
 def test_what_a_method_remembers_holds_no_graph(start_training: Start, method: str) -> None:
-    training = start_training(method, FIRST)
+    training = start_training(method, networks_for(method)[0])
     training.steps(range(2))
     for name, value in training.terms.state_dict().items():
         inner = value.values() if isinstance(value, dict) else [value]
@@ -211,7 +228,7 @@ def test_bfloat16_is_close_to_float32(start_training: Start, method: str, networ
 
 @every_method
 def test_gradients_in_bfloat16_are_finite(start_training: Start, method: str) -> None:
-    training = start_training(method, FIRST)
+    training = start_training(method, networks_for(method)[0])
     totals = training.steps(range(3), bfloat16=True)
     assert all(torch.tensor(totals).isfinite())
     assert all(

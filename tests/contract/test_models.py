@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from network_cases import network_info
 from torch import Tensor, nn
 
 from skdtune.catalogues.models import MODELS, networks
@@ -158,7 +159,7 @@ def test_a_network_file_brings_it_back(name: str, dtype: torch.dtype | None) -> 
 
 def info_of(name: str, width: int | None) -> NetworkInfo:
     channels, height, image_width = IMAGE_SHAPE
-    return NetworkInfo(
+    return network_info(
         model=name,
         width=width,
         package=package_that_offers(name),
@@ -166,14 +167,4 @@ def info_of(name: str, width: int | None) -> NetworkInfo:
         height=height,
         image_width=image_width,
         class_names=tuple(map(str, range(NUM_CLASSES))),
-        mean=(0.5,) * channels,
-        std=(0.25,) * channels,
-        data_fingerprint="0" * 12,
-        trained_on="train",
-        config={},
-        study="contract",
-        trial=0,
-        accuracy=0.5,
-        precision="float32",
-        environment={},
     )

@@ -7,6 +7,7 @@ What people read names it in any spelling, ``CS-KD`` for ``cs_kd``.
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import tokenize
@@ -44,6 +45,14 @@ ALLOWED = {
 }
 
 
+#: What strings are made of: one that is formatted is a token before Python 3.12, later several.
+STRINGS = {
+    getattr(tokenize, kind)
+    for kind in ("STRING", "FSTRING_MIDDLE", "TSTRING_MIDDLE")
+    if hasattr(tokenize, kind)
+}
+
+
 def own_files(target: str) -> str:
     """Return the file, or the folder with a slash, that belongs to what a catalogue line names."""
     parts = target.partition(":")[0].split(".")[1:]
@@ -73,6 +82,15 @@ def _in_code(name: str) -> re.Pattern[str]:
     return re.compile(rf"(^|_)(?i:{name})(_|$)|{camel}(?![a-z0-9])")
 
 
+def _said(token: tokenize.TokenInfo) -> set[str]:
+    """Return the string that a token stands for, or those that an f-string is made of."""
+    if token.type != tokenize.STRING:
+        return {token.string}
+    nodes = ast.walk(ast.parse(token.string, mode="eval"))
+    values = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return {v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values}
+
+
 def named(source: str, *, prose: bool) -> Iterator[tuple[int, str]]:
     """Yield the line and the name where a source names an entry of a catalogue.
 
@@ -82,12 +100,12 @@ def named(source: str, *, prose: bool) -> Iterator[tuple[int, str]]:
     """
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         text = token.string
-        is_text = token.type in (tokenize.STRING, tokenize.COMMENT)
+        is_text = token.type in STRINGS or token.type == tokenize.COMMENT
+        said = _said(token) if token.type in STRINGS else set()
         for name in names():
             in_code = token.type == tokenize.NAME and _in_code(name).search(text)
             in_prose = prose and is_text and _in_prose(name).search(text)
-            is_key = token.type == tokenize.STRING and text.strip("rbuf\"'") == name
-            if is_key or (name not in WORDS and (in_code or in_prose)):
+            if name in said or (name not in WORDS and (in_code or in_prose)):
                 yield token.start[0], name
 
 
@@ -128,6 +146,12 @@ def test_an_exception_has_a_use(file: str) -> None:
         "method['tf_kd_self']",
         'if data.name == "digits":',
         'if name == "cross_entropy":',
+        'if name == "dsr":',
+        "name = 'byot'",
+        'name = rb"frskd"',
+        'name = """drg"""',
+        'name = f"dlb{suffix}"',
+        "name = f'{prefix}digits'",
         "def is_cifar10(): ...",
         'layout = LAYOUTS["resnet18"]',
         "# as CS-KD does",

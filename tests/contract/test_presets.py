@@ -14,6 +14,7 @@ import pytest
 from preset_cases import (
     DATASETS,
     FAMILIES,
+    FOLLOWING,
     METHODS,
     PRESETS,
     TAUGHT,
@@ -80,11 +81,8 @@ def test_a_preset_has_the_terms_that_the_file_of_its_method_names(preset: str) -
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_searches_its_own_terms_and_the_recipe_and_nothing_else(preset: str) -> None:
     spec = load(preset)
-    recipe = {p: r.describe() for p, r in spec.search.items() if not p.startswith("method.")}
-    assert recipe == {
-        "optimizer.lr": "0.01 to 0.5, log",
-        "optimizer.weight_decay": "5e-05 to 0.002, log",
-    }
+    recipe = {path for path in spec.search if not path.startswith("method.")}
+    assert recipe == {"optimizer.lr", "optimizer.weight_decay"}
     searched = {path.split(".")[1] for path in spec.search if path.startswith("method.")}
     terms = set(spec.method.terms())
     assert searched <= terms
@@ -153,13 +151,6 @@ def test_only_a_teacher_has_to_be_brought_along(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_trial_0_has_the_published_learning_rate_and_weight_decay(preset: str) -> None:
-    params = load(preset).base_params()
-    assert params["optimizer.lr"] == 0.1
-    assert params["optimizer.weight_decay"] == 5e-4
-
-
-@pytest.mark.parametrize("preset", PRESETS)
 def test_the_published_setting_lies_inside_of_every_range_and_at_no_end(preset: str) -> None:
     spec = load(preset)
     for path, value in spec.base_params().items():
@@ -168,8 +159,26 @@ def test_the_published_setting_lies_inside_of_every_range_and_at_no_end(preset: 
         assert not isinstance(param, FloatRange) or value not in param.examples()
 
 
-@pytest.mark.parametrize("preset", [name for name in PRESETS if not name.startswith("digits")])
-def test_the_training_recipe_is_the_published_one(preset: str) -> None:
+follows_the_recipe = pytest.mark.parametrize(
+    "preset", [f"{dataset}-{method}" for dataset in FOLLOWING for method in METHODS]
+)
+
+
+@follows_the_recipe
+def test_the_recipe_searches_around_the_published_one(preset: str) -> None:
+    spec = load(preset)
+    searched = {p: r.describe() for p, r in spec.search.items() if not p.startswith("method.")}
+    assert searched == {
+        "optimizer.lr": "0.01 to 0.5, log",
+        "optimizer.weight_decay": "5e-05 to 0.002, log",
+    }
+    params = spec.base_params()
+    assert params["optimizer.lr"] == 0.1
+    assert params["optimizer.weight_decay"] == 5e-4
+
+
+@follows_the_recipe
+def test_the_recipe_is_the_published_one(preset: str) -> None:
     spec = load(preset)
     config = spec.trial_config(spec.base_params(), 0)
     assert config.model.name == "resnet18"
@@ -181,15 +190,6 @@ def test_the_training_recipe_is_the_published_one(preset: str) -> None:
     assert optimizer.warmup_epochs == 0
     data = config.data
     assert (data.batch_size, data.crop, data.crop_padding, data.flip) == (128, "pad", 4, True)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_digits_are_not_mirrored_and_take_seconds(method: str) -> None:
-    spec = load(f"digits-{method}")
-    assert not spec.data.flip
-    assert spec.model.name == "resnet8"
-    assert spec.budget.epochs == 12
-    assert spec.num_trials >= 16
 
 
 # Families: one study for each method, and nothing else differs

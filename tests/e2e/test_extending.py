@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import shlex
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from throwaway_package import Site
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 FENCES = [t for t in MarkdownIt().parse(PAGE.read_text(encoding="utf-8")) if t.type == "fence"]
@@ -20,32 +18,8 @@ FILES = {t.info.split()[1]: t.content for t in FENCES if " " in t.info}
 COMMANDS = [shlex.split(line) for t in FENCES if t.info == "sh" for line in t.content.splitlines()]
 
 
-def python(*arguments: str, cwd: Path, site: Path | None = None) -> str:
-    """Run Python in a process of its own; return what it printed."""
-    environment = {
-        **os.environ,
-        "SKDTUNE_HOME": str(cwd / "home"),
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "300",
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(site or ""), os.environ.get("PYTHONPATH", "")])
-        ),
-    }
-    environment.pop("SKDTUNE_STORAGE", None)
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=220,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
-def lumen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lumen(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Write the files of the page, and install the package into a folder of its own."""
     place = tmp_path_factory.mktemp("extending")
     for path, content in FILES.items():
@@ -54,9 +28,10 @@ def lumen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write_text(content, encoding="utf-8")
     (install, *_), pip = COMMANDS, ["-m", "pip", "-q", "--disable-pip-version-check"]
     assert install == ["pip", "install", "./lumen"]
-    offline = ["--no-build-isolation", "--no-deps", "--target", str(place / "site")]
-    python(*pip, "install", *offline, "./lumen", cwd=place)
-    return place
+    site = Site(place / "site", place / "home")
+    offline = ["--no-build-isolation", "--no-deps", "--target", str(site.folder)]
+    site.printed(*pip, "install", *offline, "./lumen", packages=False)
+    return site
 
 
 def test_the_page_needs_nothing_but_public_names() -> None:
@@ -72,12 +47,12 @@ def test_the_page_needs_nothing_but_public_names() -> None:
         assert ours <= {"skdtune.extending"}, path
 
 
-def test_the_commands_of_the_page_do_what_it_says(lumen: Path) -> None:
+def test_the_commands_of_the_page_do_what_it_says(lumen: Site) -> None:
     printed = {}
     for program, *arguments in COMMANDS[1:]:
         assert program == "skdtune"
-        printed[arguments[0], "--dry-run" in arguments] = python(
-            "-m", "skdtune", *arguments, cwd=lumen, site=lumen / "site"
+        printed[arguments[0], "--dry-run" in arguments] = lumen.printed(
+            "-m", "skdtune", *arguments
         )
     offered = printed["extensions", False]
     for name in ("confidence_penalty", "stripes", "mixers", "weight_norm", "lumen", "0.1.0"):
@@ -87,7 +62,7 @@ def test_the_commands_of_the_page_do_what_it_says(lumen: Path) -> None:
     assert "Needs lumen 0.1.0" in plan
     assert "best: trial" in printed["best", False]
     assert "versions lumen 0.1.0" in printed["evaluate", False]
-    with sqlite3.connect(lumen / "home" / "skdtune.db") as database:
+    with sqlite3.connect(lumen.home / "skdtune.db") as database:
         rows = database.execute(
             "select study_name, state, trial_id from trials join studies using (study_id)"
         ).fetchall()
@@ -110,12 +85,12 @@ def test_the_commands_of_the_page_do_what_it_says(lumen: Path) -> None:
     ]
     assert len(scores) == 2
     assert min(scores) > 0.5, scores  # type: ignore[type-var]
-    assert (lumen / "trained" / "model.safetensors").is_file()
+    assert (lumen.folder.parent / "trained" / "model.safetensors").is_file()
 
 
-def test_describing_with_the_package_imports_no_torch(lumen: Path) -> None:
+def test_describing_with_the_package_imports_no_torch(lumen: Site) -> None:
     look = (
         "import sys, skdtune; skdtune.load_spec('stripes-confidence-penalty');"
         "print([m for m in ('torch', 'optuna', 'numpy', 'PIL') if m in sys.modules])"
     )
-    assert python("-c", look, cwd=lumen, site=lumen / "site").strip() == "[]"
+    assert lumen.printed("-c", look).strip() == "[]"

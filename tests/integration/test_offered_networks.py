@@ -7,13 +7,11 @@ processes that have the folder on their path. This process has not.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from throwaway_package import Site
 
 from skdtune.errors import DataError
 from skdtune.models.network_file import read_network_file
@@ -116,66 +114,42 @@ def build(name, *, width, in_channels, image_size, num_classes):
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the package into a folder."""
-    folder = tmp_path_factory.mktemp("site")
-    package, metadata = folder / "some_tokens", folder / "some_tokens-1.2.dist-info"
-    for new in (package, metadata):
-        new.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "catalogue.py").write_text(CATALOGUE)
-    (package / "networks.py").write_text(NETWORKS)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: some-tokens\nVersion: 1.2\n")
-    (metadata / "entry_points.txt").write_text(
-        "[skdtune.models]\ntokens = some_tokens.catalogue:FAMILY\n"
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Install the package."""
+    place = tmp_path_factory.mktemp("tokens")
+    site = Site(place / "site", place / "home")
+    files = {"__init__": "", "catalogue": CATALOGUE, "networks": NETWORKS}
+    site.install(
+        "some-tokens",
+        {f"some_tokens/{name}.py": source for name, source in files.items()},
+        {"skdtune.models": {"tokens": "some_tokens.catalogue:FAMILY"}},
     )
-    return folder
+    return site
 
 
-def run(installed: Path, *command: str, **environment: str) -> str:
-    paths = [str(installed), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    ran = subprocess.run(
-        [sys.executable, *command],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=230,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
-    return ran.stdout
-
-
-def test_naming_its_networks_needs_no_torch(installed: Path) -> None:
+def test_naming_its_networks_needs_no_torch(site: Site) -> None:
     code = (
         "import sys; from skdtune.describe.config import ModelConfig as M; "
         "print(M(name='tiny_tokens').has_maps, M(name='fork_tokens').num_stages, "
         "'torch' in sys.modules)"
     )
-    assert run(installed, "-c", code).split() == ["False", "2", "False"]
+    assert site.printed("-c", code).split() == ["False", "2", "False"]
 
 
 @pytest.mark.parametrize(
-    ("contract", "chosen"),
-    [
-        ("models", "tokens"),
-        # Methods that compare or refine maps refuse a network without.
-        ("methods", "tiny_tokens and not frskd and not zipf"),
-    ],
+    ("contract", "chosen"), [("models", "tokens"), ("methods", "tiny_tokens")]
 )
-def test_it_keeps_the_contracts(installed: Path, contract: str, chosen: str) -> None:
+def test_it_keeps_the_contracts(site: Site, contract: str, chosen: str) -> None:
     module = ROOT / "tests" / "contract" / f"test_{contract}.py"
     options = ("-p", "no:cacheprovider", "-n", "0", "-x", "-k", chosen)
-    said = run(installed, "-m", "pytest", str(module), *options)
+    said = site.printed("-m", "pytest", str(module), *options)
     assert " passed" in said
     assert "failed" not in said
 
 
 @pytest.fixture(scope="module")
-def exported(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(site: Site) -> Path:
     """Train a study on it and export the best network."""
-    home = tmp_path_factory.mktemp("home")
     settings = {
         "model.name": "tiny_tokens",
         "budget.epochs": "2",
@@ -183,15 +157,11 @@ def exported(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data.batch_size": "32",
     }
     sets = [part for pair in settings.items() for part in ("--set", "=".join(pair))]
-    environment = {"SKDTUNE_HOME": str(home), "OMP_NUM_THREADS": "1"}
-
-    def skdtune(*arguments: str) -> str:
-        return run(installed, "-m", "skdtune", *arguments, **environment)
-
-    skdtune("create-study", "digits-drg-dsr", "--name", "tokens", "--trials", "2", *sets)
-    skdtune("worker", "tokens")
-    skdtune("export", "tokens", "-o", str(home / "best"))
-    return home / "best"
+    best = site.home / "best"
+    create = ("create-study", "digits-drg-dsr", "--name", "tokens", "--trials", "2", *sets)
+    for command in (create, ("worker", "tokens"), ("export", "tokens", "-o", str(best))):
+        site.printed("-m", "skdtune", *command)
+    return best
 
 
 def test_a_study_trains_it(exported: Path) -> None:

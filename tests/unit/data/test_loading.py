@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from throwaway_package import Site
 
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.data import wall
@@ -42,19 +43,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     """Install a package with two data sets, of which one is none."""
 
     def make(version: str, pixel: int) -> None:
-        folder = tmp_path / version
-        about = folder / f"striped-{version}.dist-info"
-        about.mkdir(parents=True)
-        (about / "METADATA").write_text(f"Name: striped\nVersion: {version}\n")
-        module = f"striped_{pixel}"
-        (about / "entry_points.txt").write_text(
-            f"[skdtune.datasets]\nstripes/wide = {module}:STRIPES\nwrong = {module}:NO_DATA_SET\n"
-        )
-        (folder / f"{module}.py").write_text(PACKAGE.format(pixel=pixel))
         for path in tmp_path.glob("*/striped-*.dist-info"):
-            if path != about:
-                path.rename(path.with_suffix(".gone"))
-        monkeypatch.syspath_prepend(folder)
+            path.rename(path.with_suffix(".gone"))
+        site, module = Site(tmp_path / version, tmp_path / "home"), f"striped_{pixel}"
+        offers = {"stripes/wide": f"{module}:STRIPES", "wrong": f"{module}:NO_DATA_SET"}
+        files = {f"{module}.py": PACKAGE.format(pixel=pixel)}
+        site.install("striped", files, {"skdtune.datasets": offers}, version)
+        monkeypatch.syspath_prepend(site.folder)
         forget()
 
     def forget() -> None:

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from network_cases import network_info
 
 from skdtune.catalogues.models import networks
 from skdtune.errors import DataError
@@ -27,22 +28,18 @@ def make_info(**changes: Any) -> NetworkInfo:
     raw: dict[str, Any] = {
         "model": "resnet8",
         "width": 4,
-        "in_channels": 1,
         "height": 8,
         "image_width": 8,
         "class_names": tuple("abc"),
         "mean": (0.1,),
         "std": (0.3,),
         "data_fingerprint": "abc",
-        "trained_on": "train",
         "config": {"seed": 3, "optimizer": {"lr": 0.1}},
         "study": "tiny",
         "trial": 7,
-        "accuracy": 0.5,
-        "precision": "float32",
         "environment": {"device": "cpu"},
     }
-    return NetworkInfo(**{**raw, **changes})
+    return network_info(**{**raw, **changes})
 
 
 def make_network(info: NetworkInfo) -> Backbone:

@@ -10,10 +10,11 @@ from typing import Any
 import fsspec
 import pytest
 import torch
+from network_cases import network_info
 
 from skdtune.data.batches import DeviceImages
 from skdtune.errors import DataError, SkdtuneError
-from skdtune.models.network_file import NetworkFile, NetworkInfo, read_network_file
+from skdtune.models.network_file import NetworkFile, read_network_file
 from skdtune.networks.network_artifact import (
     check_outputs,
     outputs,
@@ -29,21 +30,14 @@ Digits = tuple[DeviceImages, DeviceImages]
 
 
 def pack(trainer: Trainer, images: DeviceImages) -> tuple[bytes, NetworkFile]:
-    info = NetworkInfo(
+    info = network_info(
         model="resnet8",
         width=4,
-        in_channels=1,
         height=8,
         image_width=8,
-        class_names=tuple("0123456789"),
         mean=tuple(images.mean_C.tolist()),
         std=tuple(images.std_C.tolist()),
-        data_fingerprint="abc",
-        trained_on="train",
         config=trainer.config.model_dump(mode="json"),
-        study="tiny",
-        trial=0,
-        accuracy=0.5,
         precision="bfloat16" if trainer.dtype is torch.bfloat16 else "float32",
         environment={"device": "cpu (x86_64)"},
     )

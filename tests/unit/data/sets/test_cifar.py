@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from preset_cases import FOLLOWING
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from skdtune.data import wall
@@ -213,3 +214,7 @@ def test_a_strangers_pickle_is_never_run(make_cifar: MakeCifar, tmp_path: Path) 
     (root / CIFAR10.base_folder / "data_batch_1").write_bytes(pickle.dumps(Evil()))
     message(config(), root, tmp_path)
     assert not (tmp_path / "evil").exists()
+
+
+def test_its_presets_follow_the_published_recipe() -> None:
+    assert {"cifar10", "cifar100"} <= set(FOLLOWING)

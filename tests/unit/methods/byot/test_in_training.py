@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from method_training import Start, require_untaught
-from network_cases import FIRST, SMALLEST, last_stage
+from method_training import Start, networks_for, require_untaught
+from network_cases import FIRST, last_stage
 
 
-@pytest.mark.parametrize("network", SMALLEST)
+@pytest.mark.parametrize("network", networks_for("byot"))
 def test_the_final_classifier_learns_nothing_from_what_it_teaches(
     start_training: Start, network: str
 ) -> None:
@@ -15,7 +15,7 @@ def test_the_final_classifier_learns_nothing_from_what_it_teaches(
     require_untaught(training, "byot", training.network.classifier)
 
 
-@pytest.mark.parametrize("network", SMALLEST)
+@pytest.mark.parametrize("network", networks_for("byot"))
 def test_the_last_stage_learns_nothing_from_the_features_it_teaches(
     start_training: Start, network: str
 ) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from method_training import Start, require_untaught
-from network_cases import SMALLEST
+from method_training import Start, networks_for, require_untaught
 
 
-@pytest.mark.parametrize("network", SMALLEST)
+@pytest.mark.parametrize("network", networks_for("drg:stages=1+2"))
 def test_the_auxiliary_classifiers_learn_nothing_from_what_they_teach(
     start_training: Start, network: str
 ) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from method_training import Start, require_untaught
-from network_cases import FIRST, SMALLEST
+from method_training import Start, networks_for, require_untaught
+from network_cases import FIRST
 
 
-@pytest.mark.parametrize("network", SMALLEST)
+@pytest.mark.parametrize("network", networks_for("frskd"))
 @pytest.mark.parametrize("loss", ["frskd", "frskd_attention"])
 def test_the_pyramid_learns_nothing_from_what_it_teaches(
     start_training: Start, loss: str, network: str
