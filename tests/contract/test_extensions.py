@@ -70,7 +70,7 @@ def test_what_packages_offer_is_listed_with_its_state(
         ("engine", "local", "one-package", "1.2", "skdtune has an engine of this name itself"),
         ("engine", "moon", "one-package", "1.2", "cannot be imported: AttributeError: "),
         ("hook", "lost", "one-package", "1.2", "cannot be imported: ModuleNotFoundError: No "),
-        ("hook", "notes", "one-package", "1.2", "ok"),
+        ("hook", "notes", "one-package", "1.2", "is none: it does not derive from "),
     ]
     rows = listed(run_cli, env)
     assert len(rows) == len(expected)
