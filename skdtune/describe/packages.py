@@ -26,7 +26,6 @@ _CATALOGUES = {catalogue.kind: catalogue for catalogue in (METHODS, DATASETS, MO
 #: For each package its ``version``, and what it ``offers`` of what a study names.
 Needed = dict[str, dict[str, Any]]
 
-
 #: Names and versions of packages, and what they offer, as they may stand in a storage.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,79}")
 _OFFER = re.compile(r"[\w .+-]{1,120}", re.ASCII)
@@ -60,8 +59,9 @@ def names_in(spec: StudySpec) -> Iterator[tuple[str, str]]:
     labels = spec.search.get("method.label.name")
     for name in (spec.method.label.name, *(labels.choices if isinstance(labels, Choice) else ())):
         yield METHODS.kind, str(name)
-    for name in spec.method.terms().keys() - {"label"}:
-        yield METHODS.kind, name
+    for name in spec.method.terms():
+        if name != "label":
+            yield METHODS.kind, name
     for hook in spec.hooks:
         yield HOOKS.kind, hook
 
