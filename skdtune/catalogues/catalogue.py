@@ -7,7 +7,7 @@ names and never a path: what is imported for a name, this project or an installe
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -78,15 +78,7 @@ class Catalogue(Generic[Entry]):
         if name in self.built_in:
             entry = self.built_in[name]
             return cast(Entry, load_target(entry) if isinstance(entry, str) else entry)
-        point = self._offered[name]
-        try:
-            return cast(Entry, point.load())
-        # Nor may a module end the program because it was looked at.
-        except (Exception, SystemExit) as error:
-            raise InputError(
-                f"{self.described(name)} cannot be imported: {type(error).__name__}: "
-                f"{in_one_line(error)}"
-            ) from error
+        return cast(Entry, imported(self.described(name), self._offered[name].load))
 
     def described(self, name: str) -> str:
         """Say what an entry is and whose: ``the method 'my_kd' of the package my-kd 1.2``."""
@@ -144,6 +136,25 @@ def package_of(point: EntryPoint) -> Package:
     if point.dist is None:
         return Package("unknown", "unknown")
     return Package(point.dist.name, point.dist.version)
+
+
+def imported(what: str, load: Callable[[], Any]) -> Any:
+    """Return what an import gives that a package may have spoilt.
+
+    Args:
+        what: What is imported, for the message.
+        load: Imports it.
+
+    Raises:
+        InputError: If it fails, in one line.
+    """
+    try:
+        return load()
+    # Nor may a module end the program because it was looked at.
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"{what} cannot be imported: {type(error).__name__}: {in_one_line(error)}"
+        ) from error
 
 
 def load_target(target: str) -> Any:

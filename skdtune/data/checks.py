@@ -30,10 +30,8 @@ def check_part(entry: DataSet, part: DecodedPart | FileListing, request: PartReq
     """
     fault = next(_faults(entry, part, request.fewest_per_class), None)
     if fault is not None:
-        package = DATASETS.package(request.name)
-        whose = f" of the package {package}" if package else ""
         raise DataError(
-            f"the data set {request.name!r}{whose} cannot be used, its {request.split} part is "
+            f"{DATASETS.described(request.name)} cannot be used, its {request.split} part is "
             f"not as it must be: {fault}; tell its authors, or use another version"
         )
 

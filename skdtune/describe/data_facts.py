@@ -56,12 +56,14 @@ def facts_of(name: str) -> DataFacts:
     Raises:
         InputError: If it comes from a package that cannot be imported, or says nothing of it.
     """
+    entry = DATASETS[name]
     try:
-        about = getattr(DATASETS[name], "about", None)
-    except InputError:
-        raise
+        about = getattr(entry, "about", None)
     except Exception as error:
-        about = in_one_line(error)
+        raise InputError(
+            f"{DATASETS.described(name)} cannot say what is known of it: "
+            f"{type(error).__name__}: {in_one_line(error)}"
+        ) from error
     if not isinstance(about, DataFacts):
         raise InputError(
             f"{DATASETS.described(name)} has no `about`, the DataFacts of what is known of it"

@@ -52,11 +52,11 @@ def require_usable(catalogue: Catalogue[Any], name: str) -> None:
         catalogue[name]
 
 
-def offers(require: Callable[[Catalogue[Any], str], None] = require_usable) -> list[Offer]:
+def offers(require: Callable[[Catalogue[Any], str], None]) -> list[Offer]:
     """List what packages offer; each is imported, to know whether it can be taken.
 
     Args:
-        require: Refuses an entry by an InputError.
+        require: Refuses an entry by an InputError, as :func:`require_usable` does.
     """
     return [offer for catalogue in OPEN_CATALOGUES for offer in _offers_to(catalogue, require)]
 

@@ -175,38 +175,38 @@ def with_teacher(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
     for name, settings_class in SETTINGS.items():
         settings = method.get(name) if isinstance(method, Mapping) else None
         if issubclass(settings_class, TaughtTermConfig) and isinstance(settings, Mapping):
-            teacher = _teacher(f"{source}: method.{name}", settings)
+            teacher = _teacher(source, f"method.{name}", settings)
             filled = dotted.merge(filled, {"method": {name: teacher}})
     return filled
 
 
-def _teacher(where: str, settings: Mapping[str, Any]) -> dict[str, str]:
+def _teacher(source: str, key: str, settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the absolute path of a teacher and its checksum."""
     teacher = settings.get("teacher")
-    key = where.rpartition(": ")[2]
     if not isinstance(teacher, str) or not teacher:
         raise SpecError(
-            f"{where}.teacher: needs a trained baseline of the same network; "
+            f"{source}: {key}.teacher: needs a trained baseline of the same network; "
             "`skdtune export BASELINE -o FOLDER` makes one for "
             f"--set {key}.teacher=FOLDER/model.safetensors"
         )
     path = _expanded(teacher).absolute()
     known = settings.get("teacher_sha256")
     # Where the file is at hand its checksum is what it is, whatever somebody wrote down.
-    checksum = known if known and not _is_file(path) else _checksum(path, where)
+    checksum = known if known and not _is_file(path) else _checksum(path, source, key)
     if known and known != checksum:
-        raise SpecError(f"{where}.teacher_sha256: that of {path} is {checksum}, received {known}")
+        raise SpecError(
+            f"{source}: {key}.teacher_sha256: that of {path} is {checksum}, received {known}"
+        )
     return {"teacher": str(path), "teacher_sha256": checksum}
 
 
-def _checksum(path: Path, where: str) -> str:
+def _checksum(path: Path, source: str, key: str) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        key = where.rpartition(": ")[2]
         raise SpecError(
-            f"{where}.teacher: {path} cannot be read ({reason}); where the "
+            f"{source}: {key}.teacher: {path} cannot be read ({reason}); where the "
             f"file lies on the workers only, --set {key}.teacher_sha256=... too"
         ) from None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
-from skdtune.catalogues.catalogue import load_target
+from skdtune.catalogues.catalogue import imported, load_target
 from skdtune.describe.config import MethodConfig
 from skdtune.describe.term_config import TermConfig
-from skdtune.errors import InputError, in_one_line
+from skdtune.errors import InputError
 from skdtune.methods.base import BuildContext, Term
 
 
@@ -17,13 +19,7 @@ def term_class(settings: type[TermConfig]) -> type[Term]:
     Raises:
         InputError: If it cannot be imported, or is no term.
     """
-    try:
-        term = load_target(settings.term)
-    except Exception as error:
-        raise InputError(
-            f"the term {settings.term} cannot be imported: {type(error).__name__}: "
-            f"{in_one_line(error)}"
-        ) from error
+    term = imported(f"the term {settings.term}", partial(load_target, settings.term))
     if not (isinstance(term, type) and issubclass(term, Term)):
         raise InputError(f"{settings.term} is no term: derive it from Term")
     return term

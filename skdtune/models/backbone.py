@@ -13,13 +13,14 @@ Tensor shapes: B batch, C channels, H height, W width, K classes, T tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from skdtune.catalogues.catalogue import load_target
+from skdtune.catalogues.catalogue import imported, load_target
 from skdtune.catalogues.models import MODELS, family_of, networks, usable_family
-from skdtune.errors import InputError, in_one_line
+from skdtune.errors import InputError
 
 
 class Outputs(NamedTuple):
@@ -200,15 +201,8 @@ def builder_of(family: str) -> Builder:
     Raises:
         InputError: If it cannot be imported.
     """
-    try:
-        builder: Builder = load_target(usable_family(family).build)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"what builds {MODELS.described(family)} cannot be imported: {type(error).__name__}: "
-            f"{in_one_line(error)}"
-        ) from error
+    load = partial(load_target, usable_family(family).build)
+    builder: Builder = imported(f"what builds {MODELS.described(family)}", load)
     return builder
 
 

@@ -324,14 +324,14 @@ def test_presets_of_packages_come_after_ours_and_break_nothing(site: Site) -> No
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
-def test_a_term_that_cannot_be_imported_costs_no_trial(site: Site) -> None:
-    site.install("lumen", {**FILES, "lumen/term.py": "raise RuntimeError('not today')"}, OFFERS)
+@pytest.mark.parametrize("error", ["RuntimeError", "SystemExit"])
+def test_a_term_that_cannot_be_imported_costs_no_trial(site: Site, error: str) -> None:
+    site.install("lumen", {**FILES, "lumen/term.py": f"raise {error}('not today')"}, OFFERS)
     assert site.run("create-study", STUDY, *SMALL).returncode == 0
     refused = site.run("worker", STUDY)
     assert refused.returncode == 2
-    assert "the term lumen.term:ConfidencePenalty cannot be imported: RuntimeError: not today" in (
-        refused.stderr
-    )
+    expected = f"the term lumen.term:ConfidencePenalty cannot be imported: {error}: not today"
+    assert expected in refused.stderr
     with sqlite3.connect(site.home / "skdtune.db") as database:
         states = database.execute("select state, count(*) from trials group by state").fetchall()
     assert states == [("WAITING", 2)]

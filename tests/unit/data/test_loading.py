@@ -196,3 +196,15 @@ def test_files_are_put_in_the_order_of_class_and_path(
     images = load("given", tmp_path, image_size=4)
     assert images.images_NCHW[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
     assert images.labels_N.tolist() == [0, 0, 1, 1]
+
+
+def test_facts_that_cannot_be_asked_for_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Moody:
+        @property
+        def about(self) -> DataFacts:
+            raise RuntimeError("not\ntoday")
+
+    monkeypatch.setattr(DATASETS, "built_in", {"moody": Moody()})
+    expected = "^the data set 'moody' cannot say what is known of it: RuntimeError: not today$"
+    with pytest.raises(InputError, match=expected):
+        facts_of("moody")
