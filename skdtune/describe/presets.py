@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,20 @@ from skdtune.describe.method_config import SETTINGS, UNUSABLE
 from skdtune.describe.named_hooks import require_offered
 from skdtune.describe.preset_folder import FAMILY_KEY
 from skdtune.describe.spec import StudySpec, fill_stages, parse
-from skdtune.describe.study_file import YAML_ERRORS, StudyFile, load_yaml, read_yaml
+from skdtune.describe.study_file import (
+    YAML_ERRORS,
+    ExcessError,
+    StudyFile,
+    load_yaml,
+    read_yaml,
+)
 from skdtune.describe.term_config import TaughtTermConfig
 from skdtune.errors import SpecError
+
+#: Names that a study and all that it extends may extend together; a preset has five.
+_MOST_EXTENDED = 200
+#: Files that may be laid one on the other; a preset has three.
+_MOST_GENERATIONS = 32
 
 
 def load_spec(
@@ -236,36 +248,66 @@ def find(study: str) -> StudyFile:
     return preset
 
 
-def resolve(file: StudyFile, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def resolve(file: StudyFile) -> dict[str, Any]:
     """Lay a study file on everything it extends, first to last.
 
     Raises:
-        SpecError: If a parent is missing or a file extends itself.
+        SpecError: If a parent is missing, a file extends itself, or there are too many of them.
     """
-    name, here = file.path.name, file.path.resolve()
-    if here in _seen:
-        raise SpecError(f"{name}: 'extends' leads back to {name}")
-    merged: dict[str, Any] = {}
-    extends = file.content.get("extends", [])
-    parents = [extends] if isinstance(extends, str) else extends
-    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
-        raise SpecError(f"{name}: extends: expected a name or a list of names")
-    for parent in parents:
-        inherited = resolve(_find_parent(parent, file), (*_seen, here))
-        # What a study is called and how it is described is its own, not its parents'.
-        own = ("name", "description")
-        merged = dotted.merge(merged, {k: v for k, v in inherited.items() if k not in own})
-    return dotted.merge(merged, {k: v for k, v in file.content.items() if k != "extends"})
+    return _Ancestry().resolve(file, ())
 
 
-def _find_parent(parent: str, child: StudyFile) -> StudyFile:
+class _Ancestry:
+    """What a study file extends, and what that extends: each file is read and laid out once."""
+
+    def __init__(self) -> None:
+        self._resolved: dict[Path, dict[str, Any]] = {}
+        self._read = cache(read_yaml)
+        self._num_extended = 0
+
+    def resolve(self, file: StudyFile, children: tuple[Path, ...]) -> dict[str, Any]:
+        """Lay a file on its parents.
+
+        Args:
+            file: The file.
+            children: The files by which it was come to, the study's own first.
+        """
+        name, here = file.path.name, file.path.resolve()
+        if here in children:
+            raise SpecError(f"{name}: 'extends' leads back to {name}")
+        if here in self._resolved:
+            return self._resolved[here]
+        extends = file.content.get("extends", [])
+        parents = [extends] if isinstance(extends, str) else extends
+        if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+            raise SpecError(f"{name}: extends: expected a name or a list of names")
+        self._num_extended += len(parents)
+        if self._num_extended > _MOST_EXTENDED or len(children) > _MOST_GENERATIONS:
+            raise SpecError(
+                f"{name}: extends: the study is laid on more than {_MOST_EXTENDED} files, or one "
+                f"on the other more than {_MOST_GENERATIONS} deep; write some of them as one file"
+            )
+        merged: dict[str, Any] = {}
+        for parent in parents:
+            inherited = self.resolve(_find_parent(parent, file, self._read), (*children, here))
+            # What a study is called and how it is described is its own, not its parents'.
+            own = ("name", "description")
+            merged = dotted.merge(merged, {k: v for k, v in inherited.items() if k not in own})
+        merged = dotted.merge(merged, {k: v for k, v in file.content.items() if k != "extends"})
+        self._resolved[here] = merged
+        return merged
+
+
+def _find_parent(
+    parent: str, child: StudyFile, read: Callable[[Path], dict[str, Any]] = read_yaml
+) -> StudyFile:
     name = parent.removesuffix(".yaml")
     shipped = preset_folder.preset(name) or preset_folder.part(name)
     path = child.path.parent / (parent if parent.endswith((".yaml", ".yml")) else f"{parent}.yaml")
     # A file beside the child comes first; but a file may have the name of the preset it extends.
     known = [] if shipped is None else [shipped.path.resolve(), child.path.resolve()]
     if _is_file(path) and path.resolve() not in known:
-        return StudyFile(path, read_yaml(path))
+        return StudyFile(path, read(path))
     if shipped is None:
         raise SpecError(
             f"{child.path.name}: extends {parent!r}, but there is no such preset or file"
@@ -291,6 +333,8 @@ def _split_override(text: str) -> tuple[str, Any]:
         raise SpecError(f"--set {text}: expected key=value, for example optimizer.lr=0.05")
     try:
         return key, load_yaml(value)
+    except ExcessError as error:
+        raise SpecError(f"--set {key}: {error.problem}, which is more than is read") from None
     except YAML_ERRORS:
         raise SpecError(f"--set {text}: the value is not valid YAML") from None
 
