@@ -20,8 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from skdtune.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-"""What a file may hold, whatever it is called. Pillow knows other formats, and hands PostScript that
-calls itself a photograph to Ghostscript, a program."""
+"""What a file may hold, whatever it is called. Pillow knows other formats too, and hands
+PostScript that calls itself a photograph to Ghostscript, a program."""
 
 _MAX_THREADS = 8
 _FILES_PER_TASK = 64

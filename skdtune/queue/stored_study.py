@@ -19,6 +19,7 @@ from skdtune.describe import dotted
 from skdtune.describe.kinds.catalogue import is_search
 from skdtune.describe.packages import differs, other_versions, packages_of, what_is_missing
 from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
+from skdtune.describe.training_length import most_training_images, require_long_enough
 from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
@@ -73,6 +74,7 @@ def create_study(spec: StudySpec, *, storage: str | None = None) -> bool:
 
     Raises:
         StudyError: If a study of that name exists with another spec.
+        SpecError: If there are too few images for its method to do anything.
         StorageError: If the storage cannot be used.
     """
     return bool(create_studies([spec], storage=storage))
@@ -90,6 +92,7 @@ def create_studies(specs: Sequence[StudySpec], *, storage: str | None = None) ->
 
     Raises:
         StudyError: If a study exists with another spec, or a budget is not planned yet.
+        SpecError: If there are too few images for a method to do anything.
         StorageError: If the storage cannot be used.
     """
     for spec in specs:
@@ -115,6 +118,10 @@ def _create(connection: sa.Connection, spec: StudySpec) -> bool:
     if study_id is not None:
         _refuse_other_spec(connection, study_id, spec)
         return False
+    # Of a study that is there already, its workers say so.
+    num_images = most_training_images(spec)
+    if num_images is not None:
+        require_long_enough(spec, num_images)
     _insert_study(connection, spec)
     return True
 

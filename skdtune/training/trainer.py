@@ -230,7 +230,7 @@ class Trainer:
         return means
 
     def _train_step(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        label_weight = math.prod(term.label_weight for term in self._terms())
+        label_weight = math.prod(term.label_weight_of(batch) for term in self._terms())
         with autocast(self.dtype, self.device):
             outputs = self.network(batch.images_BCHW, self._stages)
             step = Step(

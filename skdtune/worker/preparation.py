@@ -10,6 +10,7 @@ from skdtune.describe.config import TrialConfig
 from skdtune.describe.method_config import settings_of
 from skdtune.describe.packages import names_in
 from skdtune.describe.spec import StudySpec
+from skdtune.describe.training_length import require_long_enough
 from skdtune.methods.catalogue import term_class
 from skdtune.models.backbone import builder_of
 from skdtune.worker.hooks.named import hooks_of
@@ -31,7 +32,9 @@ def prepare_study(store: DataStore, spec: StudySpec) -> None:
     """Load what a study needs, so that what is missing is said before a trial is taken."""
     hooks_of(spec.hooks)
     _require_importable(spec)
-    require_honest_teacher(spec, data_of_study(store, spec).fingerprint)
+    data = data_of_study(store, spec)
+    require_long_enough(spec, len(data.train))
+    require_honest_teacher(spec, data.fingerprint)
     if spec.kind.is_tested:
         with test_split_open():
             store.decode_test(spec.data)
