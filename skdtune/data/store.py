@@ -17,6 +17,7 @@ from skdtune.data.catalogue import (
     load_training_images,
 )
 from skdtune.data.channel_statistics import channel_statistics
+from skdtune.data.loading import require_parts_apart
 from skdtune.data.short_hash import short_hash
 from skdtune.data.wall import require_open
 from skdtune.describe.data_config import DataConfig
@@ -83,9 +84,11 @@ class DataStore:
         """Decode the test images and no more: a training whose images are missing is in vain.
 
         Raises:
+            DataError: If they are missing, or one is learned from too.
             TestSplitClosedError: Outside of a final evaluation.
         """
         load_test_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
+        require_parts_apart(config, data_dir=self._data_dir)
 
     def _load(self, config: DataConfig) -> DataOnDevice:
         data: SearchData = load_search_data(
