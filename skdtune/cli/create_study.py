@@ -52,6 +52,10 @@ def create_study(
         specs = load_family(study, overrides=overrides, name=name, num_trials=trials)
     else:
         specs = [load_spec(study, overrides=overrides, name=name, num_trials=trials)]
+    from skdtune.data.look import look_at_data
+
+    for warning in look_at_data(specs, data_dir=application.home.data):
+        click.echo(f"warning: {warning}", err=True)
     if any(spec.budget.is_open for spec in specs):
         specs = [_planned(application, spec) for spec in specs]
     if dry_run:

@@ -18,30 +18,20 @@ import numpy as np
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.data.cache import cached_image_set
 from skdtune.data.checks import check_classes, check_part
-from skdtune.data.data_set import ArrayDataSet, FileDataSet, FileListing, PartRequest
+from skdtune.data.data_set import (
+    ArrayDataSet,
+    FileDataSet,
+    FileListing,
+    PartRequest,
+    data_set,
+)
 from skdtune.data.images import ImageSet, Split, image_set
 from skdtune.data.real_files import each_file_once, require_apart, status_of
 from skdtune.data.short_hash import short_hash
 from skdtune.data.splits import limit_per_class
 from skdtune.data.wall import require_open
 from skdtune.describe.data_config import DataConfig
-from skdtune.errors import DataError, InputError, in_one_line
-
-
-def data_set(name: str) -> ArrayDataSet | FileDataSet:
-    """Return a data set.
-
-    Raises:
-        InputError: If it comes from a package that cannot be imported, or is none.
-    """
-    entry = DATASETS[name]
-    if not isinstance(entry, ArrayDataSet | FileDataSet):
-        raise InputError(
-            f"{DATASETS.described(name)} is none: an entry point must name an object of "
-            "skdtune.data.data_set.ArrayDataSet or FileDataSet, "
-            f"received {type(entry).__name__}"
-        )
-    return entry
+from skdtune.errors import DataError, in_one_line
 
 
 def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Path) -> ImageSet:
@@ -59,7 +49,7 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
             nothing was opened.
     """
     require_open(split)
-    request = _request(config, split, data_dir)
+    request = PartRequest.of(config, split, data_dir)
     limit = config.max_per_class if split == "train" else None
     entry = data_set(config.name)
     if isinstance(entry, ArrayDataSet):
@@ -84,7 +74,15 @@ def listed_files(entry: FileDataSet, request: PartRequest) -> FileListing:
     Raises:
         DataError: If the data are missing or damaged, or are not what a data set must give.
     """
-    listing = entry.list_files(request)
+    return files_in_order(entry, entry.list_files(request), request)
+
+
+def files_in_order(entry: FileDataSet, listing: FileListing, request: PartRequest) -> FileListing:
+    """Check what a data set has listed, and bring it into the order of classes and paths.
+
+    Raises:
+        DataError: If it is not what a data set must give; see :func:`listed_files`.
+    """
     check_part(entry, listing, request)
     listing = each_file_once(listing)
     check_classes(listing, request)
@@ -110,16 +108,9 @@ def require_parts_apart(config: DataConfig, *, data_dir: Path) -> None:
     entry = data_set(config.name)
     if isinstance(entry, FileDataSet):
         parts: tuple[Split, Split] = ("train", "test")
-        require_apart(*(listed_files(entry, _request(config, part, data_dir)) for part in parts))
-
-
-def _request(config: DataConfig, split: Split, data_dir: Path) -> PartRequest:
-    return PartRequest(
-        name=config.name,
-        split=split,
-        root=Path(config.root or data_dir).expanduser(),
-        download=config.download,
-    )
+        require_apart(
+            *(listed_files(entry, PartRequest.of(config, part, data_dir)) for part in parts)
+        )
 
 
 def _decoded(entry: ArrayDataSet, request: PartRequest) -> ImageSet:

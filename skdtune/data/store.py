@@ -17,10 +17,13 @@ from skdtune.data.catalogue import (
     load_training_images,
 )
 from skdtune.data.channel_statistics import channel_statistics
+from skdtune.data.duplicates import Duplicates, count_duplicates
 from skdtune.data.loading import require_parts_apart
+from skdtune.data.look import look_at_data
 from skdtune.data.short_hash import short_hash
 from skdtune.data.wall import require_open
 from skdtune.describe.data_config import DataConfig
+from skdtune.describe.spec import StudySpec
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,19 @@ class DataStore:
         """
         load_test_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
         require_parts_apart(config, data_dir=self._data_dir)
+
+    def duplicates(self, config: DataConfig, *, is_tested: bool) -> Duplicates:
+        """Count identical images, once on a machine; see :func:`count_duplicates`.
+
+        Raises:
+            TestSplitClosedError: If the test images are asked for outside of a final evaluation.
+        """
+        folders = {"data_dir": self._data_dir, "cache_dir": self._cache_dir}
+        return count_duplicates(config, is_tested=is_tested, **folders)
+
+    def look(self, spec: StudySpec) -> list[str]:
+        """Say what of a study's data is missing here, once; see :func:`look_at_data`."""
+        return look_at_data([spec], data_dir=self._data_dir)
 
     def _load(self, config: DataConfig) -> DataOnDevice:
         data: SearchData = load_search_data(

@@ -125,7 +125,7 @@ class Launch:
         engine = engine_named(self.engine)(job, self.placement)
         if not facts_of(stored.spec.data.name).is_at_hand:
             # Fetched and decoded once, where a person sees the progress, before any worker.
-            command = [sys.executable, "-P", "-m", "skdtune", "-q", "worker", study, "--prepare"]
+            command = [sys.executable, "-P", "-m", "skdtune", "worker", study, "--prepare"]
             prepared = subprocess.run(command, env={**os.environ, **environment}, check=False)
             if prepared.returncode != 0:
                 raise SystemExit(prepared.returncode)

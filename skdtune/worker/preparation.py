@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+
 from skdtune.catalogues.methods import METHODS
 from skdtune.catalogues.models import MODELS
 from skdtune.data.store import DataOnDevice, DataStore
@@ -13,8 +17,11 @@ from skdtune.describe.spec import StudySpec
 from skdtune.describe.training_length import require_long_enough
 from skdtune.methods.catalogue import term_class
 from skdtune.models.backbone import builder_of
+from skdtune.signals import SUPERVISED_VARIABLE
 from skdtune.worker.hooks.named import hooks_of
 from skdtune.worker.teacher import require_honest_teacher
+
+logger = logging.getLogger(__name__)
 
 
 def data_of_study(store: DataStore, spec: StudySpec) -> DataOnDevice:
@@ -38,6 +45,20 @@ def prepare_study(store: DataStore, spec: StudySpec) -> None:
     if spec.kind.is_tested:
         with test_split_open():
             store.decode_test(spec.data)
+    # Whoever starts workers has prepared the data before, and was told what they are like.
+    if SUPERVISED_VARIABLE not in os.environ:
+        _tell_of_data(store, spec)
+
+
+def _tell_of_data(store: DataStore, spec: StudySpec) -> None:
+    """Say what a person should know of data that can be used all the same."""
+    is_tested = spec.kind.is_tested
+    for missing in () if is_tested else store.look(spec):
+        logger.warning("%s", missing)
+    with test_split_open() if is_tested else contextlib.nullcontext():
+        found = store.duplicates(spec.data, is_tested=is_tested)
+    if described := found.describe(spec.data.name):
+        logger.warning("%s", described)
 
 
 def _require_importable(spec: StudySpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from posixpath import basename
 
-from skdtune.data.data_set import FileDataSet, FileListing, PartRequest
+from skdtune.data.data_set import FileDataSet, FileListing, Glance, PartRequest
 from skdtune.data.real_files import entries_of, files_below, leads_to_folder
 from skdtune.describe.data_facts import DataFacts
 from skdtune.errors import DataError
@@ -16,6 +16,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 
 class ImageFolder(FileDataSet):
     """The folder of the other part is not opened, but for the names of the training classes."""
+
+    def glance(self, request: PartRequest) -> Glance:
+        """List the training images, unless the whole folder is somewhere else."""
+        if not request.root.exists():
+            return Glance(missing=f"there is no folder {request.root}")
+        test = request.root / "test"
+        missing_test = "" if test.is_dir() else f"there is no folder {test}"
+        return Glance(training_files=self.list_files(request), missing_test=missing_test)
 
     def list_files(self, request: PartRequest) -> FileListing:
         """List the images of each class folder, at any depth."""
