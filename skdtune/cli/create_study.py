@@ -54,16 +54,18 @@ def create_study(
         specs = [load_spec(study, overrides=overrides, name=name, num_trials=trials)]
     from skdtune.data.look import look_at_data
 
-    for warning in look_at_data(specs, data_dir=application.home.data):
-        click.echo(f"warning: {warning}", err=True)
+    warnings = look_at_data(specs, data_dir=application.home.data)
     if any(spec.budget.is_open for spec in specs):
         specs = [_planned(application, spec) for spec in specs]
     if dry_run:
+        _warn(warnings)
         _print_plan(specs[0]) if len(specs) == 1 else _print_family(specs)
         return
     from skdtune.queue.stored_study import create_studies
 
     created = create_studies(specs, storage=application.url)
+    # Not before: what was wrong is one line.
+    _warn(warnings)
     for spec in specs:
         if spec.name in created:
             say(
@@ -75,6 +77,11 @@ def create_study(
             say(application, f"{spec.name} is there already with the same spec; nothing changed")
     if created:
         say(application, f"train them: skdtune launch {specs[0].family or specs[0].name}")
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _planned(application: Application, spec: StudySpec) -> StudySpec:

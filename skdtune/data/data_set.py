@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skdtune.catalogues.datasets import DATASETS
-from skdtune.describe.data_config import DataConfig
 from skdtune.describe.data_facts import DataFacts
 from skdtune.errors import InputError
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from skdtune.data.images import Split
+    from skdtune.describe.data_config import DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)

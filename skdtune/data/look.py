@@ -15,7 +15,7 @@ from skdtune.catalogues.datasets import DATASETS
 from skdtune.data.data_set import FileDataSet, FileListing, Glance, PartRequest, data_set
 from skdtune.describe.data_config import DataConfig
 from skdtune.describe.spec import StudySpec
-from skdtune.describe.training_length import require_long_enough
+from skdtune.describe.training_length import most_training_images, require_long_enough
 from skdtune.errors import DataError, InputError, in_one_line
 
 
@@ -50,8 +50,9 @@ def look_at_data(specs: Sequence[StudySpec], *, data_dir: Path) -> list[str]:
                     "needs none, `skdtune evaluate` does"
                 )
         listing = seen[where]
-        if listing is not None:
-            require_long_enough(spec, _num_training_images(spec, listing))
+        counted = most_training_images(spec) if listing is None else _count(spec, listing)
+        if counted is not None:
+            require_long_enough(spec, counted)
     return warnings
 
 
@@ -78,7 +79,7 @@ def _glance(config: DataConfig, data_dir: Path) -> tuple[Glance, FileListing | N
     return glance, files_in_order(entry, glance.training_files, request)
 
 
-def _num_training_images(spec: StudySpec, listing: FileListing) -> int:
+def _count(spec: StudySpec, listing: FileListing) -> int:
     """Count what trials of a study will learn from."""
     import numpy as np
 

@@ -21,6 +21,7 @@ import optuna
 import psutil
 import pytest
 import sqlalchemy as sa
+from data_makers import imagefolder
 
 from skdtune.__main__ import main
 from skdtune.describe.presets import load_spec
@@ -797,6 +798,31 @@ def refused_by_worker(call: Call, url: str, study: str) -> str:
     assert content(url) == before
     assert states(url) == {"WAITING"}
     return one_line((code, out, err.splitlines(keepends=True)[-1]))
+
+
+def test_data_that_can_be_seen_to_be_wrong_when_a_study_is_created(
+    refused: Refused, call: Call, tmp_path: Path
+) -> None:
+    root = tmp_path / "images"
+    create = ["create-study", "imagefolder-dsr", "--set", f"data.root={root}"]
+    code, out, err = call(*create, "--dry-run")
+    # A laptop need not have the data; but a wrong path should be noticed.
+    missing = f"the data of imagefolder are not on this machine (there is no folder {root})"
+    assert (code, err) == (0, f"warning: {missing}: every worker needs them where it runs\n")
+    (root / "cat").mkdir(parents=True)
+    assert refused(*create).startswith(f"{root} has no folder train (found cat): expected {root}/")
+    imagefolder.make(root, train=4, test=0)
+    assert "and 6 training images make no second batch of 128: take a" in refused(*create)
+    code, out, err = call(*create, "--set", "data.batch_size=3", "--trials", "1")
+    assert (code, out.splitlines()[0][:23]) == (0, "created imagefolder-dsr")
+    assert err.startswith(
+        f"warning: imagefolder has no test images here (there is no folder {root}"
+    )
+    assert "digits-dsr: method.dsr: compares each batch" in refused(
+        "create-study", "digits-dsr", "--set", "data.max_per_class=4"
+    )
+    root.joinpath("train/dog/more").symlink_to("../cat")
+    assert "are one file, which would be of class" in refused(*create, "--name", "another")
 
 
 def test_a_folder_of_images_that_is_missing(call: Call, tmp_path: Path) -> None:
