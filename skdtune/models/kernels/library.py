@@ -4,7 +4,7 @@
 
 The name vouches for the content, so a file that was cut off or replaced is noticed, and what was
 checked is what is loaded: a private copy in memory, which nobody can cut off later. A missing or
-damaged library is built under one lock of the folder; whoever comes meanwhile waits for the result.
+damaged library is built under one lock of the folder; whoever comes meanwhile waits for it.
 Nothing here needs torch: `skdtune launch` builds the library before its workers start.
 """
 
@@ -276,9 +276,9 @@ def _only_builder(folder: Path, must_leave: Callable[[], bool]) -> Iterator[None
 def _remove_left_over(folder: Path) -> None:
     """Remove what a builder left that died between its library and its scratch folder."""
     if _scratch(folder).exists():
-        with contextlib.suppress(OSError, NotImplementedError):
-            with FileLock(folder / ".lock", timeout=0):
-                shutil.rmtree(_scratch(folder), ignore_errors=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        with contextlib.suppress(OSError, NotImplementedError), lock:
+            shutil.rmtree(_scratch(folder), ignore_errors=True)
 
 
 def _scratch(folder: Path) -> Path:
