@@ -87,9 +87,7 @@ def test_what_this_process_took_itself_is_free(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 3600.0])
-def test_cores_are_watched_where_nothing_is_known_of_now(
-    machine: Machine, seconds: float
-) -> None:
+def test_cores_are_watched_where_nothing_is_known_of_now(machine: Machine, seconds: float) -> None:
     watch = CoreWatch(machine.cgroup)
     machine.pass_time(seconds)
     machine.busy_cores = 3

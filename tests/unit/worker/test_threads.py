@@ -72,10 +72,15 @@ def test_busy_neighbours_keep_their_cores(
 def test_torch_has_its_own_number_again_afterwards(machine: Callable[..., None]) -> None:
     machine(3, 3.0)
     torch.set_num_threads(2)
-    with pytest.raises(RuntimeError, match="a cable"), Threads(CPU) as threads:
-        threads.take(lambda: LARGE)
-        assert torch.get_num_threads() == 3
-        raise RuntimeError("a cable came loose")
+
+    def train() -> None:
+        with Threads(CPU) as threads:
+            threads.take(lambda: LARGE)
+            assert torch.get_num_threads() == 3
+            raise RuntimeError("a cable came loose")
+
+    with pytest.raises(RuntimeError, match="a cable"):
+        train()
     assert torch.get_num_threads() == 2
 
 
