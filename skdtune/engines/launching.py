@@ -23,6 +23,7 @@ from skdtune.errors import (
     SkdtuneError,
     StorageAwayError,
     StudyPausedError,
+    in_one_line,
 )
 from skdtune.home import (
     CHECKPOINTS_VARIABLE,
@@ -31,6 +32,7 @@ from skdtune.home import (
     Home,
     checkpoints_url,
 )
+from skdtune.models.kernels.library import ensure_library, native_folder
 from skdtune.queue.leases import lease_seconds, reap_worker
 from skdtune.queue.storage import DATABASE_ERRORS
 from skdtune.queue.stored_study import StoredStudy, load_study
@@ -129,6 +131,8 @@ class Launch:
             prepared = subprocess.run(command, env={**os.environ, **environment}, check=False)
             if prepared.returncode != 0:
                 raise SystemExit(prepared.returncode)
+        if any(slot.device == "cpu" for slot in engine.slots()):
+            self._build_kernels()
         require_memory(study, engine.slots(), environment)
         with StopRequest() as stop:
             engine.start()
@@ -139,6 +143,15 @@ class Launch:
             finally:
                 engine.kill()
         return self._outcome(engine, stored, stop)
+
+    def _build_kernels(self) -> None:
+        """Build the kernels once, before all workers wait for them and nobody sees why."""
+        folder = native_folder()
+        try:
+            if folder is not None:
+                ensure_library(folder)
+        except OSError as error:
+            self.say(f"the kernels cannot be built: {in_one_line(error)}")
 
     def _follow(self, engine: Engine, queue: TrialQueue, stop: StopRequest) -> None:
         """Look after the workers and show the study until the last worker is gone."""

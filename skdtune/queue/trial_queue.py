@@ -21,6 +21,7 @@ from skdtune.queue.events import EventKind
 from skdtune.queue.leases import LEASE_S, Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
 from skdtune.queue.stored_study import StoredStudy, find_lineage
+from skdtune.queue.usual_kernels import usual_kernels
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,10 @@ class TrialQueue:
     def find_lineage(self) -> str | None:
         """Return the token of the study's creation; None if it is not there any more."""
         return self._transact(find_lineage, self.stored.study_id)
+
+    def usual_kernels(self) -> tuple[str, int] | None:
+        """Return the kernels of most trials, and how many these are; None before the first."""
+        return self._transact(usual_kernels, self.stored.study_id)
 
     def paused_reason(self) -> str | None:
         """Return why the study is paused, None if it is not."""

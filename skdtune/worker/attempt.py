@@ -175,7 +175,7 @@ class Attempt:
         )
         for hook in self._hooks:
             hook.starts()
-        return run_trial(config, place.store, self._reporter)
+        return run_trial(config, place.store, self._reporter, place.threads)
 
     def _settle(self, ending: Ending | None) -> None:
         """Give the trial back if it may be tried again, else end it; one transaction."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +63,9 @@ class TrialReporter:
 
     def __post_init__(self) -> None:
         spec = self.queue.stored.spec
+        self.began_with: Mapping[str, Any] = {}
+        """The arithmetic that the checkpoint in use was computed with; empty without one."""
+
         self._tested: FinalScores | None = None
         self._pruner = spec.effective_pruner
         self._rungs = self._pruner.judged_epochs(spec.budget.epochs)
@@ -87,6 +90,9 @@ class TrialReporter:
         if checkpoint is not None:
             trainer.load_state(checkpoint.state)
             self.epochs = _read_curve(checkpoint.curve)
+            # Earlier versions left it with the trial only.
+            arithmetic = checkpoint.state.get("arithmetic")
+            self.began_with = arithmetic if isinstance(arithmetic, dict) else stored.user_attrs
         if self.claim.attempt > 1 or stored.intermediate_values:
             self._rewind(checkpoint)
         verdict = self._catch_up(self.queue)
@@ -96,7 +102,7 @@ class TrialReporter:
 
     def start_over(self, trainer: Trainer) -> Verdict:
         """Begin again from the first epoch, after a checkpoint turned out to be of no use."""
-        self._capture, self.epochs = trainer.state, []
+        self._capture, self.epochs, self.began_with = trainer.state, [], {}
         self._rewind(None)
         self._start_epoch()
         return Verdict.CONTINUE

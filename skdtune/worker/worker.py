@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from skdtune.data.store import DataStore
 from skdtune.describe.config import ModelConfig
+from skdtune.describe.spec import StudySpec
 from skdtune.errors import (
     LeaseLostError,
     StorageAwayError,
@@ -32,9 +33,16 @@ from skdtune.training.checkpoint import (
     trials_with_checkpoints,
 )
 from skdtune.training.compilation import compile_mode
-from skdtune.training.device import autocast_dtype, describe_kernels, resolve_device
+from skdtune.training.device import (
+    arithmetic_on,
+    autocast_dtype,
+    prepare_kernels,
+    resolve_device,
+)
 from skdtune.worker.attempt import Attempt
-from skdtune.worker.preparation import prepare_study
+from skdtune.worker.objective import build_trainer
+from skdtune.worker.preparation import data_of_trial, prepare_study
+from skdtune.worker.threads import Threads
 from skdtune.worker.workplace import Timing, Workplace
 
 logger = logging.getLogger(__name__)
@@ -47,9 +55,11 @@ def run_worker(
     *,
     storage: str | None = None,
     device: str | None = None,
+    threads: int | None = None,
     max_trials: int | None = None,
     drain: bool = False,
     checkpoints: str | None = None,
+    require_kernels: bool = False,
     at: Home | None = None,
     stop: StopRequest | None = None,
     on_hang: Callable[[int], None] | None = None,
@@ -62,11 +72,15 @@ def run_worker(
         study: Name of the study.
         storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
         device: ``cpu``, ``cuda`` or ``cuda:1``; default the first GPU, else the CPU.
+        threads: Threads to compute with; default ``OMP_NUM_THREADS``, else on the CPU as many as
+            the network of a trial can use and other processes leave a core to. Torch has its own
+            number again afterwards.
         max_trials: Leave after so many trials; default as many as there are.
         drain: Leave as soon as nothing waits, even while others still train.
         checkpoints: Folder or fsspec URL of the checkpoints; default ``SKDTUNE_CHECKPOINTS``,
             else a folder of the home. One that all machines share lets any of them go on with
             a trial that another one left.
+        require_kernels: Leave instead of computing with other kernels than the study's trials.
         at: Folders of data and cache; default those of ``SKDTUNE_HOME``.
         stop: Stop request to obey; default one of its own, without signals.
         on_hang: Called from another thread, with the number of trials finished so far, when a
@@ -84,42 +98,62 @@ def run_worker(
     # A wrong mode must be said before a trial is taken.
     compile_mode()
     stop = stop or StopRequest()
-    with contextlib.closing(
-        _open_study(study, storage_url(storage, at=at), timing, stop)
-    ) as stored:
+    with (
+        Threads(resolved, threads) as in_use,
+        contextlib.closing(
+            _open_study(study, storage_url(storage, at=at), timing, stop)
+        ) as stored,
+    ):
         at = at or home()
         store = DataStore(at.data, at.cache, resolved)
         # Missing data must be said before a trial is taken.
         require_packages(stored)
         prepare_study(store, stored.spec)
-        _log_machine(study, stored.spec.model, resolved)
+        prepare_kernels(resolved, lambda: stop.requested or is_orphaned())
+        if stop.requested or is_orphaned():
+            return 0
+        in_use.take(lambda: _published_work(store, stored.spec))
+        _log_machine(study, stored.spec.model, resolved, in_use)
         place = Workplace(
             stored=stored,
             store=store,
             identity=WorkerIdentity(device=str(resolved)),
             stop=stop,
+            threads=in_use,
             checkpoints=checkpoints_url(checkpoints, at=at),
             artifacts=artifacts_url(at=at),
             timing=timing,
             on_hang=on_hang,
         )
+        if require_kernels:
+            place.kernels.require()
+        elif difference := place.kernels.difference():
+            logger.warning("%s: results differ in their last digits, times in more", difference)
         return Worker(place).run(max_trials=max_trials, drain=drain)
 
 
-def _log_machine(study: str, model: ModelConfig, device: torch.device) -> None:
+def _published_work(store: DataStore, spec: StudySpec) -> float:
+    """Return what a layer has to compute in a step of the study's first trial."""
+    config = spec.trial_config({}, 0)
+    return build_trainer(config, data_of_trial(store, spec, config)).layer_work()
+
+
+def _log_machine(study: str, model: ModelConfig, device: torch.device, threads: Threads) -> None:
     """Say what this worker computes with: who starts one alone should know."""
-    precision = str(autocast_dtype(model, device) or torch.float32).removeprefix("torch.")
-    threads = torch.get_num_threads()
+    arithmetic = arithmetic_on(device, autocast_dtype(model, device))
     logger.info(
-        "worker of %s on %s: %s, %s kernels, %d %s",
+        "worker of %s on %s: %s, %s kernels, %s",
         study,
         device,
-        precision,
-        describe_kernels(device),
+        arithmetic.precision,
+        arithmetic.kernels,
         threads,
-        "thread" if threads == 1 else "threads",
     )
-    if device.type == "cpu" and threads > 1 and SUPERVISED_VARIABLE not in os.environ:
+    if (
+        device.type == "cpu"
+        and torch.get_num_threads() > 1
+        and SUPERVISED_VARIABLE not in os.environ
+    ):
         logger.info("`skdtune launch` runs one single-threaded worker per core: more in all")
 
 
@@ -144,7 +178,7 @@ def _open_study(name: str, url: str, timing: Timing, stop: StopRequest) -> Store
 
 
 def prepare_data(study: str, *, storage: str | None = None, at: Home | None = None) -> None:
-    """Fetch and decode the data of a study, so that workers find them ready.
+    """Fetch and decode the data of a study, and build the kernels, so that workers find them.
 
     Args:
         study: Name of the study.
@@ -158,6 +192,7 @@ def prepare_data(study: str, *, storage: str | None = None, at: Home | None = No
     with contextlib.closing(load_study(study, storage=storage_url(storage, at=at))) as stored:
         require_packages(stored)
         prepare_study(DataStore(at.data, at.cache, torch.device("cpu")), stored.spec)
+    prepare_kernels(resolve_device(None), lambda: False)
 
 
 class Worker:

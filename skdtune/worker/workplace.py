@@ -14,6 +14,8 @@ from skdtune.queue.stored_study import StoredStudy
 from skdtune.queue.trial_queue import TrialQueue
 from skdtune.signals import StopRequest
 from skdtune.worker.departure import GRACE_S
+from skdtune.worker.study_kernels import StudyKernels
+from skdtune.worker.threads import Threads
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Workplace:
     store: DataStore
     identity: WorkerIdentity
     stop: StopRequest
+    threads: Threads
     checkpoints: str
     """Folder or fsspec URL of the checkpoints."""
 
@@ -58,3 +61,4 @@ class Workplace:
         patience = Patience(self.timing.outage_s, lambda: self.stop.interrupted, self.stop.wait)
         self.queue = TrialQueue(self.stored, patience, self.timing.lease_s)
         self.history = TrialHistory(self.queue)
+        self.kernels = StudyKernels(self.queue, self.store.device)
