@@ -1,7 +1,7 @@
 """What the storage holds of a study beside its trials: each attribute's name, writer and reader.
 
 User attributes are what people look at, short enough for a line of `optuna studies` and of the
-dashboard; system attributes are for skdtune, and shown by neither. All of them were user attributes
+dashboard; system attributes are for skdtune, shown by neither. All of them were user attributes
 once: such studies are read where they are, but a system attribute of that name comes first.
 """
 
@@ -40,7 +40,7 @@ def user_attributes(spec: StudySpec, versions: dict[str, str]) -> dict[str, Any]
 
 
 def system_attributes(spec: StudySpec) -> dict[str, Any]:
-    """Return what is written beside it: the spec itself, and what Optuna and the dashboard read."""
+    """Return what stands beside it: the spec, and what Optuna and the dashboard read."""
     needed = packages_of(spec)
     return {
         SPEC_ATTRIBUTE: spec.to_json(),
