@@ -211,7 +211,7 @@ def _is_foreign(environ: Environ) -> bool:
             environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
             and environ.get("HTTP_SEC_FETCH_DEST") == "document"
         )
-        return not (reads and is_link and _is_page(environ.get("PATH_INFO", "")))
+        return not (reads and is_link and is_page(environ.get("PATH_INFO", "")))
     # Not every browser sends the former; this one all of them, with whatever may change something.
     origin = environ.get("HTTP_ORIGIN")
     return origin is not None and _authority_of(origin) != environ["HTTP_HOST"].lower()
@@ -222,7 +222,8 @@ def _authority_of(origin: str) -> str | None:
     return authority if scheme in ("http", "https") else None
 
 
-def _is_page(path: str) -> bool:
+def is_page(path: str) -> bool:
+    """Tell whether a path is one of the dashboard's page, which is one for all of them."""
     return path == "/" or path == "/dashboard" or path.startswith("/dashboard/")
 
 
@@ -245,7 +246,7 @@ def _knows(environ: Environ, password: str) -> bool:
 
 def _safe(headers: list[tuple[str, str]], path: str) -> list[tuple[str, str]]:
     """Replace what the application says of other origins."""
-    policy = _PAGE_POLICY if _is_page(path) else _DATA_POLICY
+    policy = _PAGE_POLICY if is_page(path) else _DATA_POLICY
     replaced = {"content-security-policy", *(name.lower() for name, _ in _HEADERS)}
     kept = [
         (name, value)

@@ -15,6 +15,7 @@ import click
 
 from skdtune.errors import InputError
 from skdtune.views.dashboard.door import Door, WsgiApplication, hosts_of, is_loopback
+from skdtune.views.dashboard.notice import ReadOnlyNotice
 
 #: Where set, the dashboard asks for this password (any user name).
 PASSWORD_VARIABLE = "SKDTUNE_DASHBOARD_PASSWORD"
@@ -84,7 +85,8 @@ def serve(
         names = _own_names() if address in _ANY_ADDRESS else [host, address]
         hosts = hosts_of(names, server.server_port, allowed_hosts)
         application = build_application(storage_url, artifacts)
-        server.set_app(Door(application, hosts, password, allow_write))
+        shown_as = application if allow_write else ReadOnlyNotice(application)
+        server.set_app(Door(shown_as, hosts, password, allow_write))
         click.echo(f"dashboard of {masked(parse_url(storage_url))}", err=True)
         shown = f"[{host}]" if ":" in host else host
         click.echo(f"http://{shown}:{server.server_port}/dashboard/  (Ctrl-C ends it)", err=True)

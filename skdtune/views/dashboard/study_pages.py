@@ -19,6 +19,7 @@ from skdtune.describe.kinds.catalogue import picks_best
 from skdtune.queue import schema
 from skdtune.queue.study_attributes import raw_spec, stored_specs
 from skdtune.views.dashboard.door import Environ, Refusal, StartResponse, WsgiApplication
+from skdtune.views.dashboard.rewriting import rewrite
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -39,8 +40,10 @@ class StudyPages:
         answer = self.application
         if found is not None:
             study_id, asked = int(found[1]), (environ["REQUEST_METHOD"], found[2])
-            if asked == ("GET", "/param_importances") and not self._has_params(study_id):
-                answer = _no_importances
+            if asked == ("GET", "/param_importances"):
+                if objectives := self._objectives_without_params(study_id):
+                    start_response("200 OK", [("Content-Type", "application/json")])
+                    return [json.dumps({"param_importances": [[]] * objectives}).encode()]
             elif asked == ("GET", "") and not picks_best(self._spec(study_id) or {}):
                 answer = self._without_best_trials
             elif asked == ("POST", "/rename") and self._spec(study_id) is not None:
@@ -55,41 +58,36 @@ class StudyPages:
             text = connection.scalar(query)
         return None if text is None else raw_spec(text) or {}
 
-    def _has_params(self, study_id: int) -> bool:
-        """Tell whether a trial that counts was made with any parameter."""
-        params, trials = schema.params, schema.trials
+    def _objectives_without_params(self, study_id: int) -> int:
+        """Count the objectives of a study that tries no parameter; 0 for all others."""
+        directions, params, trials = schema.study_directions, schema.params, schema.trials
         counting = [state for state in schema.FINISHED if state.name != "FAIL"]
-        query = (
+        tried = (
             sa.select(params.c.param_id)
             .join(trials, trials.c.trial_id == params.c.trial_id)
             .where(trials.c.study_id == study_id, trials.c.state.in_(counting))
-            .limit(1)
+        )
+        query = (
+            sa.select(sa.func.count())
+            .select_from(directions)
+            .where(directions.c.study_id == study_id, ~tried.exists())
         )
         with self.storage.engine.connect() as connection:
-            return connection.scalar(query) is not None
+            return connection.scalar(query) or 0
 
     def _without_best_trials(
         self, environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Answer as the application does, but for the trials that it calls the best."""
-        told: list[Any] = []
-        answered = self.application(environ, lambda *given: told.append(given))
-        body = b"".join(answered)
-        status, headers = told[-1][:2]
-        if status.startswith("200"):
-            body = json.dumps({**json.loads(body), "best_trials": []}).encode()
-        sized = [header for header in headers if header[0].lower() != "content-length"]
-        start_response(status, [*sized, ("Content-Length", str(len(body)))])
-        return [body]
 
+        def change(body: bytes) -> bytes:
+            return json.dumps({**json.loads(body), "best_trials": []}).encode()
 
-def _no_importances(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    start_response("200 OK", [("Content-Type", "application/json")])
-    return [json.dumps({"param_importances": [[]]}).encode()]
+        return rewrite(self.application, environ, start_response, change)
 
 
 _rename_otherwise = Refusal(
     "409 Conflict",
-    "a study of skdtune is renamed on the command line: the dashboard would make a copy without "
+    "a study of skdtune is renamed with `skdtune rename`: the dashboard would make a copy without "
     "its spec and leases",
 )
