@@ -462,7 +462,7 @@ def test_a_study_of_optuna_that_is_not_ours(refused: Refused, study: str) -> Non
 def test_a_spec_that_somebody_changed_in_the_storage(refused: Refused, study: str) -> None:
     change(
         study,
-        "UPDATE study_user_attributes SET value_json = replace(value_json, ': 12,', ': 13,') "
+        "UPDATE study_system_attributes SET value_json = replace(value_json, ': 12,', ': 13,') "
         "WHERE key = 'skdtune:spec'",
     )
     assert refused("status", "digits-dsr") == (

@@ -244,6 +244,10 @@ def created(home: Path, studies: Sequence[Row]) -> dict[str, Any]:
             {row["key"]: json.loads(row["value_json"]) for row in rows(home, query, key)}
             for query in map(of_study.format, ("study_user_attributes", "study_system_attributes"))
         )
+        # Spec and packages were user attributes once, and the objective had a blank in its name.
+        user = {k: system.pop(k) for k in list(system) if k.startswith("skdtune:")} | user
+        metric = "study:metric_names"
+        system[metric] = [name.replace("_", " ") for name in system[metric]]
         simpler: dict[str, Callable[[Any], Any]]
         simpler = {"skdtune:spec": json.loads, "skdtune:versions": sorted}
         user = {k: simpler[k](v) if k in simpler else v for k, v in user.items()}
