@@ -1,7 +1,7 @@
 """What the images of a study come from: counted and identified class by class, undivided.
 
-It knows no size that images are scaled to, no decoder and no split, so all settings of a study have
-one. Its order is that of the rows, because the split follows from it.
+It knows no size that images are scaled to, no decoder and no split, so all trials of a study have
+the same. Its order is that of the rows, because the split follows from it.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
 from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
+from skdtune.queue.pinned_source import inherit_pin
 from skdtune.queue.storage import init_storage, open_storage, setup_lock
 
 SPEC_ATTRIBUTE = "skdtune:spec"
@@ -116,6 +117,7 @@ def _create(connection: sa.Connection, spec: StudySpec) -> bool:
         _refuse_other_spec(connection, study_id, spec)
         return False
     _insert_study(connection, spec)
+    inherit_pin(connection, spec, int(connection.scalar(key) or 0))
     return True
 
 
