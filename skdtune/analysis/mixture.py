@@ -71,7 +71,7 @@ def _mixed_data(study: str, trials: Sequence[TrialRecord]) -> str | None:
             "values must not be compared; create a new study."
         )
     # Whatever the settings of the trials explain is no mixture: each size has images of its own.
-    by_settings: dict[object, Counter[str]] = {}
+    by_settings: dict[frozenset[tuple[str, str]], Counter[str]] = {}
     for trial in trials:
         if trial.data_fingerprint is not None:
             counter = by_settings.setdefault(_image_settings(trial), Counter())
@@ -91,9 +91,9 @@ def _mixed_data(study: str, trials: Sequence[TrialRecord]) -> str | None:
     return None
 
 
-def _image_settings(trial: TrialRecord) -> object:
+def _image_settings(trial: TrialRecord) -> frozenset[tuple[str, str]]:
     """Return those settings of a trial, of what trials differ in, that decide its images."""
-    return sorted(
+    return frozenset(
         (path, str(value))
         for path, value in trial.params.items()
         if path.startswith("data.") and path.removeprefix("data.") not in OF_BATCHES
