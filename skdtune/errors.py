@@ -4,6 +4,7 @@
     ├── InputError                  2   wrong use or wrong input: nothing was changed
     │   ├── SpecError               2   a study spec, a preset or a ``--set`` is wrong
     │   ├── DataError               2   data are missing, half copied or unreadable
+    │   │   └── OtherDataError      2   the data are not those that the study was begun with
     │   ├── DeviceError             2   the device asked for is not there
     │   ├── StorageError            2   the storage cannot be used as it is
     │   └── StudyError              2   the study does not exist, or exists with another spec
@@ -38,6 +39,10 @@ class SpecError(InputError):
 
 class DataError(InputError):
     """Data are missing, half copied or unreadable."""
+
+
+class OtherDataError(DataError):
+    """The images on this machine are not those that the study was begun with."""
 
 
 class DeviceError(InputError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skdtune.analysis.evaluated import EvaluatedSeed, EvaluatedStudy
+from skdtune.analysis.mixture import mixtures
 from skdtune.analysis.study_record import read_study
 from skdtune.analysis.trial_record import TrialRecord, read_trial
 from skdtune.describe import dotted
@@ -64,6 +65,9 @@ class EvaluationResults:
     seeds: Mapping[int, int]
     """Seed of the trainings by index, of those that were begun."""
 
+    mixtures: tuple[str, ...] = ()
+    """What the trials of its search, or its trainings, should have in common and have not."""
+
     @property
     def failed(self) -> tuple[MissingSeed, ...]:
         """The seeds that failed for good."""
@@ -114,14 +118,19 @@ def evaluation_results(study: str, *, storage: str | None = None) -> EvaluationR
 
 def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> EvaluationResults:
     """Read an opened final evaluation."""
-    trials = read_study(stored).trials
-    cost = _search_cost(stored, evaluation)
+    study = read_study(stored)
+    trials, searched = study.trials, _searched(stored, evaluation)
+    cost = _search_cost(searched)
+    mixed = (
+        *mixtures(evaluation.source, searched or ()),
+        *mixtures(study.name, trials),
+    )
     return EvaluationResults(
         name=stored.spec.name,
         spec=stored.spec,
         evaluation=evaluation,
         candidates=tuple(
-            _candidate(stored.spec, evaluation, index, trials, cost)
+            _candidate(stored.spec, evaluation, index, trials, cost | {"mixed": mixed})
             for index in range(len(evaluation.trials))
         ),
         missing=tuple(_missing(trial, evaluation) for trial in trials if not _is_evaluated(trial)),
@@ -131,6 +140,7 @@ def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> Evalua
             for trial in trials
             if trial.seed is not None
         },
+        mixtures=mixed,
     )
 
 
@@ -181,6 +191,7 @@ def _candidate(
         network=_network(config.model, own),
         settings=_settings(spec, evaluation),
         devices=_distinct(trial.device for trial in own),
+        computed_by=_distinct(trial.kernels for trial in own),
         num_failed=sum(seed.failed for seed in missing),
         num_left=sum(not seed.failed for seed in missing),
         has_teacher=bool(config.method.teachers),
@@ -234,19 +245,24 @@ def _distinct(texts: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in texts if text is not None))
 
 
-def _search_cost(stored: StoredStudy, evaluation: EvaluationConfig) -> dict[str, Any]:
-    """Add up what the search took; unknown if it was deleted, or made anew."""
-    unknown = {"search_images": None, "search_seconds": None, "num_search_trials": None}
+def _searched(stored: StoredStudy, evaluation: EvaluationConfig) -> list[TrialRecord] | None:
+    """Read the trials of the search that have ended; None if it was deleted, or made anew."""
     try:
         source_id = stored.storage.get_study_id_from_name(evaluation.source)
     except KeyError:
-        return unknown
+        return None
     if find_lineage(stored.engine, source_id) != evaluation.lineage:
-        return unknown
+        return None
     trials = stored.storage.get_all_trials(source_id, deepcopy=False)
-    ended = [read_trial(trial, Search()) for trial in trials if trial.state.is_finished()]
+    return [read_trial(trial, Search()) for trial in trials if trial.state.is_finished()]
+
+
+def _search_cost(searched: Sequence[TrialRecord] | None) -> dict[str, Any]:
+    """Add up what the search took; unknown where its trials are."""
+    if searched is None:
+        return {"search_images": None, "search_seconds": None, "num_search_trials": None}
     return {
-        "search_images": sum(trial.images or 0 for trial in ended),
-        "search_seconds": sum(trial.train_seconds or 0.0 for trial in ended),
-        "num_search_trials": len(ended),
+        "search_images": sum(trial.images or 0 for trial in searched),
+        "search_seconds": sum(trial.train_seconds or 0.0 for trial in searched),
+        "num_search_trials": len(searched),
     }

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from skdtune.analysis.mixture import mixtures, read_mixtures
 from skdtune.analysis.study_record import read_study
 from skdtune.analysis.trial_record import STATE_NAMES, read_trial
 from skdtune.analysis.verdict import standard_error
@@ -95,8 +96,18 @@ class Progress:
     kind: InitVar[Kind]
     """Kind of the study; no field, because nobody could read it from JSON."""
 
-    def __post_init__(self, kind: Kind) -> None:
+    mixed: InitVar[tuple[str, ...]] = ()
+    """See `mixtures`; no field, because it is there only where there is something to say."""
+
+    def __post_init__(self, kind: Kind, mixed: tuple[str, ...]) -> None:
         object.__setattr__(self, "_result_command", kind.result_command(self.study))
+        object.__setattr__(self, "_mixtures", mixed)
+
+    @property
+    def mixtures(self) -> tuple[str, ...]:
+        """What the trials should have in common and have not, if it was looked for."""
+        found: tuple[str, ...] = self._mixtures  # type: ignore[attr-defined]
+        return found
 
     @property
     def num_finished(self) -> int:
@@ -116,7 +127,8 @@ class Progress:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return dataclasses.asdict(self)
+        mixed = {"mixtures": list(self.mixtures)} if self.mixtures else {}
+        return dataclasses.asdict(self) | mixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +149,11 @@ class StudyResults:
 
     data_fingerprints: frozenset[str]
     """What identifies the training and validation images; one, unless the data changed."""
+
+    @property
+    def mixtures(self) -> tuple[str, ...]:
+        """What the trials should have in common and have not; empty as it should be."""
+        return self.progress.mixtures
 
     @property
     def epochs_trained(self) -> int:
@@ -166,6 +183,9 @@ class TrialStory:
     them, because nobody knows how far it had come.
     """
 
+    mixtures: tuple[str, ...] = ()
+    """What the trials of its study should have in common and have not."""
+
 
 def results(study: str, *, storage: str | None = None) -> StudyResults:
     """Read a study with all its trials.
@@ -188,7 +208,7 @@ def read_results(stored: StoredStudy) -> StudyResults:
     results_of = {trial.number: TrialResult(**trial.to_dict()) for trial in study.trials}
     best = study.ranked[0] if study.ranked else None
     return StudyResults(
-        progress=read_progress(stored),
+        progress=read_progress(stored, mixed=mixtures(study.name, study.trials)),
         spec=stored.spec,
         trials=tuple(results_of.values()),
         best=results_of[best.number] if best else None,
@@ -226,6 +246,7 @@ def explain(study: str, number: int, *, storage: str | None = None) -> TrialStor
             events=events,
             num_workers=len({event.worker for event in events}),
             epochs_repeated=_epochs_repeated(events),
+            mixtures=read_mixtures(stored),
         )
 
 
@@ -240,8 +261,13 @@ def _epochs_repeated(events: tuple[Event, ...]) -> int:
     return repeated
 
 
-def read_progress(stored: StoredStudy) -> Progress:
-    """Read where an opened study stands, in four small queries."""
+def read_progress(stored: StoredStudy, *, mixed: tuple[str, ...] = ()) -> Progress:
+    """Read where an opened study stands, in four small queries.
+
+    Args:
+        stored: The study.
+        mixed: What its trials should have in common and have not, for who has looked.
+    """
     counts = {
         STATE_NAMES[state]: number
         for state, number in leases.counts(stored.engine, stored.study_id).items()
@@ -254,6 +280,7 @@ def read_progress(stored: StoredStudy) -> Progress:
     workers = tuple(_worker_status(holder, steps) for holder in holders)
     return Progress(
         kind=stored.spec.kind,
+        mixed=mixed,
         study=stored.study.study_name,
         description=stored.spec.description,
         counts=counts,

@@ -59,12 +59,18 @@ class TrialRecord:
     peak_memory_mb: float | None = None
     device: str | None = None
     precision: str | None = None
+    kernels: str | None = None
+    """Which form of the layers computed."""
+
     seed: int | None = None
     num_val_images: int | None = None
     """Images that it was judged on."""
 
     data_fingerprint: str | None = None
     """Identifies the images that it learned from."""
+
+    source: str | None = None
+    """Identifies what they come from, before they are decoded and divided."""
 
     versions: Mapping[str, str] = field(default_factory=dict)
     profile: Profile | None = None
@@ -111,6 +117,7 @@ _FACTS = (
     attributes.THREADS,
     attributes.VERSIONS,
     attributes.DATA_FINGERPRINT,
+    attributes.SOURCE,
     attributes.NUM_VAL_IMAGES,
     attributes.NUM_TEST_IMAGES,
     attributes.SPEC_HASH,
@@ -149,9 +156,11 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
         peak_memory_mb=number(user.get(attributes.PEAK_MEMORY_MB)),
         device=text(user.get(attributes.DEVICE)),
         precision=text(user.get(attributes.PRECISION)),
+        kernels=text(user.get(attributes.KERNELS)),
         seed=whole(user.get(attributes.SEED)),
         num_val_images=whole(user.get(attributes.NUM_VAL_IMAGES)),
         data_fingerprint=text(user.get(attributes.DATA_FINGERPRINT)),
+        source=text(user.get(attributes.SOURCE)),
         versions={str(name): str(one) for name, one in versions.items()}
         if isinstance(versions, Mapping)
         else {},

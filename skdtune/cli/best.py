@@ -55,13 +55,16 @@ def best(
 
 
 def _plain(study: StudyRecord) -> dict[str, Any]:
+    from skdtune.analysis.mixture import mixtures
+
+    mixed = mixtures(study.name, study.trials)
     return {
         "study": study.name,
         "best": study.best and study.best.to_dict(),
         "default": study.published and study.published.to_dict(),
         "num_val_images": study.num_images,
         "epochs_trained": study.epochs_trained,
-    }
+    } | ({"mixtures": list(mixed)} if mixed else {})
 
 
 def _print_best(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None) -> None:
@@ -96,10 +99,13 @@ def _print_best(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None
 
 def _caveat(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None) -> str:
     """Say what a validation accuracy is worth that was picked as the best of many."""
+    from skdtune.analysis.mixture import mixtures
     from skdtune.analysis.verdict import PUBLISHED, compared, optimism
 
     value, num_images = best.value or 0.0, shown.num_images
-    sentences = []
+    sentences = list(mixtures(shown.name, shown.trials))
+    if other is not None:
+        sentences += mixtures(other.name, other.trials)
     if best.number == 0:
         sentences.append("No trial beats the published setting.")
     elif shown.published is not None:

@@ -39,6 +39,8 @@ def explain(application: Application, study: str, trial: int, as_json: bool) -> 
     out = console()
     out.print(_summary(study, story), soft_wrap=True)
     out.print(_table(story))
+    for sentence in story.mixtures:
+        out.print(sentence, soft_wrap=True)
     last = story.events[-1] if story.events else None
     if last is not None and "\n" in last.detail:
         out.print(last.detail, soft_wrap=True)
@@ -48,6 +50,8 @@ def _plain(story: TrialStory) -> dict[str, Any]:
     import dataclasses
 
     plain = dataclasses.asdict(story)
+    if not story.mixtures:
+        del plain["mixtures"]
     for event in plain["events"]:
         event["at"] = datetime.fromtimestamp(event["at"], UTC).isoformat(timespec="seconds")
     return plain

@@ -117,6 +117,7 @@ def progress_view(progress: Progress) -> Group:
         parts.append(
             Text(f"PAUSED: {printable(progress.paused)}; skdtune resume {progress.study}", "bold")
         )
+    parts += [Text(printable(sentence), "bold") for sentence in progress.mixtures]
     if progress.workers:
         parts.append(_worker_table(progress))
     return Group(*parts)  # type: ignore[arg-type]

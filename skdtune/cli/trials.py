@@ -56,6 +56,8 @@ def _print_csv(study: StudyRecord) -> None:
 def _print_trials(study: StudyRecord) -> None:
     from rich.table import Table
 
+    from skdtune.analysis.mixture import mixtures
+
     table = Table()
     for column in ("trial", "state", study.spec.kind.value_heading, "epochs", "time"):
         table.add_column(column, justify="right" if column != "state" else "left", no_wrap=True)
@@ -63,6 +65,8 @@ def _print_trials(study: StudyRecord) -> None:
     for trial in study.trials:
         table.add_row(*_trial_row(trial))
     console().print(table)
+    for sentence in mixtures(study.name, study.trials):
+        console().print(sentence, soft_wrap=True)
 
 
 def _trial_row(trial: TrialRecord) -> tuple[str, ...]:

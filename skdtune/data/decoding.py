@@ -5,27 +5,20 @@ Shape legend: N images, H height, W width, C channels.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from skdtune.data.many_files import with_each_file
 from skdtune.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 """What a file may hold, whatever it is called. Pillow knows other formats too, and hands
 PostScript that calls itself a photograph to Ghostscript, a program."""
-
-_MAX_THREADS = 8
-_FILES_PER_TASK = 64
-_MANY_FILES = 10_000
 
 
 def decode_files(folder: Path, paths: Sequence[str], image_size: int) -> NDArray[np.uint8]:
@@ -42,31 +35,15 @@ def decode_files(folder: Path, paths: Sequence[str], image_size: int) -> NDArray
     Raises:
         DataError: If a file is no image, cannot be read or is too large.
     """
-    num_images = len(paths)
-    images_NHWC = np.empty((num_images, image_size, image_size, 3), dtype=np.uint8)
+    images_NHWC = np.empty((len(paths), image_size, image_size, 3), dtype=np.uint8)
 
-    def decode_some(start: int) -> int:
-        rows = range(start, min(start + _FILES_PER_TASK, num_images))
-        for row in rows:
-            images_NHWC[row] = decode_file(folder / paths[row], image_size)
-        return len(rows)
+    def decode(row: int) -> None:
+        images_NHWC[row] = decode_file(folder / paths[row], image_size)
 
-    console = Console(stderr=True)
-    if not console.is_interactive and num_images >= _MANY_FILES:
-        console.print(f"decoding {num_images} images of {folder}, once", soft_wrap=True)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_interactive)
-    # Threads: Pillow lets other threads run while it reads and decompresses.
-    pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
     # Threads share their filters of warnings: what holds for all of them is set here, once.
-    try:
-        with bar, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            task = bar.add_task(f"decoding {folder}", total=num_images)
-            for done in pool.map(decode_some, range(0, num_images, _FILES_PER_TASK)):
-                bar.advance(task, done)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with_each_file("decoding", folder, len(paths), decode)
     return images_NHWC
 
 

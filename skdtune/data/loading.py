@@ -48,24 +48,61 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
         TestSplitClosedError: If the test part is asked for outside of a final evaluation;
             nothing was opened.
     """
-    require_open(split)
-    request = PartRequest.of(config, split, data_dir)
-    limit = config.max_per_class if split == "train" else None
+    request = part_request(config, split, data_dir)
     entry = data_set(config.name)
-    if isinstance(entry, ArrayDataSet):
-        key = _cache_key(request, entry.version(request))
-        images = cached_image_set(cache_dir, key, lambda: _decoded(entry, request))
-        if limit is None:
-            return images
-        return images.take(limit_per_class(images.labels_N, limit, config.split_seed))
-    listing = listed_files(entry, request)
-    labels_N = np.array(listing.labels, dtype=np.int64)
-    kept_N = limit_per_class(labels_N, limit, config.split_seed)
-    listing = replace(
-        listing, paths=[listing.paths[row] for row in kept_N], labels=labels_N[kept_N].tolist()
+    if isinstance(entry, FileDataSet):
+        listing, _ = kept_files(entry, request, config)
+        key = _cache_key(request, _version_of_files(listing, config.image_size))
+        return cached_image_set(cache_dir, key, lambda: _decoded_files(listing, config.image_size))
+    images = load_arrays(entry, request, cache_dir)
+    limit = _limit(config, split)
+    if limit is None:
+        return images
+    return images.take(limit_per_class(images.labels_N, limit, config.split_seed))
+
+
+def part_request(config: DataConfig, split: Split, data_dir: Path) -> PartRequest:
+    """Say which part of which data set is wanted, if it may be opened.
+
+    Raises:
+        TestSplitClosedError: If the test part is asked for outside of a final evaluation.
+    """
+    require_open(split)
+    return PartRequest.of(config, split, data_dir)
+
+
+def load_arrays(entry: ArrayDataSet, request: PartRequest, cache_dir: Path) -> ImageSet:
+    """Load a whole part of a data set that is decoded at once.
+
+    Raises:
+        DataError: If the data are missing or damaged, or are not what a data set must give.
+    """
+    key = _cache_key(request, entry.version(request))
+    return cached_image_set(cache_dir, key, lambda: _decoded(entry, request))
+
+
+def kept_files(
+    entry: FileDataSet, request: PartRequest, config: DataConfig
+) -> tuple[FileListing, FileListing]:
+    """List the image files of a part in the order of their rows.
+
+    Returns:
+        Those that the limit keeps, and all.
+
+    Raises:
+        DataError: If the data are missing, or are not what a data set must give.
+    """
+    every = listed_files(entry, request)
+    labels_N = np.array(every.labels, dtype=np.int64)
+    kept_N = limit_per_class(labels_N, _limit(config, request.split), config.split_seed)
+    kept = replace(
+        every, paths=[every.paths[row] for row in kept_N], labels=labels_N[kept_N].tolist()
     )
-    key = _cache_key(request, _version_of_files(listing, config.image_size))
-    return cached_image_set(cache_dir, key, lambda: _decoded_files(listing, config.image_size))
+    return kept, every
+
+
+def _limit(config: DataConfig, split: Split) -> int | None:
+    return config.max_per_class if split == "train" else None
 
 
 def listed_files(entry: FileDataSet, request: PartRequest) -> FileListing:

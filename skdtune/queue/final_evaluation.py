@@ -21,6 +21,7 @@ from skdtune.describe.spec import StudySpec, parse
 from skdtune.errors import StudyError
 from skdtune.queue import leases
 from skdtune.queue.best_trial import best_first
+from skdtune.queue.pinned_source import inherit_pin
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study, study_names
 from skdtune.queue.trial_budget import set_budget
 
@@ -176,6 +177,9 @@ def _extend(
             f"study {name!r} evaluates {_trials(evaluation.trials)} of {source.spec.name}, not "
             f"{_trials(wanted)}, as is asked for; choose another --name"
         )
+    with evaluated.engine.begin() as connection:
+        # One of an earlier release has none, or its search was pinned later.
+        inherit_pin(connection, evaluated.spec, evaluated.study_id)
     num_trials = len(wanted) * (num_seeds or 0)
     if num_trials > sum(leases.counts(evaluated.engine, evaluated.study_id).values()):
         set_budget(evaluated.engine, evaluated.study_id, num_trials)

@@ -13,7 +13,7 @@ import functools
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -69,7 +69,11 @@ def lease_seconds() -> float:
 
 
 def claim(
-    engine: sa.Engine, study_id: int, worker: WorkerIdentity, lease_s: float = LEASE_S
+    engine: sa.Engine,
+    study_id: int,
+    worker: WorkerIdentity,
+    lease_s: float = LEASE_S,
+    before: Callable[[sa.Connection], None] | None = None,
 ) -> Claim | None:
     """Take the waiting trial with the lowest number; None if none waits, or the study is paused.
 
@@ -78,11 +82,14 @@ def claim(
         study_id: The study to take a trial of.
         worker: Who takes it.
         lease_s: Seconds of silence after which anybody may give the trial back.
+        before: Done in the same transaction if there is a trial; an error takes none.
     """
     with engine.begin() as connection:
         row = connection.execute(_NEXT_WAITING, {"queue_study_id": study_id}).first()
         if row is None:
             return None
+        if before is not None:
+            before(connection)
         connection.execute(_START, {"next_trial_id": row.trial_id, "started": utc_now()})
         lease = {
             "trial_id": row.trial_id,

@@ -23,6 +23,7 @@ from skdtune.describe.training_length import most_training_images, require_long_
 from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
+from skdtune.queue.pinned_source import inherit_pin
 from skdtune.queue.storage import init_storage, open_storage, setup_lock
 from skdtune.queue.study_attributes import (
     DIGEST_ATTRIBUTE,
@@ -125,6 +126,7 @@ def _create(connection: sa.Connection, spec: StudySpec) -> bool:
     if num_images is not None:
         require_long_enough(spec, num_images)
     _insert_study(connection, spec)
+    inherit_pin(connection, spec, int(connection.scalar(key) or 0))
     return True
 
 

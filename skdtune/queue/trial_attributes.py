@@ -36,6 +36,8 @@ VERSIONS = "versions"
 NUM_VAL_IMAGES = "num_val_images"
 #: Identifies the training and validation images; in a final evaluation those of the test, too.
 DATA_FINGERPRINT = "data_fingerprint"
+#: Identifies what the training images come from, before they are decoded and divided.
+SOURCE = "source"
 
 # User attributes: what it came to
 
@@ -96,6 +98,7 @@ def describe_start(
     number: int,
     num_val_images: int | None,
     data_fingerprint: str,
+    source: str = "",
 ) -> dict[str, Any]:
     """Return the user attributes that are needed to repeat a trial.
 
@@ -111,6 +114,7 @@ def describe_start(
         number: Number of the trial.
         num_val_images: Images that it is judged on, None if it learns from all.
         data_fingerprint: Identifies the images; a trial that is tested writes it with its scores.
+        source: Identifies what the training images come from; empty if that is not known.
     """
     started = {
         DEVICE: device,
@@ -122,6 +126,8 @@ def describe_start(
         VERSIONS: dict(versions),
         **kind.origin_of(number),
     }
+    if source:
+        started[SOURCE] = source
     if kind.is_tested:
         return started
     if num_val_images is not None:

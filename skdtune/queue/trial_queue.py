@@ -20,6 +20,7 @@ from skdtune.queue import events, leases, pausing, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import LEASE_S, Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
+from skdtune.queue.pinned_source import Sources, pin, read_pins
 from skdtune.queue.stored_study import StoredStudy, find_lineage
 from skdtune.queue.usual_kernels import usual_kernels
 
@@ -68,9 +69,26 @@ class TrialQueue:
         make = self.patience if self._is_patient else self.patience.once
         return make(functools.partial(function, *args, **settings))
 
-    def claim(self, worker: WorkerIdentity) -> Claim | None:
-        """Take the waiting trial with the lowest number; None if none waits, or all is paused."""
-        return self._transact(leases.claim, self.stored.study_id, worker, self.lease_s)
+    def claim(self, worker: WorkerIdentity, sources: Sources | None = None) -> Claim | None:
+        """Take the waiting trial with the lowest number; None if none waits, or all is paused.
+
+        Args:
+            worker: Who takes it.
+            sources: The data that the worker has, if they are to be pinned or compared with those
+                that the study was begun with.
+
+        Raises:
+            OtherDataError: If the study was begun with other data; no trial was taken.
+        """
+        study_id, before = self.stored.study_id, None
+        if sources is not None:
+            name = self.stored.study.study_name
+            before = functools.partial(pin, study_id=study_id, study=name, sources=sources)
+        return self._transact(leases.claim, study_id, worker, self.lease_s, before)
+
+    def pinned_sources(self) -> Sources:
+        """Return the data that the study was begun with; empty before a trial was taken."""
+        return self._transact(read_pins, self.stored.study_id, self.stored.study.study_name)
 
     def renew(self, claim: Claim) -> bool:
         """Prove that the owner is alive; False if the trial belongs to somebody else by now."""

@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from optuna.trial import TrialState
 
 from skdtune.describe.epoch_report import EpochReport, Verdict
-from skdtune.errors import LeaseLostError, NonFiniteLossError, StorageAwayError
+from skdtune.errors import (
+    LeaseLostError,
+    NonFiniteLossError,
+    OtherDataError,
+    StorageAwayError,
+)
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim
 from skdtune.queue.storage import DATABASE_ERRORS
@@ -130,7 +135,7 @@ class Attempt:
         """Train the trial and return how that ended; None if it is somebody else's by now."""
         try:
             verdict = self._run_trial()
-        except (LeaseLostError, StorageAwayError, *DATABASE_ERRORS):
+        except (LeaseLostError, OtherDataError, StorageAwayError, *DATABASE_ERRORS):
             # Nothing that the trial did: it is not the one to fail.
             raise
         except Exception as error:
@@ -161,8 +166,13 @@ class Attempt:
         sampler = stored.spec.sampler.build(stored.spec.seed, claim.number)
         config = resolve_trial(stored, place.history.begin(claim, sampler))
         place.history.store_params()
+        source = place.sources.get("train")
         owner = CheckpointOwner(
-            stored.study.study_name, stored.lineage, claim.number, config_hash(config)
+            stored.study.study_name,
+            stored.lineage,
+            claim.number,
+            config_hash(config),
+            source.digest if source is not None else "",
         )
         self._reporter = TrialReporter(
             queue=place.queue,

@@ -11,12 +11,14 @@ from skdtune.catalogues.models import MODELS
 from skdtune.data.store import DataOnDevice, DataStore
 from skdtune.data.wall import test_split_open
 from skdtune.describe.config import TrialConfig
+from skdtune.describe.data_source import DataSource, Part
 from skdtune.describe.method_config import settings_of
 from skdtune.describe.packages import names_in
 from skdtune.describe.spec import StudySpec
 from skdtune.describe.training_length import require_long_enough
 from skdtune.methods.catalogue import term_class
 from skdtune.models.backbone import builder_of
+from skdtune.queue.pinned_source import Sources
 from skdtune.signals import SUPERVISED_VARIABLE
 from skdtune.worker.hooks.named import hooks_of
 from skdtune.worker.teacher import require_honest_teacher
@@ -35,10 +37,33 @@ def data_of_trial(store: DataStore, spec: StudySpec, config: TrialConfig) -> Dat
     return store.undivided(config.data) if undivided else store.get(config.data)
 
 
-def prepare_study(store: DataStore, spec: StudySpec) -> None:
-    """Load what a study needs, so that what is missing is said before a trial is taken."""
+def prepare_study(
+    store: DataStore, spec: StudySpec, study: str | None = None, pinned: Sources | None = None
+) -> Sources:
+    """Load what a study needs, so that what is missing is said before a trial is taken.
+
+    Args:
+        store: The worker's data, held from here on to what their images come from now.
+        spec: The study.
+        study: Its name; default that of the spec.
+        pinned: The data that it was begun with.
+
+    Returns:
+        The data that this machine has.
+
+    Raises:
+        OtherDataError: If the study was begun with other data.
+        InputError: If something is missing or cannot be used.
+    """
     hooks_of(spec.hooks)
     _require_importable(spec)
+    name, pins = study or spec.name, pinned or {}
+    sources: dict[Part, DataSource] = {}
+    # Before anything is decoded, which takes longer; what is loaded after is compared with it.
+    sources["train"] = store.hold(spec.data, "train", name, pins.get("train"))
+    if spec.kind.is_tested:
+        with test_split_open():
+            sources["test"] = store.hold(spec.data, "test", name, pins.get("test"))
     data = data_of_study(store, spec)
     require_long_enough(spec, len(data.train))
     require_honest_teacher(spec, data.fingerprint)
@@ -48,6 +73,7 @@ def prepare_study(store: DataStore, spec: StudySpec) -> None:
     # Whoever starts workers has prepared the data before, and was told what they are like.
     if SUPERVISED_VARIABLE not in os.environ:
         _tell_of_data(store, spec)
+    return sources
 
 
 def _tell_of_data(store: DataStore, spec: StudySpec) -> None:

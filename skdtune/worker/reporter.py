@@ -74,8 +74,12 @@ class TrialReporter:
         self._capture: Callable[[], dict[str, Any]] = dict
         self._has_complained = False
 
-    def resume(self, trainer: Trainer) -> Verdict:
+    def resume(self, trainer: Trainer, *, trust_nameless: bool = True) -> Verdict:
         """Bring a training, and the stored curve, to the newest checkpoint of the trial.
+
+        Args:
+            trainer: The training.
+            trust_nameless: Go on from a checkpoint that does not name its images.
 
         Returns:
             PRUNE if the trial was at a rung when it was cut off, and is judged now.
@@ -86,7 +90,9 @@ class TrialReporter:
         """
         self._capture = trainer.state
         stored = self.history.get_trial(self.claim.trial_id)
-        checkpoint = self.checkpoints.load(self.say) if self.claim.attempt > 1 else None
+        checkpoint = None
+        if self.claim.attempt > 1:
+            checkpoint = self.checkpoints.load(self.say, trust_nameless=trust_nameless)
         if checkpoint is not None:
             trainer.load_state(checkpoint.state)
             self.epochs = _read_curve(checkpoint.curve)

@@ -26,6 +26,7 @@ from skdtune.home import Home, artifacts_url, checkpoints_url, home, storage_url
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.storage import require_writable
 from skdtune.queue.stored_study import StoredStudy, load_study, require_packages
+from skdtune.queue.trial_queue import TrialQueue
 from skdtune.signals import SUPERVISED_VARIABLE, StopRequest, is_orphaned
 from skdtune.training.checkpoint import (
     CheckpointOwner,
@@ -106,14 +107,7 @@ def run_worker(
     ):
         at = at or home()
         store = DataStore(at.data, at.cache, resolved)
-        # Missing data must be said before a trial is taken.
         require_packages(stored)
-        prepare_study(store, stored.spec)
-        prepare_kernels(resolved, lambda: stop.requested or is_orphaned())
-        if stop.requested or is_orphaned():
-            return 0
-        in_use.take(lambda: _published_work(store, stored.spec))
-        _log_machine(study, stored.spec.model, resolved, in_use)
         place = Workplace(
             stored=stored,
             store=store,
@@ -125,6 +119,14 @@ def run_worker(
             timing=timing,
             on_hang=on_hang,
         )
+        # Missing data, and others than the study's, must be said before a trial is taken.
+        pinned = place.queue.pinned_sources()
+        place.sources = prepare_study(store, stored.spec, study, pinned)
+        prepare_kernels(resolved, lambda: stop.requested or is_orphaned())
+        if stop.requested or is_orphaned():
+            return 0
+        in_use.take(lambda: _published_work(store, stored.spec))
+        _log_machine(study, stored.spec.model, resolved, in_use)
         if require_kernels:
             place.kernels.require()
         elif difference := place.kernels.difference():
@@ -191,7 +193,8 @@ def prepare_data(study: str, *, storage: str | None = None, at: Home | None = No
     at = at or home()
     with contextlib.closing(load_study(study, storage=storage_url(storage, at=at))) as stored:
         require_packages(stored)
-        prepare_study(DataStore(at.data, at.cache, torch.device("cpu")), stored.spec)
+        store = DataStore(at.data, at.cache, torch.device("cpu"))
+        prepare_study(store, stored.spec, study, TrialQueue(stored).pinned_sources())
     prepare_kernels(resolve_device(None), lambda: False)
 
 
@@ -205,6 +208,8 @@ class Worker:
     def __init__(self, place: Workplace) -> None:
         self._place = place
         self._queue = place.queue
+        #: A study's pin never changes: it is looked at until there is one for sure.
+        self._is_pinned = False
 
     def run(self, *, max_trials: int | None = None, drain: bool = False) -> int:
         """Take trials until the study is finished, the limit is reached or a stop is asked for.
@@ -239,6 +244,7 @@ class Worker:
         Raises:
             StudyError: If the study was deleted, or made anew under its name.
             StudyPausedError: If it is paused.
+            OtherDataError: If it was begun with other data a moment ago.
         """
         name = self._place.stored.study.study_name
         lineage = self._queue.find_lineage()
@@ -248,7 +254,9 @@ class Worker:
             raise StudyError(f"study {name!r} was made anew while this worker ran; start it again")
         with contextlib.suppress(StorageAwayError):
             self._queue.reap_silent(str(self._place.identity))
-        claim = self._queue.claim(self._place.identity)
+        sources = None if self._is_pinned else self._place.sources
+        claim = self._queue.claim(self._place.identity, sources)
+        self._is_pinned |= claim is not None
         if claim is None and (reason := self._queue.paused_reason()) is not None:
             raise StudyPausedError(
                 f"study {name} is paused: {reason}; mend it, then `skdtune resume {name}`"

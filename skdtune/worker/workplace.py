@@ -10,6 +10,7 @@ from skdtune.home import artifacts_url, seconds_from_environment
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import LEASE_S, WorkerIdentity, lease_seconds
 from skdtune.queue.patience import OUTAGE_S, Patience
+from skdtune.queue.pinned_source import Sources
 from skdtune.queue.stored_study import StoredStudy
 from skdtune.queue.trial_queue import TrialQueue
 from skdtune.signals import StopRequest
@@ -53,6 +54,9 @@ class Workplace:
     on_hang: Callable[[int], None] | None = None
     """Called from another thread, with the number of trials finished so far, after a training
     that did not react was settled."""
+
+    sources: Sources = field(default_factory=dict)
+    """What the images on this machine come from."""
 
     num_finished: int = field(default=0, init=False)
     """Trials that this worker ended for good."""

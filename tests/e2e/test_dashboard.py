@@ -688,7 +688,8 @@ def test_its_own_page_writes_where_it_may_and_runs_no_artifact(
     # Nor does it run inside of the page.
     refused = browser.run(f"""new Promise((done) => {{
         const frame = document.createElement("iframe");
-        document.addEventListener("securitypolicyviolation", (one) => done(one.effectiveDirective));
+        document.addEventListener(
+            "securitypolicyviolation", (one) => done(one.effectiveDirective));
         frame.src = {json.dumps(artifact)};
         document.body.append(frame);
     }})""")

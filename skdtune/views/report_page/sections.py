@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from skdtune.analysis.mixture import mixtures
 from skdtune.analysis.study_record import StudyRecord
 from skdtune.analysis.tables import format_duration
 from skdtune.analysis.trial_record import TrialRecord
@@ -43,6 +44,9 @@ def headline(studies: Sequence[StudyRecord]) -> str:
     evaluations = [study for study in studies if not study.picks_best]
     parts = [_searches(searches)] if searches else []
     parts += [_evaluation(study) for study in evaluations]
+    # Before anybody reads a number of it.
+    mixed = [said for study in studies for said in mixtures(study.name, study.trials)]
+    parts = [paragraph(sentence, "lead") for sentence in mixed] + parts
     return _section("result", "Result", *parts)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from skdtune.data import decoding, wall
+from skdtune.data import decoding, many_files, wall
 from skdtune.data.images import ImageSet, Split
 from skdtune.data.loading import load_part, require_parts_apart
 from skdtune.data.sets.image_folder import SUFFIXES
@@ -314,7 +314,7 @@ def test_many_images_are_announced_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(decoding, "_MANY_FILES", 8)
+    monkeypatch.setattr(many_files, "_MANY_FILES", 8)
     root = make_tree()
     for _ in range(2):
         load(root, tmp_path)
