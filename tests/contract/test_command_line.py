@@ -58,10 +58,12 @@ COMMANDS = {
     "worker": {
         "STUDY",
         "--device",
+        "--threads",
         "--max-trials",
         "--drain",
         "--prepare",
         "--probe",
+        "--require-kernels",
         "--checkpoints",
     },
     "launch": {"STUDY", "--engine", "--gpus", "--workers", "--workers-per-gpu", "--checkpoints"},
