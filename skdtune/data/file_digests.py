@@ -75,6 +75,10 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, content: Any) -> None:
     """Write plain data whole or not at all; a cache that cannot be written stays as it is."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    for left_over in path.parent.glob(f".{path.name}.*.tmp"):
+        # Of a writer that was killed; one that is alive writes the same, and may do without.
+        with contextlib.suppress(OSError):
+            left_over.unlink()
     try:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)

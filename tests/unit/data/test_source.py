@@ -151,8 +151,11 @@ def test_a_damaged_manifest_is_made_anew(
     cold = find(root)
     (manifest,) = (tmp_path / "cache").glob("files-*.json")
     manifest.write_text(content)
+    killed = manifest.with_name(f".{manifest.name}.0123.tmp")
+    killed.write_text('{"cat/000.png": [1')
     assert find(root).source == cold.source
     assert len(json.loads(manifest.read_text())) == 8
+    assert not killed.exists()
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
