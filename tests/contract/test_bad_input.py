@@ -996,3 +996,32 @@ def test_a_port_in_use(refused: Refused) -> None:
 def test_a_host_that_is_not_this_machine(refused: Refused) -> None:
     message = refused("dashboard", "--host", "192.0.2.1", "--port", "0")
     assert message.startswith("cannot listen on 192.0.2.1:0: ")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+@pytest.mark.parametrize("password", [None, ""])
+def test_an_address_that_others_reach_without_a_password(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, host: str, password: str | None
+) -> None:
+    if host == "::" and not has_ipv6():
+        pytest.skip("no IPv6 here")
+    monkeypatch.delenv("SKDTUNE_DASHBOARD_PASSWORD", raising=False)
+    if password is not None:
+        monkeypatch.setenv("SKDTUNE_DASHBOARD_PASSWORD", password)
+    assert refused("dashboard", "--host", host, "--port", "0") == (
+        f"others than this machine would reach the dashboard on {host or 'every address'}: set "
+        "SKDTUNE_DASHBOARD_PASSWORD to the password it is to ask for"
+    )
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def test_an_allowed_host_that_is_an_address_of_a_page(refused: Refused) -> None:
+    message = refused("dashboard", "--port", "0", "--allowed-host", "https://dash.example/")
+    assert message.startswith("--allowed-host 'https://dash.example/': expected HOST or HOST:PORT")

@@ -91,7 +91,7 @@ COMMANDS = {
     "status": {"[STUDY]", "--json", "--watch"},
     "best": {"STUDY", "--against", "--json", "--yaml"},
     "trials": {"STUDY", "--json", "--csv"},
-    "dashboard": {"--host", "--port"},
+    "dashboard": {"--host", "--port", "--allowed-host", "--allow-write"},
     "extensions": {"--json"},
     "storage init": set(),
     "storage check": set(),

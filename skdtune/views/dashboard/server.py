@@ -79,17 +79,21 @@ def serve(
         address = str(server.server_address[0])
         if not password and not is_loopback(address):
             raise InputError(
-                f"others than this machine would reach the dashboard on {host}: set "
+                f"others than this machine would reach the dashboard on "
+                f"{host or 'every address'}: set "
                 f"{PASSWORD_VARIABLE} to the password it is to ask for"
             )
-        names = _own_names() if address in _ANY_ADDRESS else [host, address]
+        is_any = address in _ANY_ADDRESS
+        names = _own_names() if is_any else [host, address]
         hosts = hosts_of(names, server.server_port, allowed_hosts)
         application = build_application(storage_url, artifacts)
         shown_as = application if allow_write else ReadOnlyNotice(application)
         server.set_app(Door(shown_as, hosts, password, allow_write))
         click.echo(f"dashboard of {masked(parse_url(storage_url))}", err=True)
-        shown = f"[{host}]" if ":" in host else host
-        click.echo(f"http://{shown}:{server.server_port}/dashboard/  (Ctrl-C ends it)", err=True)
+        shown = "localhost" if is_any else f"[{host}]" if ":" in host else host
+        page = f"http://{shown}:{server.server_port}/dashboard/"
+        others = ", or with the name or an address of this machine" if is_any else ""
+        click.echo(f"{page}{others}  (Ctrl-C ends it)", err=True)
         server.serve_forever()
 
 
