@@ -19,7 +19,8 @@ from sqlalchemy.engine import URL
 
 from skdtune.describe.presets import load_spec
 from skdtune.errors import StorageError
-from skdtune.queue import leases, schema
+from skdtune.queue import deadline, leases, schema
+from skdtune.queue.deadline import Deadline, within
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity
 from skdtune.queue.storage import (
@@ -30,7 +31,7 @@ from skdtune.queue.storage import (
     open_storage,
     parse_url,
     require_writable,
-    setup_lock,
+    set_up,
     upgrade_storage,
 )
 from skdtune.queue.stored_study import create_study, load_study
@@ -132,13 +133,31 @@ def sqlite_storage(sqlite_url: str) -> Iterator[RDBStorage]:
     storage.engine.dispose()
 
 
-def test_sqlite_writes_ahead_and_waits_for_others(sqlite_storage: RDBStorage) -> None:
+def test_sqlite_writes_ahead_and_waits_for_others(
+    sqlite_storage: RDBStorage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with sqlite_storage.engine.connect() as connection:
         found = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "busy_timeout", "synchronous")
+            for name in ("journal_mode", "synchronous")
         }
-    assert found == {"journal_mode": "wal", "busy_timeout": 30_000, "synchronous": 1}
+    assert found == {"journal_mode": "wal", "synchronous": 1}
+    other = sqlite3.connect(tmp_path / "study.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    # A person is told what takes so long; whoever tries again later waits for a shorter time.
+    monkeypatch.setattr(deadline, "WORD_AFTER_S", 0.0)
+    with within(Deadline(0.1)), pytest.raises(sa.exc.OperationalError, match="is locked"):
+        sqlite_storage.engine.connect().begin()
+    assert caplog.text == ""
+    release = threading.Timer(0.5, lambda: other.execute("COMMIT"))
+    release.start()
+    assert sqlite_storage.get_all_studies() == []
+    assert caplog.text.count("another process holds its lock: waiting for at most 30 s") == 1
+    release.join()
+    other.close()
 
 
 def test_an_sqlite_transaction_holds_the_write_lock_before_it_reads(
@@ -196,7 +215,8 @@ def test_a_storage_whose_set_up_was_cut_off_is_completed(any_url: str) -> None:
 def test_the_tables_of_skdtune_may_be_made_again(any_url: str) -> None:
     storage = init_storage(any_url)
     for _ in range(2):
-        schema.create_own_tables(storage.engine)
+        with storage.engine.begin() as connection:
+            schema.create_own_tables(connection)
     with storage.engine.connect() as connection:
         assert schema.own_version(connection) == schema.SCHEMA_VERSION
         found = {index["name"] for index in sa.inspect(connection).get_indexes("trials")}
@@ -298,7 +318,7 @@ def test_the_set_up_lock_keeps_others_out(any_url: str) -> None:
     free = threading.Event()
 
     def first() -> None:
-        with setup_lock(any_url):
+        with set_up(any_url):
             inside.set()
             free.wait(30)
             events.append("first leaves")
@@ -317,7 +337,7 @@ def test_the_set_up_lock_keeps_others_out(any_url: str) -> None:
 
 
 def _enter(url: str, events: list[str]) -> None:
-    with setup_lock(url):
+    with set_up(url):
         events.append("second enters")
 
 
