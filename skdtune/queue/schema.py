@@ -133,6 +133,28 @@ def create_optunas_tables(connection: sa.Connection) -> None:
     MigrationContext.configure(connection).stamp(script, str(revision))
 
 
+def upgrade_optunas_tables(connection: sa.Connection) -> None:
+    """Bring Optuna's tables to the installed version, as its own storage does, in a transaction.
+
+    Optuna opens a connection of its own for that, which behind a pooler may wait for this one.
+    """
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+
+    script, info = optunas_migrations(), models.VersionInfoModel.__table__
+
+    def to_head(revision: Any, _context: Any) -> Any:
+        return script._upgrade_revs("head", revision)
+
+    with EnvironmentContext(Config(), script, fn=to_head, destination_rev="head") as environment:
+        # As Optuna's own `env.py` has it.
+        tables = models.BaseModel.metadata
+        environment.configure(connection, target_metadata=tables, render_as_batch=True)
+        environment.run_migrations()
+    versions = {"schema_version": models.SCHEMA_VERSION, "library_version": optuna.__version__}
+    connection.execute(sa.update(info).values(**versions))
+
+
 def create_own_tables(connection: sa.Connection) -> None:
     """Create skdtune's tables where they are missing and note their version."""
     _metadata.create_all(connection)

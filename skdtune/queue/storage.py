@@ -26,7 +26,7 @@ from skdtune.errors import StorageError
 from skdtune.home import home
 from skdtune.queue import schema
 from skdtune.queue.connections import connections_to
-from skdtune.queue.deadline import WORD_AFTER_S
+from skdtune.queue.deadline import WORD_AFTER_S, Deadline, within
 from skdtune.queue.patience import is_outage
 from skdtune.queue.sqlite_connections import sqlite_file
 
@@ -41,6 +41,7 @@ NETWORK_FILE_SYSTEMS = frozenset(_NETWORK.split())
 #: Seconds that a process waits while another one makes a schema or a study.
 SETUP_WAIT_S = 60.0
 _SETUP_PAUSE_S = 0.1
+_UPGRADE_S = 3600.0
 #: Key of the PostgreSQL advisory lock around set-up; any constant nobody else uses.
 _SETUP_LOCK = 7_305_091_83
 _TRY_SETUP_LOCK = sa.select(sa.func.pg_try_advisory_xact_lock(_SETUP_LOCK))
@@ -266,32 +267,17 @@ def upgrade_storage(text: str) -> None:
     url = parse_url(text)
     _refuse_network_file(url)
     _require_file(url)
-    with _translated(url), _file_lock(url), _brief_engine(url) as engine:
-        with engine.connect() as connection:
-            _refuse_newer(connection, url)
-        with _alone(engine, url):
-            # Optuna makes connections of its own, to change tables that may be large.
-            storage = RDBStorage(
-                url.render_as_string(hide_password=False),
-                skip_compatibility_check=True,
-                skip_table_creation=True,
-            )
-            storage.upgrade()
-            storage.engine.dispose()
-        with engine.begin() as connection:
-            schema.create_own_tables(connection)
-
-
-@contextlib.contextmanager
-def _alone(engine: sa.Engine, url: URL) -> Iterator[None]:
-    """Hold the set-up lock while other connections do the work, however long that takes."""
-    if engine.dialect.name == "sqlite":
-        # The lock beside the file is enough; the write lock would keep the others out.
-        yield
-        return
-    with _locked_transaction(engine, url) as connection:
-        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        yield
+    with (
+        _translated(url),
+        _file_lock(url),
+        _brief_engine(url) as engine,
+        # Large tables take a while to change, and the server says nothing meanwhile.
+        within(Deadline(_UPGRADE_S)),
+        _locked_transaction(engine, url) as connection,
+    ):
+        _refuse_newer(connection, url)
+        schema.upgrade_optunas_tables(connection)
+        schema.create_own_tables(connection)
 
 
 def _build(url: URL) -> RDBStorage:
