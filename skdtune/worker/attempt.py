@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from optuna.trial import TrialState
 
 from skdtune.describe.epoch_report import EpochReport, Verdict
-from skdtune.errors import LeaseLostError, NonFiniteLossError, StorageAwayError
+from skdtune.errors import (
+    LeaseLostError,
+    NonFiniteLossError,
+    StorageAwayError,
+    StorageLostError,
+)
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim
 from skdtune.queue.storage import DATABASE_ERRORS
@@ -112,7 +117,7 @@ class Attempt:
 
     def give_back(self) -> None:
         """Give the trial back because of an error that is no trial's, if the storage answers."""
-        with contextlib.suppress(StorageAwayError):
+        with contextlib.suppress(StorageAwayError, StorageLostError):
             if self.place.queue.once.release(self.claim):
                 logger.info("trial %d was given back to the queue", self.claim.number)
 
@@ -130,7 +135,7 @@ class Attempt:
         """Train the trial and return how that ended; None if it is somebody else's by now."""
         try:
             verdict = self._run_trial()
-        except (LeaseLostError, StorageAwayError, *DATABASE_ERRORS):
+        except (LeaseLostError, StorageAwayError, StorageLostError, *DATABASE_ERRORS):
             # Nothing that the trial did: it is not the one to fail.
             raise
         except Exception as error:
