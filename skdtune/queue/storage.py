@@ -157,6 +157,8 @@ def set_up(text: str) -> Iterator[sa.Connection]:
     # A folder of skdtune's own is made, one that a person may have mistyped is not.
     if file is not None and (file.parent == home().path or file.parent.name == "skdtune"):
         file.parent.mkdir(parents=True, exist_ok=True)
+    # Takes a while to import, in which no transaction should be open.
+    _known_revisions()
     with (
         _translated(url),
         _file_lock(url),
