@@ -71,17 +71,17 @@ def test_a_study_lives_behind_a_pooler_with_a_single_connection(
     assert [creator.wait() for creator in creators] == [0, 0], [c.err for c in creators]
     assert sorted(creator.out.split()[0] for creator in creators) == ["created", "digits-dsr"]
 
-    search = make_search(pooled_url, num_trials=26)
+    search = make_search(pooled_url, num_trials=14)
     workers = [start_worker(search, "--max-trials", "1") for _ in range(2)]
     ended: list[int] = []
 
     def end_some() -> None:
         with contextlib.closing(load_study("tiny", storage=pooled_url)) as stored:
-            for _ in range(4):
+            for _ in range(2):
                 claim = leases.claim(stored.engine, stored.study_id, leases.WorkerIdentity("cpu"))
                 assert claim is not None
                 # Often enough for psycopg to prepare the statement, were it allowed to.
-                for epoch in range(12):
+                for epoch in range(6):
                     trial_writes.write_report(stored.engine, claim, epoch, 0.5)
                 trial_writes.finish(
                     stored.engine,
@@ -89,7 +89,7 @@ def test_a_study_lives_behind_a_pooler_with_a_single_connection(
                     TrialState.COMPLETE,
                     EventKind.COMPLETE,
                     value=0.5,
-                    epochs=12,
+                    epochs=6,
                     user={"note": "many", "rows": 1, "at": 2, "once": 3},
                 )
                 leases.reap(stored.engine, stored.study_id)
@@ -101,9 +101,9 @@ def test_a_study_lives_behind_a_pooler_with_a_single_connection(
     for client in clients:
         client.join()
     assert [worker.wait() for worker in workers] == [0, 0], [worker.err for worker in workers]
-    assert len(ended) == len(set(ended)) == 24
-    assert search.states == ["COMPLETE"] * 26
-    assert [search.story(number) for number in range(26)] == [["claimed", "complete"]] * 26
+    assert len(ended) == len(set(ended)) == 12
+    assert search.states == ["COMPLETE"] * 14
+    assert [search.story(number) for number in range(14)] == [["claimed", "complete"]] * 14
 
     for command in (["status", "tiny"], ["best", "tiny"], ["storage", "upgrade"]):
         done = start(*command, *place)
