@@ -117,7 +117,7 @@ def test_a_worker_whose_file_is_gone_says_so_and_keeps_its_checkpoint(
 
     (tmp_path / "moved.db").rename(file)
     heir = start_worker(search, env={"SKDTUNE_CHECKPOINTS": str(kept)})
-    until(lambda: "from the checkpoint of attempt 1" in heir.err, "another one goes on")
+    until(lambda: "resumed" in search.story(0), "another one goes on from it")
     heir.send(signal.SIGTERM)
     assert heir.wait() == 0
     assert search.states == ["WAITING"]
