@@ -235,10 +235,11 @@ class Worker:
             attempt.run()
         except LeaseLostError:
             logger.warning("trial %d was taken over or ended from outside", claim.number)
-        except BaseException:
-            # An error that is no trial's: a broken installation, a storage that stays away, where
-            # the lease runs out.
-            if not self._queue.patience.is_away:
+        except BaseException as error:
+            # An error that is no trial's: a broken installation, a storage that stays away. Who is
+            # asked to leave has tried that already, and after a second Ctrl-C waits for nothing.
+            leaves = isinstance(error, KeyboardInterrupt) or self._place.stop.interrupted
+            if not (leaves and self._queue.patience.is_away):
                 attempt.give_back()
             raise
         if attempt.has_failed:
