@@ -12,6 +12,7 @@
     ├── LeaseLostError              1   another worker owns the trial now
     ├── CheckpointError             1   a checkpoint cannot be written, or is of another training
     ├── StorageAwayError            1   the storage did not answer for too long
+    ├── StorageLostError            1   the file of the storage was deleted or replaced in use
     ├── TestSplitClosedError        1   a search asked for the test images: a fault of the program
     └── StudyPausedError            4   the study is paused: somebody must look at the reason
 
@@ -80,6 +81,10 @@ class CheckpointError(SkdtuneError):
 
 class StorageAwayError(SkdtuneError):
     """The storage did not answer for longer than a worker waits."""
+
+
+class StorageLostError(SkdtuneError):
+    """The file of the storage was deleted or replaced while it was in use."""
 
 
 class TestSplitClosedError(SkdtuneError):

@@ -24,7 +24,7 @@ from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
 from skdtune.queue.pinned_source import inherit_pin
-from skdtune.queue.storage import init_storage, open_storage, setup_lock
+from skdtune.queue.storage import open_storage, set_up
 from skdtune.queue.study_attributes import (
     DIGEST_ATTRIBUTE,
     PACKAGES_ATTRIBUTE,
@@ -104,13 +104,8 @@ def create_studies(specs: Sequence[StudySpec], *, storage: str | None = None) ->
                 f"{spec.name}: its budget is in images or seconds; plan_budget(spec) turns it "
                 "into epochs first"
             )
-    url = storage_url(storage)
-    opened = init_storage(url)
-    try:
-        with setup_lock(url), opened.engine.begin() as connection:
-            return [spec.name for spec in specs if _create(connection, spec)]
-    finally:
-        opened.engine.dispose()
+    with set_up(storage_url(storage)) as connection:
+        return [spec.name for spec in specs if _create(connection, spec)]
 
 
 def _create(connection: sa.Connection, spec: StudySpec) -> bool:

@@ -15,6 +15,7 @@ from skdtune.errors import (
     NonFiniteLossError,
     OtherDataError,
     StorageAwayError,
+    StorageLostError,
 )
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim
@@ -117,7 +118,7 @@ class Attempt:
 
     def give_back(self) -> None:
         """Give the trial back because of an error that is no trial's, if the storage answers."""
-        with contextlib.suppress(StorageAwayError):
+        with contextlib.suppress(StorageAwayError, StorageLostError):
             if self.place.queue.once.release(self.claim):
                 logger.info("trial %d was given back to the queue", self.claim.number)
 
@@ -135,7 +136,13 @@ class Attempt:
         """Train the trial and return how that ended; None if it is somebody else's by now."""
         try:
             verdict = self._run_trial()
-        except (LeaseLostError, OtherDataError, StorageAwayError, *DATABASE_ERRORS):
+        except (
+            LeaseLostError,
+            OtherDataError,
+            StorageAwayError,
+            StorageLostError,
+            *DATABASE_ERRORS,
+        ):
             # Nothing that the trial did: it is not the one to fail.
             raise
         except Exception as error:

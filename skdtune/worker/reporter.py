@@ -181,6 +181,8 @@ class TrialReporter:
     def say(self, message: str) -> None:
         """Tell people, and the trial's story, of something that the trial outlives."""
         logger.warning("trial %d: %s", self.claim.number, message)
+        if self.queue.patience.is_away:
+            return
         try:
             self.queue.once.note(self.claim, EventKind.NOTED, len(self.epochs), message)
         except StorageAwayError:
@@ -231,7 +233,8 @@ class TrialReporter:
 
     def _send(self) -> Verdict:
         """Store and judge what the storage does not have yet, without waiting for it."""
-        if not self.queue.patience.is_due:
+        if self.queue.patience.is_away:
+            # Its silence would cost time at each epoch: the heartbeat finds out that it is back.
             return Verdict.CONTINUE
         try:
             return self._catch_up(self.queue.once)

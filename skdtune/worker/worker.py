@@ -23,6 +23,7 @@ from skdtune.errors import (
     StudyPausedError,
 )
 from skdtune.home import Home, artifacts_url, checkpoints_url, home, storage_url
+from skdtune.queue.deadline import within
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.storage import require_writable
 from skdtune.queue.stored_study import StoredStudy, load_study, require_packages
@@ -94,17 +95,16 @@ def run_worker(
         InputError: If study, storage, device or data cannot be used; no trial was taken.
         StudyPausedError: If the study is paused, or was paused meanwhile.
         StorageAwayError: If the storage did not answer for too long.
+        StorageLostError: If its file was deleted or replaced meanwhile.
     """
     resolved, timing = resolve_device(device), Timing.from_environment()
     # A wrong mode must be said before a trial is taken.
     compile_mode()
     stop = stop or StopRequest()
-    with (
-        Threads(resolved, threads) as in_use,
-        contextlib.closing(
-            _open_study(study, storage_url(storage, at=at), timing, stop)
-        ) as stored,
-    ):
+    opened = _open_study(study, storage_url(storage, at=at), timing, stop)
+    if opened is None:
+        return 0
+    with Threads(resolved, threads) as in_use, contextlib.closing(opened) as stored:
         at = at or home()
         store = DataStore(at.data, at.cache, resolved)
         require_packages(stored)
@@ -159,21 +159,26 @@ def _log_machine(study: str, model: ModelConfig, device: torch.device, threads: 
         logger.info("`skdtune launch` runs one single-threaded worker per core: more in all")
 
 
-def _open_study(name: str, url: str, timing: Timing, stop: StopRequest) -> StoredStudy:
+def _open_study(name: str, url: str, timing: Timing, stop: StopRequest) -> StoredStudy | None:
     """Open a study for writing; who was started by a supervisor waits for a storage that is away.
 
     The supervisor has seen it a moment ago. A person who names a wrong one is told at once.
+
+    Returns:
+        The study, None if this worker was asked to leave before the storage answered.
     """
-    deadline = time.monotonic() + timing.outage_s
+    give_up_at = time.monotonic() + timing.outage_s
     while True:
         try:
-            stored = load_study(name, storage=url)
-            require_writable(stored.storage)
+            with within(timing.deadline(stop)):
+                stored = load_study(name, storage=url)
+                require_writable(stored.storage)
             return stored
         except StorageError as error:
+            if error.may_pass and (stop.requested or is_orphaned()):
+                return None
             supervised = SUPERVISED_VARIABLE in os.environ
-            late = time.monotonic() > deadline
-            if not (error.may_pass and supervised) or late or stop.requested or is_orphaned():
+            if not (error.may_pass and supervised) or time.monotonic() > give_up_at:
                 raise
             logger.warning("%s; trying again", error)
             stop.wait(_POLL_S)
@@ -271,9 +276,10 @@ class Worker:
         except LeaseLostError:
             logger.warning("trial %d was taken over or ended from outside", claim.number)
         except BaseException as error:
-            # An error that is no trial's: a broken installation, a storage that stays away. A
-            # second Ctrl-C waits for no storage.
-            if not (isinstance(error, KeyboardInterrupt) and self._queue.patience.away_s):
+            # An error that is no trial's: a broken installation, a storage that stays away. Who is
+            # asked to leave has tried that already, and after a second Ctrl-C waits for nothing.
+            leaves = isinstance(error, KeyboardInterrupt) or self._place.stop.interrupted
+            if not (leaves and self._queue.patience.is_away):
                 attempt.give_back()
             raise
         if attempt.has_failed:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from skdtune.data.store import DataStore
 from skdtune.home import artifacts_url, seconds_from_environment
+from skdtune.queue.deadline import ANSWER_S, Deadline
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import LEASE_S, WorkerIdentity, lease_seconds
 from skdtune.queue.patience import OUTAGE_S, Patience
@@ -26,13 +27,23 @@ class Timing:
     lease_s: float = LEASE_S
     outage_s: float = OUTAGE_S
     grace_s: float = GRACE_S
+    answer_s: float = ANSWER_S
 
     @classmethod
     def from_environment(cls) -> Timing:
-        """Read ``SKDTUNE_LEASE_SECONDS``, and so on for outage and grace."""
+        """Read ``SKDTUNE_LEASE_SECONDS``, and so on for outage, grace and answer."""
         outage_s = seconds_from_environment("SKDTUNE_OUTAGE_SECONDS", OUTAGE_S)
         grace_s = seconds_from_environment("SKDTUNE_GRACE_SECONDS", GRACE_S)
-        return cls(lease_seconds(), outage_s, grace_s)
+        answer_s = seconds_from_environment("SKDTUNE_ANSWER_SECONDS", ANSWER_S, least=0.5)
+        return cls(lease_seconds(), outage_s, grace_s, answer_s)
+
+    def deadline(self, stop: StopRequest) -> Deadline:
+        """Return how long one call to the storage may wait: no longer than the time to leave."""
+        return Deadline(self.answer_s, lambda: self.is_over(stop))
+
+    def is_over(self, stop: StopRequest) -> bool:
+        """Tell whether the time is over that a worker has to leave after a signal."""
+        return stop.interrupted and stop.interrupted_for_s > self.grace_s
 
 
 @dataclass
@@ -62,7 +73,13 @@ class Workplace:
     """Trials that this worker ended for good."""
 
     def __post_init__(self) -> None:
-        patience = Patience(self.timing.outage_s, lambda: self.stop.interrupted, self.stop.wait)
+        patience = Patience(
+            self.timing.outage_s,
+            lambda: self.stop.interrupted,
+            self.stop.wait,
+            answer_s=self.timing.answer_s,
+            must_end=lambda: self.timing.is_over(self.stop),
+        )
         self.queue = TrialQueue(self.stored, patience, self.timing.lease_s)
         self.history = TrialHistory(self.queue)
         self.kernels = StudyKernels(self.queue, self.store.device)
