@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from skdtune.queue import events, leases, pausing, trial_writes
+from skdtune.queue.clock_watch import ClockWatch
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import LEASE_S, Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
@@ -48,6 +49,7 @@ class TrialQueue:
         self.stored = stored
         self.patience = patience or Patience()
         self.lease_s = lease_s
+        self._clock = ClockWatch(lease_s)
         self._is_patient = True
 
     @property
@@ -89,8 +91,8 @@ class TrialQueue:
         """Give trials back whose workers fell silent, say so, and return their numbers.
 
         It never waits for a storage that is away: who reaps looks again later.
-        After an outage every worker needs a moment to be heard again: for as long as a lease,
-        nobody is taken for dead.
+        After an outage, and after a clock that was set ahead, every worker needs a moment to be
+        heard again: for as long as a lease, nobody is taken for dead.
 
         Args:
             by: Who looks, for the story of the trials.
@@ -99,7 +101,7 @@ class TrialQueue:
             # A real question, so that the moment begins when the storage is there and not before.
             self.once._transact(leases.ping)
             return []
-        numbers = self.once._transact(leases.reap, self.stored.study_id, by)
+        numbers = self.once._transact(leases.reap, self.stored.study_id, by, self._clock)
         for number in numbers:
             logger.warning("trial %d waits again: its worker fell silent", number)
         return numbers

@@ -25,6 +25,7 @@ from skdtune.home import Home, artifacts_url, checkpoints_url, home, storage_url
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.storage import require_writable
 from skdtune.queue.stored_study import StoredStudy, load_study, require_packages
+from skdtune.queue.worker_token import token_from_environment
 from skdtune.signals import SUPERVISED_VARIABLE, StopRequest, is_orphaned
 from skdtune.training.checkpoint import (
     CheckpointOwner,
@@ -81,6 +82,7 @@ def run_worker(
         StorageAwayError: If the storage did not answer for too long.
     """
     resolved, timing = resolve_device(device), Timing.from_environment()
+    identity = WorkerIdentity(device=str(resolved), token=token_from_environment())
     # A wrong mode must be said before a trial is taken.
     compile_mode()
     stop = stop or StopRequest()
@@ -96,7 +98,7 @@ def run_worker(
         place = Workplace(
             stored=stored,
             store=store,
-            identity=WorkerIdentity(device=str(resolved)),
+            identity=identity,
             stop=stop,
             checkpoints=checkpoints_url(checkpoints, at=at),
             artifacts=artifacts_url(at=at),
