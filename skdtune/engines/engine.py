@@ -2,9 +2,9 @@
 
 A worker is the same command everywhere, ``skdtune worker STUDY``. An engine decides where it runs,
 starts it again, and passes on what a person asks for. It holds no state of a study: that is in the
-storage, and what a worker held that an engine knows to be dead is given back there at once. For that
-every process gets a token of its own in ``SKDTUNE_WORKER_TOKEN``, one that is started again too:
-host names and process numbers are not unique where there are containers.
+storage, and a worker that an engine knows to be dead is given back there at once. For that every
+process gets a token of its own, one that is started again too: names of hosts and numbers of
+processes are not unique where there are containers.
 """
 
 from __future__ import annotations

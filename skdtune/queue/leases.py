@@ -24,7 +24,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from skdtune.errors import LeaseLostError
 from skdtune.home import seconds_from_environment
-from skdtune.queue.clock_watch import ClockWatch
 from skdtune.queue.events import EventKind, num_finished_epochs, record
 from skdtune.queue.schema import FINISHED, leases, now, own_studies, trials
 from skdtune.queue.worker_token import new_token
@@ -133,10 +132,10 @@ def renew(engine: sa.Engine, claimed: Claim) -> bool:
         return _renew(connection, claimed)
 
 
-def ping(engine: sa.Engine) -> None:
-    """Ask the storage for nothing, to know whether it answers."""
+def read_clock(engine: sa.Engine) -> float:
+    """Read the database's clock; that it answers is worth knowing, too."""
     with engine.connect() as connection:
-        connection.execute(sa.select(1))
+        return float(connection.execute(sa.select(now(connection))).scalar_one())
 
 
 @contextlib.contextmanager
@@ -192,7 +191,7 @@ def release(
 
 
 def reap(
-    engine: sa.Engine, study_id: int | None = None, by: str = "", watch: ClockWatch | None = None
+    engine: sa.Engine, study_id: int | None = None, by: str = "", at: float | None = None
 ) -> list[int]:
     """Give trials back whose worker fell silent.
 
@@ -203,13 +202,15 @@ def reap(
         engine: The storage's engine.
         study_id: The study to look at; default all that skdtune holds leases of.
         by: Who looks, for the trial's story.
-        watch: Notices a clock that was set ahead, for who looks more than once.
+        at: The database's clock, as read a moment ago, by which silence is judged; default now.
+            A clock that jumps in between, or a database that freezes, then makes nobody silent.
 
     Returns:
         The numbers of the trials that wait again.
     """
     with engine.begin() as connection:
         clock = now(connection)
+        judged_at = clock if at is None else sa.literal(at, sa.Float(53))
         heard_at: sa.ColumnElement[Any] = leases.c.renewed_at
         if connection.dialect.name == "postgresql":
             # Silence while the database was down is not the worker's own. A start from the future
@@ -219,9 +220,7 @@ def reap(
             )
             known_start = sa.case((started <= clock, started), else_=0.0)
             heard_at = sa.func.greatest(heard_at, known_start)
-        silent: sa.ColumnElement[bool] = clock - leases.c.lease_s > heard_at
-        if watch and not watch.trusts_silence(float(connection.scalar(sa.select(clock)) or 0)):
-            silent = sa.false()
+        silent = judged_at - leases.c.lease_s > heard_at
         lost = sa.or_(leases.c.owner.is_(None), silent)
         ahead = leases.c.renewed_at > clock
         of_study = sa.true() if study_id is None else leases.c.study_id == study_id

@@ -58,7 +58,11 @@ def test_a_killed_worker_is_replaced_and_its_trial_comes_back_at_once(
 
 
 def test_two_launches_of_one_study_share_its_trials_and_keep_their_logs(
-    sqlite_url: str, make_search: MakeSearch, start: Start, until: Callable[..., Any], tmp_path: Path
+    sqlite_url: str,
+    make_search: MakeSearch,
+    start: Start,
+    until: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     search = make_search(sqlite_url, "budget.epochs=60", num_trials=4)
     both = [launch(start, search, SKDTUNE_HOME=str(tmp_path / "both")) for _ in range(2)]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from skdtune.errors import LeaseLostError, StorageAwayError
-from skdtune.queue import clock_watch, leases, patience, trial_writes
+from skdtune.queue import leases, patience, silence, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
@@ -37,7 +37,7 @@ def held(make_study: MakeStudy) -> Held:
 def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time of the process's own clock, to be changed by the test."""
     time = [1000.0]
-    for module in (patience, clock_watch):
+    for module in (patience, silence):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: time[0]))
     return time
 
@@ -192,3 +192,50 @@ def test_after_a_clock_was_set_ahead_nobody_is_taken_for_dead_for_as_long_as_a_l
     pass_real_time(15)
     assert queue.reap_silent() == [living.number]
     assert caplog.text.count("ahead at once") == 1
+
+
+def test_after_a_freeze_of_the_database_nobody_is_taken_for_dead_for_as_long_as_a_lease(
+    held: Held, pass_time: PassTime, at: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, living = held
+    queue = TrialQueue(stored)
+    real = leases.renew
+
+    def pass_real_time(seconds: float) -> None:
+        pass_time(seconds)
+        at[0] += seconds
+
+    def answered_late(*arguments: Any) -> bool:
+        pass_real_time(100)
+        return real(*arguments)
+
+    assert queue.reap_silent() == []
+    other = queue.claim(dataclasses.replace(ALICE, token="bob"))
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "renew", answered_late)
+        assert queue.renew(living)
+    assert queue.reap_silent() == [], "the other one waited for the same answer"
+    pass_real_time(59)
+    assert queue.renew(living)
+    assert queue.reap_silent() == []
+    pass_real_time(2)
+    assert queue.reap_silent() == [other.number if other else None]
+
+
+def test_a_freeze_in_the_middle_of_a_look_makes_nobody_silent(
+    held: Held, pass_time: PassTime, at: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, living = held
+    queue = TrialQueue(stored)
+    real = leases.reap
+
+    def answered_late(*arguments: Any) -> list[int]:
+        pass_time(100)
+        at[0] += 100
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "reap", answered_late)
+        assert queue.reap_silent() == []
+    assert queue.reap_silent() == []
+    assert queue.renew(living)

@@ -18,7 +18,9 @@ def test_what_an_engine_hands_over_is_the_token(monkeypatch: pytest.MonkeyPatch)
         assert token_from_environment() == token
 
 
-@pytest.mark.parametrize("text", ["1", "a" * 15, "a" * 65, "a token with blanks", "ä" * 20, "'" * 20])
+@pytest.mark.parametrize(
+    "text", ["1", "a" * 15, "a" * 65, "a token with blanks", "ä" * 20, "'" * 20]
+)
 def test_what_is_no_token_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, text)
     with pytest.raises(InputError, match=r"^SKDTUNE_WORKER_TOKEN: expected 16 to 64 .* unset$"):
