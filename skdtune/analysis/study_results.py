@@ -303,8 +303,8 @@ def _worker_status(holder: dict[str, Any], steps: dict[int, int]) -> WorkerStatu
         trial=holder["number"],
         attempt=holder["attempt"],
         epochs=steps.get(holder["trial_id"], 0),
-        seconds=max(0.0, float(holder["held_s"])),
-        silent_s=max(0.0, float(holder["silent_s"])),
+        seconds=float(holder["held_s"]),
+        silent_s=float(holder["silent_s"]),
     )
 
 

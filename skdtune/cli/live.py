@@ -52,6 +52,8 @@ class LiveView:
     def __enter__(self) -> LiveView:
         if self._live is not None:
             self._live.start()
+        elif not self._quiet:
+            click.echo(f"logs in {self._engine.where_logs}", err=True)
         return self
 
     def __exit__(

@@ -96,7 +96,11 @@ def worker(
 
 
 def _start_again(stop: StopRequest, max_trials: int | None) -> NoReturn:
-    """Replace this process by a new worker: a thread that hangs cannot be ended."""
+    """Replace this process by a new worker: a thread that hangs cannot be ended.
+
+    It keeps the environment, and with it the token by which its engine knows it: to the engine it
+    is the same process. Its earlier claims are no longer its own, since each has a number.
+    """
     if stop.requested:
         os._exit(stop.exit_code)
     arguments = sys.argv[1:]

@@ -21,6 +21,7 @@ from skdtune.queue.events import EventKind
 from skdtune.queue.leases import LEASE_S, Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
 from skdtune.queue.pinned_source import Sources, pin, read_pins
+from skdtune.queue.silence import SilenceWatch
 from skdtune.queue.stored_study import StoredStudy, find_lineage
 from skdtune.queue.usual_kernels import usual_kernels
 
@@ -50,6 +51,7 @@ class TrialQueue:
         self.stored = stored
         self.patience = patience or Patience()
         self.lease_s = lease_s
+        self._silence = SilenceWatch(lease_s)
         self._is_patient = True
 
     @property
@@ -67,7 +69,8 @@ class TrialQueue:
     ) -> Result:
         """Make any call to the storage that may be made twice, such as one of Optuna's."""
         make = self.patience if self._is_patient else self.patience.once
-        return make(functools.partial(function, *args, **settings))
+        with self._silence.waiting():
+            return make(functools.partial(function, *args, **settings))
 
     def claim(self, worker: WorkerIdentity, sources: Sources | None = None) -> Claim | None:
         """Take the waiting trial with the lowest number; None if none waits, or all is paused.
@@ -108,17 +111,18 @@ class TrialQueue:
         """Give trials back whose workers fell silent, say so, and return their numbers.
 
         It never waits for a storage that is away: who reaps looks again later.
-        After an outage every worker needs a moment to be heard again: for as long as a lease,
-        nobody is taken for dead.
+        After an outage, a frozen database or a clock that was set ahead every worker needs a
+        moment to be heard again: for as long as a lease, nobody is taken for dead.
 
         Args:
             by: Who looks, for the story of the trials.
         """
-        if self.patience.answers_for_s < self.lease_s:
-            # A real question, so that the moment begins when the storage is there and not before.
-            self.once._transact(leases.ping)
+        # Also asked after an outage, so that the moment begins when the storage is there.
+        clock_s = self.once._transact(leases.read_clock)
+        is_telling = self._silence.is_telling(clock_s)
+        if self.patience.answers_for_s < self.lease_s or not is_telling:
             return []
-        numbers = self.once._transact(leases.reap, self.stored.study_id, by)
+        numbers = self.once._transact(leases.reap, self.stored.study_id, by, clock_s)
         for number in numbers:
             logger.warning("trial %d waits again: its worker fell silent", number)
         return numbers

@@ -194,7 +194,10 @@ def finish(
 
 
 def _ended_by(connection: sa.Connection, claimed: Claim) -> bool:
-    """Tell whether this very claim ended the trial in an earlier call whose answer was lost."""
+    """Tell whether this very claim ended the trial in an earlier call whose answer was lost.
+
+    The number of the attempt says it; the name of the worker only where a key was given out again.
+    """
     last = connection.execute(
         sa.select(events.c.attempt, events.c.worker)
         .where(

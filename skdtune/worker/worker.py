@@ -28,6 +28,7 @@ from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.storage import require_writable
 from skdtune.queue.stored_study import StoredStudy, load_study, require_packages
 from skdtune.queue.trial_queue import TrialQueue
+from skdtune.queue.worker_token import token_from_environment
 from skdtune.signals import SUPERVISED_VARIABLE, StopRequest, is_orphaned
 from skdtune.training.checkpoint import (
     CheckpointOwner,
@@ -98,6 +99,7 @@ def run_worker(
         StorageLostError: If its file was deleted or replaced meanwhile.
     """
     resolved, timing = resolve_device(device), Timing.from_environment()
+    identity = WorkerIdentity(device=str(resolved), token=token_from_environment())
     # A wrong mode must be said before a trial is taken.
     compile_mode()
     stop = stop or StopRequest()
@@ -111,7 +113,7 @@ def run_worker(
         place = Workplace(
             stored=stored,
             store=store,
-            identity=WorkerIdentity(device=str(resolved)),
+            identity=identity,
             stop=stop,
             threads=in_use,
             checkpoints=checkpoints_url(checkpoints, at=at),
