@@ -49,6 +49,9 @@ class EventKind(StrEnum):
     ERROR = "error"
     """It raised any other error."""
 
+    SPARED = "spared"
+    """The pruner would have stopped it, and it is one that is never pruned; told once."""
+
     PRUNED = "pruned"
     """It was stopped at a rung."""
 

@@ -98,7 +98,9 @@ class TrialHistory(BaseStorage):
         self._queue.call(self._read)
         seen = dict(self._trials)
         if self._current is not None:
-            seen[self._current.number] = self._current
+            # As it is now: the mark of a rung that is set later must not count twice there.
+            seen[self._current.number] = now = copy.copy(self._current)
+            now.system_attrs = dict(self._current.system_attrs)
         wanted = [
             trial for _, trial in sorted(seen.items()) if states is None or trial.state in states
         ]

@@ -23,6 +23,7 @@ from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
 from skdtune.queue.storage import init_storage, open_storage, setup_lock
+from skdtune.queue.trial_attributes import QUEUED_PARAMS
 
 SPEC_ATTRIBUTE = "skdtune:spec"
 DIGEST_ATTRIBUTE = "skdtune:spec_hash"
@@ -369,7 +370,7 @@ def add_trials(
         .limit(len(fixed))
     ).all()
     rows = [
-        {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(params)}
+        {"trial_id": trial_id, "key": QUEUED_PARAMS, "value_json": json.dumps(params)}
         for trial_id, params in zip(ids, fixed, strict=False)
         if params
     ]

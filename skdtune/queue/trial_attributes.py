@@ -19,6 +19,9 @@ from skdtune.queue.checked_values import measured, number, whole
 
 #: What a trial recorded epoch by epoch.
 CURVES = "skdtune:curves"
+#: Parameters that a person chose before the trial began, by name, as Optuna calls them; trial 0
+#: has those of the base configuration.
+QUEUED_PARAMS = "fixed_params"
 #: Finished epochs up to which the rungs of a trial were judged.
 JUDGED_EPOCHS = "skdtune:judged_epochs"
 #: Mean sorted probabilities after the first and the last epoch.
@@ -233,6 +236,11 @@ def _shares(stored: Any) -> tuple[float, ...]:
         return ()
     numbers = [number(value) for value in stored[:MAX_RANKS]]
     return tuple(value for value in numbers if value is not None)
+
+
+def is_queued(system: Mapping[str, Any]) -> bool:
+    """Tell whether a person chose parameters of a trial: by ``enqueue`` here or in Optuna."""
+    return bool(system.get(QUEUED_PARAMS))
 
 
 def read_epochs_seconds(user: Mapping[str, Any], system: Mapping[str, Any]) -> float | None:

@@ -108,6 +108,10 @@ class FinalEvaluation(Kind):
         index, seed_index = self.settings.place(number)
         return {"evaluated_trial": self.settings.trials[index], "seed_index": seed_index}
 
+    def never_pruned(self, number: int, is_queued: bool) -> str:
+        """Spare none: there is no pruner."""
+        return ""
+
     def require_consistent(self, search: SearchSpace, pruner: str) -> None:
         """Refuse a search space and a pruner."""
         if search or pruner != "none":

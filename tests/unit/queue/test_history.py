@@ -255,6 +255,19 @@ def write_lease(stored: StoredStudy, trial_id: int) -> None:
 # The trial in hand
 
 
+def test_a_list_of_trials_does_not_change_with_the_trial_in_hand(make_study: MakeStudy) -> None:
+    """Successive halving lists the trials, marks its own, and adds its value to the list."""
+    stored = make_study()
+    history = new_history(stored)
+    claimed = claim(stored)
+    history.begin(claimed, RandomSampler())
+    (listed,) = history.get_all_trials(stored.study_id, deepcopy=False)
+    history.set_trial_system_attr(claimed.trial_id, "completed_rung_0", 0.5)
+    assert "completed_rung_0" not in listed.system_attrs
+    (later,) = history.get_all_trials(stored.study_id, deepcopy=False)
+    assert later.system_attrs["completed_rung_0"] == 0.5
+
+
 def test_parameters_are_stored_in_one_transaction(make_study: MakeStudy) -> None:
     stored = make_study()
     claimed = claim(stored)
