@@ -80,9 +80,7 @@ def write_note(
         note(connection, claimed, kind, epochs, detail)
 
 
-def write_judgement(
-    engine: sa.Engine, claimed: Claim, num_epochs: int, spared: str = ""
-) -> None:
+def write_judgement(engine: sa.Engine, claimed: Claim, num_epochs: int, spared: str = "") -> None:
     """Store how far a trial was judged: a resumed one is neither passed over nor judged twice.
 
     Args:

@@ -131,6 +131,13 @@ class FinalEvaluation(Kind):
             f"skdtune evaluate {self.source}"
         )
 
+    def require_queueable(self, study: str) -> None:
+        """Refuse it."""
+        raise StudyError(
+            f"study {study!r} is the final evaluation of {self.source}, whose trials are its "
+            f"candidates; skdtune evaluate {self.source} --seeds N trains more seeds of them"
+        )
+
     def default_trial(self, ranked: Sequence[int]) -> int:
         """Return the first one, since to choose by the test images is not for it."""
         return min(ranked)

@@ -153,6 +153,14 @@ class Kind(ABC):
         """
 
     @abstractmethod
+    def require_queueable(self, study: str) -> None:
+        """Refuse trials whose parameters a person chooses where they are given.
+
+        Raises:
+            StudyError: If none can be queued.
+        """
+
+    @abstractmethod
     def default_trial(self, ranked: Sequence[int]) -> int:
         """Return the trial that is handed out unless another one is named.
 

@@ -48,6 +48,9 @@ class Search(Kind):
     def require_evaluable(self, study: str) -> None:
         """Let its best be evaluated."""
 
+    def require_queueable(self, study: str) -> None:
+        """Let people try what they like."""
+
     def default_trial(self, ranked: Sequence[int]) -> int:
         """Return the best one."""
         return ranked[0]
