@@ -21,6 +21,7 @@ from skdtune.describe.kinds.search import Search
 from skdtune.describe.method_config import PLAIN_LABEL
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
+from skdtune.queue.foreign_trials import read_own
 from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
 
 
@@ -114,7 +115,8 @@ def evaluation_results(study: str, *, storage: str | None = None) -> EvaluationR
 
 def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> EvaluationResults:
     """Read an opened final evaluation."""
-    trials = read_study(stored).trials
+    # A foreign one took the place of a training, which is missing then.
+    trials = read_study(stored).listed
     cost = _search_cost(stored, evaluation)
     return EvaluationResults(
         name=stored.spec.name,
@@ -125,17 +127,17 @@ def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> Evalua
             for index in range(len(evaluation.trials))
         ),
         missing=tuple(_missing(trial, evaluation) for trial in trials if not _is_evaluated(trial)),
-        devices=_distinct(trial.device for trial in trials),
+        devices=_distinct(trial.device for trial in trials if not trial.foreign),
         seeds={
             evaluation.place(trial.number)[1]: trial.seed
             for trial in trials
-            if trial.seed is not None
+            if trial.seed is not None and not trial.foreign
         },
     )
 
 
 def _is_evaluated(trial: TrialRecord) -> bool:
-    return trial.state == "complete" and trial.test is not None
+    return trial.state == "complete" and trial.test is not None and not trial.foreign
 
 
 def method_name(method: MethodConfig) -> str:
@@ -154,6 +156,7 @@ def _candidate(
 ) -> EvaluatedStudy:
     config = spec.trial_config({}, index)
     own = [trial for trial in trials if evaluation.place(trial.number)[0] == index]
+    ours = [trial for trial in own if not trial.foreign]
     missing = [_missing(trial, evaluation) for trial in own if not _is_evaluated(trial)]
     prints = {trial.test.fingerprint for trial in own if _is_evaluated(trial) and trial.test}
     return EvaluatedStudy(
@@ -178,15 +181,15 @@ def _candidate(
         ),
         # More than one if the data changed meanwhile: then it agrees with no other study.
         data_fingerprint="+".join(sorted(prints)),
-        network=_network(config.model, own),
+        network=_network(config.model, ours),
         settings=_settings(spec, evaluation),
-        devices=_distinct(trial.device for trial in own),
+        devices=_distinct(trial.device for trial in ours),
         num_failed=sum(seed.failed for seed in missing),
         num_left=sum(not seed.failed for seed in missing),
         has_teacher=bool(config.method.teachers),
         epochs=config.budget.epochs,
         digest=spec.digest,
-        versions=_joined([trial.versions for trial in own]),
+        versions=_joined([trial.versions for trial in ours]),
         **cost,
     )
 
@@ -219,14 +222,18 @@ def _joined(versions: Sequence[Mapping[str, str]]) -> dict[str, str]:
 def _missing(trial: TrialRecord, evaluation: EvaluationConfig) -> MissingSeed:
     candidate, seed_index = evaluation.place(trial.number)
     is_complete = trial.state == "complete"
+    reason = trial.failure_reason or ""
+    if trial.foreign:
+        again = "; skdtune storage reap --foreign gives it back" if not trial.is_over else ""
+        reason = f"{trial.foreign}{again}"
+    elif is_complete:
+        reason = "it is complete without scores: it was ended from outside"
     return MissingSeed(
         trial=trial.number,
         candidate_trial=evaluation.trials[candidate],
         seed_index=seed_index,
         state="failed" if is_complete else trial.state,
-        reason="it is complete without scores: it was ended from outside"
-        if is_complete
-        else trial.failure_reason or "",
+        reason=reason,
     )
 
 
@@ -243,7 +250,7 @@ def _search_cost(stored: StoredStudy, evaluation: EvaluationConfig) -> dict[str,
         return unknown
     if find_lineage(stored.engine, source_id) != evaluation.lineage:
         return unknown
-    trials = stored.storage.get_all_trials(source_id, deepcopy=False)
+    trials = read_own(stored.storage, source_id, Search())
     ended = [read_trial(trial, Search()) for trial in trials if trial.state.is_finished()]
     return {
         "search_images": sum(trial.images or 0 for trial in ended),

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from skdtune.describe.kinds.kind import Kind
 from skdtune.queue import trial_attributes as attributes
-from skdtune.queue.checked_values import number, text, whole
+from skdtune.queue.checked_values import count, number, text, whole
 from skdtune.queue.trial_attributes import FinalScores, Profile
 
 #: Optuna's states, as people are told of them.
@@ -73,6 +73,9 @@ class TrialRecord:
 
     failure_kind: str | None = None
     failure_reason: str | None = None
+    foreign: str = ""
+    """Why it counts nowhere; empty for what skdtune's workers made."""
+
     facts: Mapping[str, str] = field(default_factory=dict)
     """Where and with what it ran, as text for people, by the name of the attribute."""
 
@@ -88,7 +91,7 @@ class TrialRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what commands print as JSON, and ``skdtune.results`` hands out."""
-        return {
+        plain = {
             "number": self.number,
             "state": self.state,
             "value": self.value,
@@ -101,6 +104,8 @@ class TrialRecord:
             "failure_kind": self.failure_kind,
             "failure_reason": self.failure_reason,
         }
+        # Only where it is, so that all others are written as they were before there were any.
+        return {**plain, "foreign": self.foreign} if self.foreign else plain
 
 
 #: User attributes that say where and with what a trial ran.
@@ -117,12 +122,13 @@ _FACTS = (
 )
 
 
-def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
+def read_trial(trial: FrozenTrial, kind: Kind, foreign: str = "") -> TrialRecord:
     """Read a trial as Optuna hands it out.
 
     Args:
         trial: The trial.
         kind: Kind of its study.
+        foreign: Why it is foreign, if it is.
     """
     user, system = trial.user_attrs, trial.system_attrs
     steps = trial.intermediate_values
@@ -133,7 +139,7 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         state=STATE_NAMES[trial.state],
-        value=number(trial.value if is_complete else steps[max(steps)] if steps else None),
+        value=number(_objective(trial) if is_complete else steps[max(steps)] if steps else None),
         value_name=kind.metric_name if is_complete else kind.step_name,
         params=kind.params_of(trial.number, trial.params),
         curve=tuple(
@@ -150,7 +156,7 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
         device=text(user.get(attributes.DEVICE)),
         precision=text(user.get(attributes.PRECISION)),
         seed=whole(user.get(attributes.SEED)),
-        num_val_images=whole(user.get(attributes.NUM_VAL_IMAGES)),
+        num_val_images=count(user.get(attributes.NUM_VAL_IMAGES)),
         data_fingerprint=text(user.get(attributes.DATA_FINGERPRINT)),
         versions={str(name): str(one) for name, one in versions.items()}
         if isinstance(versions, Mapping)
@@ -159,8 +165,14 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
         test=attributes.read_test(user),
         failure_kind=text(user.get(attributes.FAILURE_KIND)),
         failure_reason=text(user.get(attributes.FAILURE_REASON)),
+        foreign=foreign,
         facts={key: fact for key in _FACTS if (fact := _fact(user.get(key)))},
     )
+
+
+def _objective(trial: FrozenTrial) -> float | None:
+    """Return the first value: a study has one, but rows of others may have several."""
+    return trial.values[0] if trial.values else None
 
 
 def _fact(value: Any) -> str:

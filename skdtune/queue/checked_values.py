@@ -28,6 +28,12 @@ def whole(value: Any) -> int | None:
     return None if plain is None else int(plain)
 
 
+def count(value: Any) -> int | None:
+    """Return a whole number above zero, and None for anything else."""
+    plain = whole(value)
+    return plain if plain is not None and plain > 0 else None
+
+
 def text(value: Any) -> str | None:
     """Return anything as text; None stays None."""
     return None if value is None else str(value)

@@ -13,6 +13,7 @@ from skdtune.describe.queued_parameters import left_to_sample, read_queued
 from skdtune.describe.space import Scalar
 from skdtune.errors import InputError, StudyError
 from skdtune.queue import schema
+from skdtune.queue.foreign_trials import read_checked
 from skdtune.queue.stored_study import StoredStudy, add_trials
 from skdtune.queue.trial_attributes import QUEUED_PARAMS
 from skdtune.queue.trial_budget import MAX_TRIALS, num_trials_locked
@@ -90,11 +91,10 @@ def params_like(stored: StoredStudy, number: int) -> dict[str, Scalar]:
         StudyError: If there is no such trial, or it has none yet.
     """
     name = stored.spec.name
-    try:
-        trial_id = stored.storage.get_trial_id_from_study_id_trial_number(stored.study_id, number)
-    except KeyError:
-        raise StudyError(f"study {name!r} has no trial {number}") from None
-    trial = stored.storage.get_trial(trial_id)
+    found = read_checked(stored.storage, stored.study_id, stored.spec.kind, number)
+    if not found:
+        raise StudyError(f"study {name!r} has no trial {number}")
+    trial = found[0].trial
     queued = trial.system_attrs.get(QUEUED_PARAMS)
     params = trial.params or (queued if isinstance(queued, dict) else {})
     if not params:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from skdtune.describe.epoch_report import EpochReport
 from skdtune.describe.kinds.kind import Kind
-from skdtune.queue.checked_values import measured, number, whole
+from skdtune.queue.checked_values import count, measured, number
 
 # System attributes
 
@@ -214,7 +214,7 @@ def read_test(user: Mapping[str, Any]) -> FinalScores | None:
         top5=top5,
         ece=ece,
         nll=nll,
-        num_images=whole(user.get(NUM_TEST_IMAGES)) or 0,
+        num_images=count(user.get(NUM_TEST_IMAGES)) or 0,
         fingerprint=str(user.get(DATA_FINGERPRINT)),
     )
 

@@ -95,7 +95,7 @@ COMMANDS = {
     "storage init": set(),
     "storage check": set(),
     "storage upgrade": set(),
-    "storage reap": set(),
+    "storage reap": {"--foreign", "--yes"},
 }
 
 
