@@ -338,9 +338,12 @@ def _mean_seconds(connection: sa.Connection, study_id: int) -> float | None:
         .order_by(trials.c.datetime_complete.desc())
         .limit(50)
     )
-    seconds = [
-        (end - start).total_seconds() for start, end in connection.execute(query) if start and end
-    ]
+    try:
+        ended = connection.execute(query).all()
+    except (ValueError, TypeError):
+        # A date that is none, in one of these rows: then nothing is estimated.
+        return None
+    seconds = [(end - start).total_seconds() for start, end in ended if start and end]
     return sum(seconds) / len(seconds) if seconds else None
 
 

@@ -147,7 +147,7 @@ def read_trial(trial: FrozenTrial, kind: Kind, foreign: str = "") -> TrialRecord
             for step, reported in sorted(steps.items())
             if step >= 0 and number(reported) is not None
         ),
-        ended_at=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        ended_at=_ended_at(trial),
         seconds=in_hand_s,
         train_seconds=number(user.get(attributes.TRAIN_SECONDS)),
         device_seconds=in_hand_s if epochs_s is None else epochs_s,
@@ -173,6 +173,14 @@ def read_trial(trial: FrozenTrial, kind: Kind, foreign: str = "") -> TrialRecord
 def _objective(trial: FrozenTrial) -> float | None:
     """Return the first value: a study has one, but rows of others may have several."""
     return trial.values[0] if trial.values else None
+
+
+def _ended_at(trial: FrozenTrial) -> float | None:
+    try:
+        return trial.datetime_complete.timestamp() if trial.datetime_complete else None
+    except (ValueError, OverflowError):
+        # A date that somebody wrote, from before there were any.
+        return None
 
 
 def _fact(value: Any) -> str:

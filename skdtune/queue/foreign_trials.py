@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from skdtune.describe.kinds.kind import VALIDATION_ACCURACY, Kind
+from skdtune.queue.checked_values import measured
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import IS_WAITING
 from skdtune.queue.schema import events, leases, own_studies, trials
@@ -178,11 +180,13 @@ def strange_value(trial: FrozenTrial, kind: Kind) -> str:
     return next((why for why in reported if why), "")
 
 
-def _strange(value: float, name: str) -> str:
-    # What is no number at all stands for nothing, and is left out where it is read.
-    if math.isnan(value) or 0 <= value <= 1:
+def _strange(value: Any, name: str) -> str:
+    plain = measured(value)
+    # What is not finite because nothing was measured stands for nothing, and is left out.
+    if plain is not None and (math.isnan(plain) or 0 <= plain <= 1):
         return ""
-    return f"{value:g} is no {name}, which is a share from 0 to 1"
+    shown = f"{value!r}" if plain is None else f"{plain:g}"
+    return f"{shown} is no {name}, which is a share from 0 to 1"
 
 
 def read_frozen(
@@ -205,15 +209,19 @@ def read_frozen(
     if only is not None and not only:
         return [], []
     try:
-        if only is None:
-            return storage._get_trials(study_id, states, set(), -1), []
-        return storage._get_trials(study_id, states, set(only), NO_KEY_ABOVE), []
+        wanted, above = (set(), -1) if only is None else (set(only), NO_KEY_ABOVE)
+        found = storage._get_trials(study_id, states, wanted, above)
+        named = [trial for trial in found if trial.number is not None]
+        nameless = [trial._trial_id for trial in found if trial.number is None]
+        return named, [_unreadable(storage, key, "they have no number") for key in nameless]
     except DATABASE_ERRORS:
         raise
     except Exception as error:
         keys = sorted(_keys(storage, study_id, states) if only is None else only)
+        if not keys:
+            raise
         if len(keys) == 1:
-            return [], [_unreadable(storage, keys[0], error)]
+            return [], [_unreadable(storage, keys[0], type(error).__name__)]
     # Halves, and halves of these: few of many thousand are found in few reads.
     middle = len(keys) // 2
     halves = [
@@ -230,13 +238,16 @@ def _keys(storage: RDBStorage, study_id: int, states: Sequence[TrialState] | Non
         return list(connection.scalars(query))
 
 
-def _unreadable(storage: RDBStorage, trial_id: int, error: Exception) -> CheckedTrial:
-    query = sa.select(trials.c.number, trials.c.state).where(trials.c.trial_id == trial_id)
+def _unreadable(storage: RDBStorage, trial_id: int, why: str) -> CheckedTrial:
+    # As text: what cannot be read may be the state.
+    columns = (trials.c.number, sa.cast(trials.c.state, sa.String))
+    query = sa.select(*columns).where(trials.c.trial_id == trial_id)
     with storage.engine.connect() as connection:
         number, state = connection.execute(query).one()
+    known = TrialState.__members__.get(str(state), TrialState.FAIL)
     empty = FrozenTrial(
-        number=number,
-        state=state,
+        number=-1 if number is None else number,
+        state=known,
         value=None,
         datetime_start=None,
         datetime_complete=None,
@@ -247,4 +258,4 @@ def _unreadable(storage: RDBStorage, trial_id: int, error: Exception) -> Checked
         intermediate_values={},
         trial_id=trial_id,
     )
-    return CheckedTrial(empty, f"its rows cannot be read ({type(error).__name__})")
+    return CheckedTrial(empty, f"its rows cannot be read ({why})")
