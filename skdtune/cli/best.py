@@ -64,7 +64,9 @@ def _plain(study: StudyRecord) -> dict[str, Any]:
         "default": study.published and study.published.to_dict(),
         "num_val_images": study.num_images,
         "epochs_trained": study.epochs_trained,
-    } | ({"mixtures": list(mixed)} if mixed else {})
+        **({"mixtures": list(mixed)} if mixed else {}),
+        **({"foreign": [trial.number for trial in study.foreign]} if study.foreign else {}),
+    }
 
 
 def _print_best(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None) -> None:
@@ -95,6 +97,14 @@ def _print_best(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None
         parameters.add_row(path, *texts)
     out.print(parameters)
     out.print(_caveat(shown, best, other), soft_wrap=True)
+    for study in (shown, other):
+        if study is not None and study.foreign:
+            numbers = ", ".join(str(trial.number) for trial in study.foreign)
+            out.print(
+                f"Foreign trials of {study.name} count nowhere here: {numbers}; skdtune trials "
+                f"{study.name} says why.",
+                soft_wrap=True,
+            )
 
 
 def _caveat(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None) -> str:

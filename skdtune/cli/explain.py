@@ -52,6 +52,8 @@ def _plain(story: TrialStory) -> dict[str, Any]:
     plain = dataclasses.asdict(story)
     if not story.mixtures:
         del plain["mixtures"]
+    if story.trial.foreign:
+        plain["trial"]["foreign"] = story.trial.foreign
     for event in plain["events"]:
         event["at"] = datetime.fromtimestamp(event["at"], UTC).isoformat(timespec="seconds")
     return plain
@@ -61,6 +63,11 @@ def _summary(study: str, story: TrialStory) -> str:
     trial = story.trial
     attempts = max((event.attempt for event in story.events), default=0)
     value = f", {trial.value_name} {trial.value:.4f}" if trial.value is not None else ""
+    if trial.foreign:
+        return (
+            f"Trial {trial.number} of {study} is {trial.state}{value}. It is foreign, and counts "
+            f"nowhere: {trial.foreign}."
+        )
     if not story.events:
         return f"Trial {trial.number} of {study} is {trial.state}: nobody has taken it yet."
     return (

@@ -143,6 +143,15 @@ def _worker_table(progress: Progress) -> Table:
     return table
 
 
+def _foreign(progress: Progress) -> str:
+    """Say how many of the trials skdtune's workers did not make."""
+    number, running = sum(progress.foreign.values()), progress.foreign.get("running", 0)
+    if not number:
+        return ""
+    back = f" ({running} may be abandoned: skdtune storage reap --foreign)" if running else ""
+    return f", {number} of them foreign{back}"
+
+
 def progress_line(progress: Progress) -> str:
     """Write where a study stands in one line."""
     counts = ", ".join(f"{number} {state}" for state, number in progress.counts.items() if number)
@@ -154,6 +163,7 @@ def progress_line(progress: Progress) -> str:
     if progress.evaluates is not None:
         # The best of several seeds is no result, and must not look like one.
         best = f"{progress.result_command} shows the result"
+    counts += _foreign(progress)
     left = "" if progress.eta_s is None else f"; about {format_duration(progress.eta_s)} left"
     if progress.finished:
         left = "; finished"

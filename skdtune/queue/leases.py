@@ -266,7 +266,8 @@ def counts(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
     """Count a study's trials by state."""
     query = (
         sa.select(trials.c.state, sa.func.count())
-        .where(trials.c.study_id == study_id)
+        # A state that is none belongs to no count.
+        .where(trials.c.study_id == study_id, trials.c.state.in_(list(TrialState)))
         .group_by(trials.c.state)
     )
     with engine.connect() as connection:

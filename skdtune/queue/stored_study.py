@@ -35,6 +35,7 @@ from skdtune.queue.study_attributes import (
     system_attributes,
     user_attributes,
 )
+from skdtune.queue.trial_attributes import QUEUED_PARAMS
 
 
 @dataclass(frozen=True)
@@ -342,7 +343,7 @@ def add_trials(
         .limit(len(fixed))
     ).all()
     rows = [
-        {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(params)}
+        {"trial_id": trial_id, "key": QUEUED_PARAMS, "value_json": json.dumps(params)}
         for trial_id, params in zip(ids, fixed, strict=False)
         if params
     ]

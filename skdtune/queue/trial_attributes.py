@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 from skdtune.describe.epoch_report import EpochReport
 from skdtune.describe.kinds.kind import Kind
-from skdtune.queue.checked_values import measured, number, whole
+from skdtune.queue.checked_values import count, measured, number
 
 # System attributes
 
 #: What a trial recorded epoch by epoch.
 CURVES = "skdtune:curves"
+#: Parameters that a person chose before the trial began, by name, as Optuna calls them; trial 0
+#: has those of the base configuration.
+QUEUED_PARAMS = "fixed_params"
 #: Finished epochs up to which the rungs of a trial were judged.
 JUDGED_EPOCHS = "skdtune:judged_epochs"
 #: Mean sorted probabilities after the first and the last epoch.
@@ -217,7 +220,7 @@ def read_test(user: Mapping[str, Any]) -> FinalScores | None:
         top5=top5,
         ece=ece,
         nll=nll,
-        num_images=whole(user.get(NUM_TEST_IMAGES)) or 0,
+        num_images=count(user.get(NUM_TEST_IMAGES)) or 0,
         fingerprint=str(user.get(DATA_FINGERPRINT)),
     )
 
@@ -239,6 +242,11 @@ def _shares(stored: Any) -> tuple[float, ...]:
         return ()
     numbers = [number(value) for value in stored[:MAX_RANKS]]
     return tuple(value for value in numbers if value is not None)
+
+
+def is_queued(system: Mapping[str, Any]) -> bool:
+    """Tell whether a person chose parameters of a trial: by ``enqueue`` here or in Optuna."""
+    return bool(system.get(QUEUED_PARAMS))
 
 
 def read_epochs_seconds(user: Mapping[str, Any], system: Mapping[str, Any]) -> float | None:

@@ -178,6 +178,10 @@ class TrialQueue:
         """Note something that the trial outlived."""
         self._transact(trial_writes.write_note, claim, kind, epochs, detail)
 
+    def note_judged(self, claim: Claim, num_epochs: int, spared: str = "") -> None:
+        """Store how far a trial was judged; see `trial_writes.write_judgement`."""
+        self._transact(trial_writes.write_judgement, claim, num_epochs, spared)
+
     def report(self, claim: Claim, epoch: int, value: float) -> None:
         """Store the value of an epoch and renew the lease."""
         self._transact(trial_writes.write_report, claim, epoch, value)

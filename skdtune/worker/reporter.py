@@ -22,6 +22,7 @@ from skdtune.queue.trial_attributes import (
     FinalScores,
     describe_epochs,
     describe_test,
+    is_queued,
 )
 from skdtune.queue.trial_queue import TrialQueue
 from skdtune.search.rank import describe_rank
@@ -214,7 +215,7 @@ class TrialReporter:
         self.history.rewind(curve, marks)
         self._num_stored = len(curve)
         if self._num_judged:
-            self._note_judged(self._num_judged, self.queue)
+            self.queue.note_judged(self.claim, self._num_judged)
         verb = "starts over" if checkpoint is None else "goes on"
         logger.info("trial %d %s %s", self.claim.number, verb, detail)
 
@@ -265,22 +266,25 @@ class TrialReporter:
             for mark in self._rung_marks_beyond(study, trial):
                 trial.system_attrs.pop(mark)
             if not study.pruner.prune(study, trial):
-                self._note_judged(epoch + 1, queue)
+                queue.note_judged(self.claim, epoch + 1)
                 return Verdict.CONTINUE
             trials = study.get_trials(deepcopy=False)
+        rank = describe_rank(trials, self.claim.number, epoch, curve[epoch])
+        kind = self.queue.stored.spec.kind
+        if spared := kind.never_pruned(self.claim.number, is_queued(trial.system_attrs)):
+            # It was asked all the same: its mark at the rung is what others are judged against.
+            told = f"would have been pruned {rank}; is never pruned: {spared}"
+            queue.note_judged(self.claim, epoch + 1, told)
+            return Verdict.CONTINUE
         # Epochs that were trained on while the storage was away do not count.
         del self.epochs[epoch + 1 :]
-        self.pruned_because = describe_rank(trials, self.claim.number, epoch, curve[epoch])
+        self.pruned_because = rank
         return Verdict.PRUNE
 
     def _rung_marks_beyond(self, study: Study, trial: FrozenTrial) -> list[str]:
         """Name the marks of a trial at the rungs where it was not judged."""
         epochs = self.queue.stored.spec.budget.epochs
         return self._pruner.rung_marks_beyond(study, trial, epochs, self._num_judged)
-
-    def _note_judged(self, num_epochs: int, queue: TrialQueue) -> None:
-        """Store how far the trial was judged: a resumed one is neither spared nor judged twice."""
-        queue.write_attributes(self.claim, system={JUDGED_EPOCHS: num_epochs})
 
 
 def _read_curve(curve: list[dict[str, Any]]) -> list[EpochReport]:
