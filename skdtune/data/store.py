@@ -19,11 +19,10 @@ from skdtune.data.catalogue import (
 from skdtune.data.channel_statistics import channel_statistics
 from skdtune.data.duplicates import Duplicates, count_duplicates
 from skdtune.data.loading import require_parts_apart
-from skdtune.data.look import look_at_data
+from skdtune.data.look import look_for_test
 from skdtune.data.short_hash import short_hash
 from skdtune.data.wall import require_open
 from skdtune.describe.data_config import DataConfig
-from skdtune.describe.spec import StudySpec
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,9 @@ class DataStore:
         folders = {"data_dir": self._data_dir, "cache_dir": self._cache_dir}
         return count_duplicates(config, is_tested=is_tested, **folders)
 
-    def look(self, spec: StudySpec) -> list[str]:
-        """Say what of a study's data is missing here, once; see :func:`look_at_data`."""
-        return look_at_data([spec], data_dir=self._data_dir)
+    def look_for_test(self, config: DataConfig) -> str:
+        """Say that there are no test images here; nothing if there are."""
+        return look_for_test(config, data_dir=self._data_dir)
 
     def _load(self, config: DataConfig) -> DataOnDevice:
         data: SearchData = load_search_data(
