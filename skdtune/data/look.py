@@ -45,15 +45,34 @@ def look_at_data(specs: Sequence[StudySpec], *, data_dir: Path) -> list[str]:
                     "worker needs them where it runs"
                 )
             if glance.missing_test:
-                warnings.append(
-                    f"{where.name} has no test images here ({glance.missing_test}): a search "
-                    "needs none, `skdtune evaluate` does"
-                )
+                warnings.append(_without_test(where, glance))
         listing = seen[where]
         counted = most_training_images(spec) if listing is None else _count(spec, listing)
         if counted is not None:
             require_long_enough(spec, counted)
     return warnings
+
+
+def look_for_test(config: DataConfig, *, data_dir: Path) -> str:
+    """Say that an evaluation will miss the test images, where a search was prepared.
+
+    Whatever else is missing was not needed: the images may be in the cache.
+
+    Returns:
+        One line; empty if they are there.
+    """
+    try:
+        glance, _ = _glance(config, data_dir)
+    except InputError:
+        return ""
+    return _without_test(config, glance) if glance.missing_test else ""
+
+
+def _without_test(config: DataConfig, glance: Glance) -> str:
+    return (
+        f"{config.name} has no test images here ({glance.missing_test}): a search needs none, "
+        "`skdtune evaluate` does"
+    )
 
 
 def _glance(config: DataConfig, data_dir: Path) -> tuple[Glance, FileListing | None]:

@@ -20,13 +20,12 @@ from skdtune.data.channel_statistics import channel_statistics
 from skdtune.data.duplicates import Duplicates, count_duplicates
 from skdtune.data.images import Split
 from skdtune.data.loading import require_parts_apart
-from skdtune.data.look import look_at_data
+from skdtune.data.look import look_for_test
 from skdtune.data.short_hash import short_hash
 from skdtune.data.source import find_source, first_changed_file, remember_files
 from skdtune.data.wall import require_open
 from skdtune.describe.data_config import OF_BATCHES, DataConfig
 from skdtune.describe.data_source import DataSource, refusal
-from skdtune.describe.spec import StudySpec
 from skdtune.errors import OtherDataError
 
 
@@ -133,9 +132,9 @@ class DataStore:
         folders = {"data_dir": self._data_dir, "cache_dir": self._cache_dir}
         return count_duplicates(config, is_tested=is_tested, **folders)
 
-    def look(self, spec: StudySpec) -> list[str]:
-        """Say what of a study's data is missing here, once; see :func:`look_at_data`."""
-        return look_at_data([spec], data_dir=self._data_dir)
+    def look_for_test(self, config: DataConfig) -> str:
+        """Say that there are no test images here; nothing if there are."""
+        return look_for_test(config, data_dir=self._data_dir)
 
     def _load(self, config: DataConfig) -> DataOnDevice:
         data: SearchData = load_search_data(

@@ -79,7 +79,7 @@ def prepare_study(
 def _tell_of_data(store: DataStore, spec: StudySpec) -> None:
     """Say what a person should know of data that can be used all the same."""
     is_tested = spec.kind.is_tested
-    for missing in () if is_tested else store.look(spec):
+    if not is_tested and (missing := store.look_for_test(spec.data)):
         logger.warning("%s", missing)
     with test_split_open() if is_tested else contextlib.nullcontext():
         found = store.duplicates(spec.data, is_tested=is_tested)

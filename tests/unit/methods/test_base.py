@@ -14,7 +14,7 @@ def test_a_term_without_a_loss_is_not_one() -> None:
     term = Term()
     term.start_epoch(0)
     assert term.stages == ()
-    assert term.label_weight == 1
+    assert term.label_weight == term.label_weight_of(make_step().batch) == 1
     with pytest.raises(NotImplementedError):
         term(make_step())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_makers import imagefolder
+from data_makers import cifar10, imagefolder
 
 from skdtune.data.store import DataStore
 from skdtune.describe.presets import load_spec
@@ -63,3 +63,20 @@ def test_too_few_images_for_the_method_cost_no_trial(store: DataStore, tmp_path:
         SpecError, match=r"and 8 training images make no second batch of 5: take a"
     ):
         prepare_study(store, study(tmp_path, "dsr", batch_size=5))
+
+
+def test_data_that_are_decoded_already_need_not_be_there(
+    store: DataStore,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = cifar10.make(tmp_path / "data", monkeypatch)
+    spec = load_spec("cifar10-baseline", overrides=["data.download=false"])
+    prepare_study(store, spec)
+    for path in made.test_only.parent.glob("data_batch_*"):
+        path.unlink()
+    prepare_study(store, spec)
+    shutil.rmtree(tmp_path / "data")
+    prepare_study(store, spec)
+    assert caplog.messages == []
