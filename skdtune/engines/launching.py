@@ -31,7 +31,9 @@ from skdtune.home import (
     Home,
     checkpoints_url,
 )
+from skdtune.queue.deadline import ANSWER_S, Deadline, within
 from skdtune.queue.leases import lease_seconds, reap_worker
+from skdtune.queue.patience import Patience
 from skdtune.queue.storage import DATABASE_ERRORS
 from skdtune.queue.stored_study import StoredStudy, load_study
 from skdtune.queue.trial_queue import TrialQueue
@@ -115,7 +117,9 @@ class Launch:
         progress = read_progress(stored)
         if progress.finished:
             return Launched(0, was_finished=True, progress=progress)
-        queue = TrialQueue(stored, lease_s=lease_seconds())
+        stop = StopRequest()
+        patience = Patience(must_end=lambda: stop.interrupted)
+        queue = TrialQueue(stored, patience, lease_seconds())
         job = Job(
             study=study,
             environment={**environment, SUPERVISED_VARIABLE: str(os.getpid())},
@@ -130,7 +134,7 @@ class Launch:
             if prepared.returncode != 0:
                 raise SystemExit(prepared.returncode)
         require_memory(study, engine.slots(), environment)
-        with StopRequest() as stop:
+        with stop:
             engine.start()
             try:
                 self._follow(engine, queue, stop)
@@ -157,9 +161,11 @@ class Launch:
                         else "giving the trials in hand back to the queue"
                     )
                     engine.drain() if by_keyboard else engine.interrupt()
-                view.refresh()
+                with _brief_calls(stop):
+                    view.refresh()
                 time.sleep(_POLL_S)
-            view.refresh(last=True)
+            with _brief_calls(stop):
+                view.refresh(last=True)
 
     def _give_all_back(self, engine: Engine) -> None:
         """Ask all workers to leave now, and wait for them; another Ctrl-C ends the wait."""
@@ -175,7 +181,8 @@ class Launch:
     def _give_back(self, stored: StoredStudy, pid: int) -> None:
         """Give back the trials of a worker that died, without waiting for its lease."""
         try:
-            numbers = reap_worker(stored.engine, stored.study_id, socket.gethostname(), pid)
+            with within(Deadline(ANSWER_S)):
+                numbers = reap_worker(stored.engine, stored.study_id, socket.gethostname(), pid)
         except DATABASE_ERRORS:
             # The database is away; the lease will run out, and any worker gives the trial back.
             return
@@ -185,7 +192,8 @@ class Launch:
     def _outcome(self, engine: Engine, stored: StoredStudy, stop: StopRequest) -> Launched:
         """Find out how it went, and say what stopped it."""
         try:
-            progress = read_progress(stored)
+            with _brief_calls(stop):
+                progress = read_progress(stored)
         except DATABASE_ERRORS:
             self.say("stopped; the storage does not answer, nothing is lost")
             return Launched(stop.exit_code if stop.requested else 1, stopped=True)
@@ -203,6 +211,11 @@ class Launch:
                 raise StudyPausedError(message)
             raise SkdtuneError(f"{message} (log: {first.log})")
         return Launched(0 if progress.counts["complete"] else 1, progress=progress)
+
+
+def _brief_calls(stop: StopRequest) -> AbstractContextManager[None]:
+    """Let a silent storage not keep anybody from the workers for long, least of all at the end."""
+    return within(Deadline(ANSWER_S, lambda: stop.interrupted))
 
 
 def _reap(queue: TrialQueue) -> list[str]:
