@@ -33,7 +33,9 @@ from skdtune.home import (
     checkpoints_url,
 )
 from skdtune.models.kernels.library import ensure_library, native_folder
+from skdtune.queue.deadline import ANSWER_S, Deadline, within
 from skdtune.queue.leases import lease_seconds, reap_worker
+from skdtune.queue.patience import Patience
 from skdtune.queue.storage import DATABASE_ERRORS
 from skdtune.queue.stored_study import StoredStudy, load_study
 from skdtune.queue.trial_queue import TrialQueue
@@ -117,7 +119,9 @@ class Launch:
         progress = read_progress(stored)
         if progress.finished:
             return Launched(0, was_finished=True, progress=progress)
-        queue = TrialQueue(stored, lease_s=lease_seconds())
+        stop = StopRequest()
+        patience = Patience(must_end=lambda: stop.interrupted)
+        queue = TrialQueue(stored, patience, lease_seconds())
         if not facts_of(stored.spec.data.name).is_at_hand:
             # Fetched and decoded once, where a person sees the progress, before any worker.
             command = [sys.executable, "-P", "-m", "skdtune", "worker", study, "--prepare"]
@@ -135,7 +139,7 @@ class Launch:
             if any(slot.device == "cpu" for slot in engine.slots()):
                 self._build_kernels()
             require_memory(study, engine.slots(), environment)
-            with StopRequest() as stop:
+            with stop:
                 engine.start()
                 try:
                     self._follow(engine, queue, stop)
@@ -171,9 +175,11 @@ class Launch:
                         else "giving the trials in hand back to the queue"
                     )
                     engine.drain() if by_keyboard else engine.interrupt()
-                view.refresh()
+                with _brief_calls(stop):
+                    view.refresh()
                 time.sleep(_POLL_S)
-            view.refresh(last=True)
+            with _brief_calls(stop):
+                view.refresh(last=True)
 
     def _give_all_back(self, engine: Engine) -> None:
         """Ask all workers to leave now, and wait for them; another Ctrl-C ends the wait."""
@@ -189,7 +195,8 @@ class Launch:
     def _give_back(self, stored: StoredStudy, token: str) -> None:
         """Give back the trials of a worker that died, without waiting for its lease."""
         try:
-            lost = reap_worker(stored.engine, stored.study_id, token)
+            with within(Deadline(ANSWER_S)):
+                lost = reap_worker(stored.engine, stored.study_id, token)
         except DATABASE_ERRORS:
             # The database is away; the lease will run out, and any worker gives the trial back.
             return
@@ -199,7 +206,8 @@ class Launch:
     def _outcome(self, engine: Engine, stored: StoredStudy, stop: StopRequest) -> Launched:
         """Find out how it went, and say what stopped it."""
         try:
-            progress = read_progress(stored)
+            with _brief_calls(stop):
+                progress = read_progress(stored)
         except DATABASE_ERRORS:
             self.say("stopped; the storage does not answer, nothing is lost")
             return Launched(stop.exit_code if stop.requested else 1, stopped=True)
@@ -217,6 +225,11 @@ class Launch:
                 raise StudyPausedError(message)
             raise SkdtuneError(f"{message} (log: {first.log})")
         return Launched(0 if progress.counts["complete"] else 1, progress=progress)
+
+
+def _brief_calls(stop: StopRequest) -> AbstractContextManager[None]:
+    """Let a silent storage not keep anybody from the workers for long, least of all at the end."""
+    return within(Deadline(ANSWER_S, lambda: stop.interrupted))
 
 
 def _reap(queue: TrialQueue) -> list[str]:
