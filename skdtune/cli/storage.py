@@ -88,9 +88,12 @@ def _reap_foreign(engine: Engine, yes: bool) -> None:
         return
     if not yes:
         click.echo(f"in the hands of plain Optuna: {_by_study(found)}")
-        click.confirm("Somebody may still train them. Give them back?", abort=True)
+        if not click.confirm("Somebody may still train them. Give them back?"):
+            click.echo("nothing was given back")
+            return
     given = give_back_abandoned(engine, found)
-    click.echo(f"{len(given)} foreign trials wait again: {_by_study(given)}" if given else "")
+    which = f": {_by_study(given)}" if given else ""
+    click.echo(f"{len(given)} foreign trials wait again{which}")
 
 
 def _by_study(trials: Sequence[AbandonedTrial]) -> str:

@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from skdtune.describe.kinds.kind import VALIDATION_ACCURACY, Kind
+from skdtune.describe.space import FloatRange, IntRange, SearchSpace
 from skdtune.queue.checked_values import measured
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import IS_WAITING
@@ -178,6 +179,15 @@ def strange_value(trial: FrozenTrial, kind: Kind) -> str:
         return ""
     reported = (_strange(value, kind.step_name) for value in trial.intermediate_values.values())
     return next((why for why in reported if why), "")
+
+
+def has_strange_params(trial: FrozenTrial, search: SearchSpace) -> bool:
+    """Tell whether a range has a value that is no number, with which no sampler can go on."""
+    return any(
+        measured(value) is None
+        for path, value in trial.params.items()
+        if isinstance(search.get(path), (FloatRange, IntRange))
+    )
 
 
 def _strange(value: Any, name: str) -> str:

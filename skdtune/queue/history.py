@@ -20,7 +20,12 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from skdtune.queue.foreign_trials import foreign_ids, read_frozen, strange_value
+from skdtune.queue.foreign_trials import (
+    foreign_ids,
+    has_strange_params,
+    read_frozen,
+    strange_value,
+)
 from skdtune.queue.leases import IS_WAITING, Claim
 from skdtune.queue.schema import trials
 from skdtune.queue.trial_queue import TrialQueue
@@ -224,14 +229,16 @@ class TrialHistory(BaseStorage):
         for number in numbers:
             del self._trials[number]
         # A value that means something else would steer the search.
-        kind = self._stored.spec.kind
+        spec = self._stored.spec
         with self._backend.engine.connect() as connection:
             foreign = foreign_ids(connection, study_id, {trial._trial_id for trial in read})
         self._trials.update(
             {
                 trial.number: trial
                 for trial in read
-                if trial._trial_id not in foreign and not strange_value(trial, kind)
+                if trial._trial_id not in foreign
+                and not strange_value(trial, spec.kind)
+                and not has_strange_params(trial, spec.search)
             }
         )
 

@@ -137,3 +137,145 @@ def test_what_somebody_wrote_into_the_story_is_shown_as_text(
     assert "[red]bold[/red]" in told.out
     assert "\x1b" not in told.out
     assert not list((told.folder / "cwd").iterdir())
+
+
+#: Attributes that skdtune reads, each with values that are no such thing.
+STRANGE = ("null", '"x"', "-1", "1e999", "NaN", "[1]", '{"a": [2]}', "true", "1" + "0" * 400)
+READ = (
+    *("num_val_images", "seed", "device", "versions", "data_fingerprint", "epoch_seconds"),
+    *("train_seconds", "images", "losses", "peak_memory_mb", "spec_hash", "failure_kind"),
+)
+READ_BY_SKDTUNE = ("skdtune:curves", "skdtune:profile", "skdtune:network", "skdtune:judged_epochs")
+
+#: What ends the reading of a row where it is read as what it should be.
+UNREADABLE = (
+    "UPDATE trial_user_attributes SET value_json = 'no JSON' WHERE trial_id = {}",
+    "UPDATE trial_params SET distribution_json = 'x' WHERE trial_id = {}",
+    "UPDATE trial_values SET value = NULL WHERE trial_id = {}",
+    "UPDATE trial_values SET objective = 7 WHERE trial_id = {}",
+    "UPDATE trial_values SET value_type = 'ODD' WHERE trial_id = {}",
+    "UPDATE trials SET state = 'ODD' WHERE trial_id = {}",
+    "UPDATE trials SET datetime_complete = 'odd' WHERE trial_id = {}",
+)
+#: What is read, and is no accuracy.
+NO_ACCURACY = (
+    "UPDATE trial_values SET value = 93.5 WHERE trial_id = {}",
+    "UPDATE trial_values SET value = 'abc' WHERE trial_id = {}",
+    "UPDATE trial_values SET value = NULL, value_type = 'INF_POS' WHERE trial_id = {}",
+    "DELETE FROM trial_values WHERE trial_id = {}",
+    "INSERT INTO trial_values (trial_id, objective, value, value_type) "
+    "VALUES ({}, 1, 0.5, 'FINITE')",
+)
+#: What hides nothing, wherever it stands.
+ODD = (
+    "UPDATE trials SET datetime_complete = '0001-01-01 00:00:00.000000' WHERE trial_id = {}",
+    "UPDATE skdtune_event SET at = 1e300 WHERE trial_id = {}",
+    "UPDATE skdtune_event SET at = 'odd' WHERE trial_id = {}",
+)
+
+
+def damage(search: Any) -> tuple[list[int], list[int]]:
+    """Damage each trial but the first two in another way; return those that count nowhere.
+
+    Returns:
+        Their numbers, and those of the trials that count all the same.
+    """
+    rows = [*UNREADABLE, *NO_ACCURACY, *ODD]
+    with search.stored.engine.begin() as connection:
+        query = sa.select(schema.trials.c.trial_id).order_by(schema.trials.c.number)
+        ids = list(connection.scalars(query.where(schema.trials.c.study_id == 1)))
+        for trial_id, row in zip(ids[2:], rows, strict=False):
+            connection.execute(sa.text(row.format(trial_id)))
+        for trial_id, value in zip(ids[2 + len(rows) :], STRANGE, strict=False):
+            for table, keys in (
+                (schema.trial_user_attributes, READ),
+                (schema.trial_system_attributes, READ_BY_SKDTUNE),
+            ):
+                named = {"trial_id": trial_id, "value_json": value}
+                connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))
+                connection.execute(sa.insert(table), [{**named, "key": key} for key in keys])
+    num_foreign = len(UNREADABLE) + len(NO_ACCURACY)
+    last = 2 + len(rows) + len(STRANGE)
+    return list(range(2, 2 + num_foreign)), [0, 1, *range(2 + num_foreign, last)]
+
+
+def test_rows_of_others_hide_no_result_and_steer_nothing(
+    sqlite_url: str,
+    make_search: MakeSearch,
+    finish_trials: Callable[..., None],
+    start: Callable[..., Any],
+    start_worker: StartWorker,
+    tmp_path: Path,
+) -> None:
+    num_ended = 2 + len(UNREADABLE) + len(NO_ACCURACY) + len(ODD) + len(STRANGE)
+    search = make_search(sqlite_url, "sampler.num_startup_trials=2", num_trials=num_ended + 2)
+    measured = [{"num_val_images": 50, "test_accuracy": value} for value in (0.5, 0.6)]
+    others = [{"num_val_images": 50, "seed": 1, "test_accuracy": 0.1}] * (num_ended - 2)
+    finish_trials(sqlite_url, "tiny", *measured, *others)
+    study = search.stored.study
+    # Per cent, in a range of its own, and one that was asked for and left.
+    told = study.ask()
+    told.suggest_float("optimizer.lr", 1e-9, 100, log=True)
+    told.set_user_attr("num_val_images", "many")
+    study.tell(told, 93.5)
+    left = study.ask()
+    left.report(93.5, 0)
+    foreign, own = damage(search)
+    foreign += [told.number, left.number]
+    assert sorted([*foreign, *own]) == list(range(num_ended + 2))
+
+    def answer(*arguments: str) -> str:
+        process = start(*arguments, "--storage", sqlite_url)
+        assert process.wait() == 0, (arguments, process.err)
+        assert "Traceback" not in process.err
+        return str(process.out)
+
+    shown = json.loads(answer("best", "tiny", "--json"))
+    assert (shown["best"]["number"], shown["best"]["value"]) == (1, 0.6)
+    assert (shown["default"]["number"], shown["num_val_images"]) == (0, 50)
+    assert shown["foreign"] == foreign
+    text = answer("best", "tiny")
+    assert "6.93%" in text, "the standard error of 0.6 on 50 images"
+    assert f"Foreign trials of tiny count nowhere here: {foreign[0]}, " in text
+
+    listed = json.loads(answer("trials", "tiny", "--json"))
+    assert [trial["number"] for trial in listed] == list(range(num_ended + 2))
+    assert [trial["number"] for trial in listed if "foreign" in trial] == foreign
+    assert "complete (foreign)" in answer("trials", "tiny")
+    header, *lines = answer("trials", "tiny", "--csv").splitlines()
+    assert header.endswith(",foreign")
+    assert sum("no worker of skdtune made it" in line for line in lines) == 2
+
+    status = json.loads(answer("status", "tiny", "--json"))
+    assert (status["best_trial"], status["best_value"]) == (1, 0.6)
+    assert status["foreign"]["running"] == 1
+    assert "storage reap --foreign" in answer("status", "tiny")
+    for number in (foreign[0], told.number, own[3], own[-1]):
+        said = answer("explain", "tiny", str(number))
+        assert ("It is foreign, and counts nowhere: " in said) == (number in foreign)
+
+    page = tmp_path / "page.html"
+    answer("report", "tiny", "-o", str(page))
+    assert "Foreign trials" in page.read_text()
+    assert "93.5" not in page.read_text().partition('<script type="application/json"')[2]
+    queued = json.loads(answer("evaluate", "tiny", "--queue-only", "--json", "--seeds", "1"))
+    assert [one["candidate_trial"] for one in queued["candidates"]] == [1]
+    refused = start("export", "tiny", "--trial", str(foreign[0]), "--storage", sqlite_url)
+    assert refused.wait() == 2
+    assert refused.err.startswith(f"skdtune: trial {foreign[0]} of 'tiny' is foreign: its rows")
+
+    # Given back, it is a worker's, whose sampler sees what counts.
+    silent = "import os, sys; sys.stdin = open(os.devnull)"
+    asked = start("storage", "reap", "--foreign", "--storage", sqlite_url, code=silent)
+    assert asked.wait() == 130, "nobody said yes"
+    assert "in the hands of plain Optuna: tiny " in asked.out
+    given = answer("storage", "reap", "--foreign", "--yes")
+    assert given.splitlines()[-1] == f"1 foreign trials wait again: tiny {left.number}"
+    assert answer("storage", "reap", "--foreign").splitlines()[-1] == (
+        "no trial runs outside of skdtune"
+    )
+    worker = start_worker(search)
+    assert worker.wait() == 0, worker.err
+    last = json.loads(answer("explain", "tiny", str(left.number), "--json"))["trial"]
+    assert (last["state"], "foreign" in last) == ("complete", False)
+    assert 0.01 <= last["params"]["optimizer.lr"] <= 0.5
