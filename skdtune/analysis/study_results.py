@@ -302,8 +302,11 @@ def _mean_seconds(connection: sa.Connection, study_id: int) -> float | None:
         .order_by(trials.c.datetime_complete.desc())
         .limit(50)
     )
+    # Two machines may have read the two ends of a trial, or one whose clock was set back.
     seconds = [
-        (end - start).total_seconds() for start, end in connection.execute(query) if start and end
+        max(0.0, (end - start).total_seconds())
+        for start, end in connection.execute(query)
+        if start and end
     ]
     return sum(seconds) / len(seconds) if seconds else None
 

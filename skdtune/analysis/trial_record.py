@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -127,7 +128,8 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
     user, system = trial.user_attrs, trial.system_attrs
     steps = trial.intermediate_values
     is_complete = trial.state is TrialState.COMPLETE
-    in_hand_s = trial.duration.total_seconds() if trial.duration is not None else None
+    # Two machines may have read its two ends, or one whose clock was set back in between.
+    in_hand_s = max(0.0, trial.duration.total_seconds()) if trial.duration is not None else None
     epochs_s = attributes.read_epochs_seconds(user, system)
     versions = user.get(attributes.VERSIONS)
     return TrialRecord(
@@ -141,7 +143,9 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
             for step, reported in sorted(steps.items())
             if step >= 0 and number(reported) is not None
         ),
-        ended_at=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        ended_at=trial.datetime_complete.replace(tzinfo=UTC).timestamp()
+        if trial.datetime_complete
+        else None,
         seconds=in_hand_s,
         train_seconds=number(user.get(attributes.TRAIN_SECONDS)),
         device_seconds=in_hand_s if epochs_s is None else epochs_s,
