@@ -3,7 +3,7 @@
     python benchmarks/chaos.py [--storage postgres|sqlite] [--trials 200] [--workers 6] [--json]
 
 Real workers train a real, tiny network on scikit-learn's digits, while a random one is killed
-(SIGKILL or SIGTERM) every second or two; on PostgreSQL the server is stopped in immediate mode
+(SIGKILL or SIGTERM) every second or two, if an epoch was finished meanwhile; on PostgreSQL the server is stopped in immediate mode
 and started again ten times, and the network of one worker is cut for longer than its lease while
 it trains; the database is frozen for ten seconds (all processes of PostgreSQL are stopped;
 another process holds SQLite's write lock); one worker is frozen for longer than its lease and
@@ -329,7 +329,7 @@ def run(plan: Plan, folder: Path, server: Postgres | Sqlite, line: Line | None) 
     happened, chance = Happened(), random.Random(plan.seed)
     crew = Crew(server.url, folder, plan.workers, happened, line)
     stored = load_study(STUDY, storage=server.url)
-    started = time.monotonic()
+    started, epochs_before = time.monotonic(), 0
     faults = _faults(plan, crew, server, stored, folder, happened, chance)
     try:
         while (done := _num_finished(stored)) < plan.trials:
@@ -337,7 +337,10 @@ def run(plan: Plan, folder: Path, server: Postgres | Sqlite, line: Line | None) 
             print(f"\r{done}/{plan.trials} trials, {happened}", end="", file=sys.stderr)
             for _ in faults(done):
                 pass
-            crew.strike(chance)
+            # Nobody is struck before an epoch was finished: a busy machine would never end.
+            if (epochs := _num_epochs(stored)) != epochs_before:
+                epochs_before = epochs
+                crew.strike(chance)
             time.sleep(chance.uniform(*plan.pause_s))
         happened.seconds = time.monotonic() - started
     finally:
@@ -431,6 +434,16 @@ def _damage_a_checkpoint(stored: StoredStudy, crew: Crew, folder: Path, happened
 def _num_finished(stored: StoredStudy) -> int:
     counts = _patiently(lambda: leases.counts(stored.engine, stored.study_id))
     return sum(number for state, number in counts.items() if state.is_finished())
+
+
+def _num_epochs(stored: StoredStudy) -> int:
+    def count() -> int:
+        with stored.engine.connect() as connection:
+            query = sa.select(sa.func.count()).select_from(schema.steps)
+            return int(connection.execute(query).scalar_one())
+
+    number: int = _patiently(count)
+    return number
 
 
 def _patiently(call: Callable[[], Any]) -> Any:

@@ -371,7 +371,8 @@ def _mean_seconds(connection: sa.Connection, study_id: int) -> float | None:
     except (ValueError, TypeError):
         # A date that is none, in one of these rows: then nothing is estimated.
         return None
-    seconds = [(end - start).total_seconds() for start, end in ended if start and end]
+    # Two machines may have read the two ends of a trial, or one whose clock was set back.
+    seconds = [max(0.0, (end - start).total_seconds()) for start, end in ended if start and end]
     return sum(seconds) / len(seconds) if seconds else None
 
 

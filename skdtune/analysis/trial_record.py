@@ -140,7 +140,8 @@ def read_trial(trial: FrozenTrial, kind: Kind, foreign: str = "") -> TrialRecord
     user, system = trial.user_attrs, trial.system_attrs
     steps = trial.intermediate_values
     is_complete = trial.state is TrialState.COMPLETE
-    in_hand_s = trial.duration.total_seconds() if trial.duration is not None else None
+    # Two machines may have read its two ends, or one whose clock was set back in between.
+    in_hand_s = max(0.0, trial.duration.total_seconds()) if trial.duration is not None else None
     epochs_s = attributes.read_epochs_seconds(user, system)
     versions = user.get(attributes.VERSIONS)
     return TrialRecord(

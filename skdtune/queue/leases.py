@@ -345,7 +345,7 @@ def note(
 
 
 def utc_now() -> datetime:
-    """Return the time as Optuna stores it: UTC, without saying so."""
+    """Return the time without its zone, as Optuna's columns are: UTC, for machines in any zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("storage", "sizes"),
     [
-        ("postgres", ["--trials", "14", "--workers", "3", "--restarts", "1"]),
-        ("sqlite", ["--trials", "8", "--workers", "3"]),
+        ("postgres", ["--trials", "14", "--workers", "3", "--restarts", "1", "--freeze-s", "5"]),
+        ("sqlite", ["--trials", "8", "--workers", "3", "--freeze-s", "5"]),
     ],
 )
 def test_a_study_under_faults_ends_as_if_nothing_had_happened(
