@@ -49,6 +49,7 @@ _COMMANDS = (
     "export",
     "report",
     "dashboard",
+    "doctor",
     "extensions",
     "storage",
 )
