@@ -4,8 +4,11 @@
 
 Real workers train a real, tiny network on scikit-learn's digits, while a random one is killed
 (SIGKILL or SIGTERM) every second or two; on PostgreSQL the server is stopped in immediate mode
-and started again ten times; one worker is frozen for longer than its lease and goes on; one
-checkpoint is damaged. Afterwards every trial is trained again without faults, in this process.
+and started again ten times, and the network of one worker is cut for longer than its lease while
+it trains; the database is frozen for ten seconds (all processes of PostgreSQL are stopped;
+another process holds SQLite's write lock); one worker is frozen for longer than its lease and
+goes on; one checkpoint is damaged. Afterwards every trial is trained again without faults, in
+this process.
 
 Prints one table and ends with 1 if any line of it fails. Workers are forked from a process that
 has imported torch, so that the run is about faults and not about imports.
@@ -22,8 +25,11 @@ import platform
 import random
 import re
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import sqlalchemy as sa
 import torch
 
@@ -46,6 +53,8 @@ from skdtune.queue.stored_study import StoredStudy, create_study, load_study
 from skdtune.worker.objective import build_trainer
 
 LEASE_S = 4.0
+#: Seconds for which one worker is frozen, and another one is cut off.
+AWAY_S = 2.5 * LEASE_S
 STUDY = "chaos"
 SETTINGS = (
     "data.max_per_class=40",
@@ -62,6 +71,8 @@ FAULTS = (
     "SIGKILL, SIGTERM",
     "database restarts (immediate)",
     "workers frozen for 2.5 leases",
+    "workers cut off for 2.5 leases",
+    "database freezes, seconds",
     "checkpoints damaged, noticed",
     "trials that went on from a checkpoint",
 )
@@ -76,6 +87,7 @@ class Plan:
     workers: int
     restarts: int
     seed: int
+    freeze_s: float
     pause_s: tuple[float, float] = (1.0, 2.0)
 
 
@@ -87,6 +99,8 @@ class Happened:
     terms: int = 0
     restarts: int = 0
     frozen: int = 0
+    cut: int = 0
+    freezes: int = 0
     damaged: int = 0
     exits: Counter[int] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -116,6 +130,20 @@ class Postgres:
                 return
         raise RuntimeError("PostgreSQL did not start again")
 
+    def freeze(self, seconds: float) -> None:
+        """Stop all its processes: it accepts connections, and answers nothing."""
+        postmaster = psutil.Process(self._server.get_pid())
+        # This one first: it starts the others.
+        postmaster.suspend()
+        stopped = [postmaster, *postmaster.children(recursive=True)]
+        for process in stopped[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        time.sleep(seconds)
+        for process in reversed(stopped):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
     def stop(self) -> None:
         self._server.cleanup()
 
@@ -126,18 +154,93 @@ def _state(pid: int) -> str:
     return "Z"
 
 
-class Crew:
-    """The workers: forked, killed, replaced."""
+class Sqlite:
+    """A database file."""
 
-    def __init__(self, url: str, folder: Path, size: int, happened: Happened) -> None:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.url = f"sqlite:///{file}"
+
+    def freeze(self, seconds: float) -> None:
+        """Hold the lock that every transaction needs, from another process."""
+        code = (
+            "import sqlite3, sys, time\n"
+            "database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)\n"
+            "database.execute('BEGIN IMMEDIATE')\n"
+            "time.sleep(float(sys.argv[2]))\n"
+            "database.execute('ROLLBACK')\n"
+        )
+        subprocess.run([sys.executable, "-c", code, str(self._file), str(seconds)], check=True)
+
+
+class Line:
+    """The network between one worker and PostgreSQL: a process that forwards, until it is cut."""
+
+    def __init__(self, socket_path: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            context = multiprocessing.get_context("fork")
+            self._process = context.Process(
+                target=_forward, args=(listener, socket_path), daemon=True
+            )
+            self._process.start()
+        self.url = f"postgresql+psycopg://postgres:@127.0.0.1:{port}/postgres"
+
+    def cut(self) -> None:
+        """Forward nothing any more; nobody at either end is told."""
+        os.kill(self._process.pid or 0, signal.SIGSTOP)
+
+    def heal(self) -> None:
+        """Forward what was held back, and all that comes."""
+        os.kill(self._process.pid or 0, signal.SIGCONT)
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+def _forward(listener: socket.socket, socket_path: str) -> None:
+    while True:
+        worker, _ = listener.accept()
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(socket_path)
+        except OSError:
+            # It is being restarted.
+            worker.close()
+            server.close()
+            continue
+        for source, sink in ((worker, server), (server, worker)):
+            threading.Thread(target=_pour, args=(source, sink), daemon=True).start()
+
+
+def _pour(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while content := source.recv(65536):
+            sink.sendall(content)
+    for end in (source, sink):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+    source.close()
+
+
+class Crew:
+    """The workers: forked, killed, replaced. One of them has a line of its own to the database."""
+
+    def __init__(
+        self, url: str, folder: Path, size: int, happened: Happened, line: Line | None
+    ) -> None:
         self._url = url
         self._folder = folder
         self._size = size
         self._happened = happened
+        self._line = line
         self._context = multiprocessing.get_context("fork")
         self._number = 0
+        self._distant: multiprocessing.process.BaseProcess | None = None
         self.members: list[multiprocessing.process.BaseProcess] = []
         self.frozen: int | None = None
+        self.cut_off: int | None = None
 
     def fill(self) -> None:
         """Replace who is gone."""
@@ -147,13 +250,37 @@ class Crew:
         while len(self.members) < self._size:
             log = self._folder / f"worker-{self._number}.log"
             self._number += 1
-            member = self._context.Process(target=_work, args=(self._url, self._folder, log))
+            line = None if self._distant in self.members else self._line
+            url = line.url if line else self._url
+            member = self._context.Process(target=_work, args=(url, self._folder, log))
             member.start()
             self.members.append(member)
+            if line:
+                self._distant = member
+
+    @property
+    def able(self) -> list[int]:
+        """The workers that are neither frozen nor cut off."""
+        away = (self.frozen, self.cut_off)
+        return [m.pid for m in self.members if m.pid is not None and m.pid not in away]
+
+    def cut(self, busy: set[int]) -> None:
+        """Cut the line of the worker that has one, if it trains."""
+        pid = None if self._distant is None else self._distant.pid
+        if self._line is not None and pid in busy and pid in self.able:
+            self._line.cut()
+            self.cut_off = pid
+            self._happened.cut += 1
+
+    def heal(self) -> None:
+        """Mend the line."""
+        if self._line is not None:
+            self._line.heal()
+        self.cut_off = None
 
     def strike(self, chance: random.Random) -> None:
-        """Kill one worker that is not frozen, or ask it to leave."""
-        able = [member.pid for member in self.members if member.pid != self.frozen]
+        """Kill one worker that is neither frozen nor cut off, or ask it to leave."""
+        able = self.able
         if able:
             number = chance.choice((signal.SIGKILL, signal.SIGTERM))
             os.kill(chance.choice(able), number)
@@ -165,6 +292,7 @@ class Crew:
     def end(self) -> None:
         if self.frozen is not None:
             os.kill(self.frozen, signal.SIGCONT)
+        self.heal()
         for member in self.members:
             member.join(timeout=60)
             if member.is_alive():
@@ -194,13 +322,13 @@ def _work(url: str, folder: Path, log: Path) -> None:
         os._exit(code)
 
 
-def run(plan: Plan, url: str, folder: Path, server: Postgres | None) -> Happened:
+def run(plan: Plan, folder: Path, server: Postgres | Sqlite, line: Line | None) -> Happened:
     """Let the study run under faults to its end."""
     spec = load_spec("digits-drg-dsr", overrides=SETTINGS, name=STUDY, num_trials=plan.trials)
-    create_study(spec, storage=url)
+    create_study(spec, storage=server.url)
     happened, chance = Happened(), random.Random(plan.seed)
-    crew = Crew(url, folder, plan.workers, happened)
-    stored = load_study(STUDY, storage=url)
+    crew = Crew(server.url, folder, plan.workers, happened, line)
+    stored = load_study(STUDY, storage=server.url)
     started = time.monotonic()
     faults = _faults(plan, crew, server, stored, folder, happened, chance)
     try:
@@ -222,7 +350,7 @@ def run(plan: Plan, url: str, folder: Path, server: Postgres | None) -> Happened
 def _faults(
     plan: Plan,
     crew: Crew,
-    server: Postgres | None,
+    server: Postgres | Sqlite,
     stored: StoredStudy,
     folder: Path,
     happened: Happened,
@@ -232,11 +360,11 @@ def _faults(
     restart_at = [
         round((k + 0.5) * plan.trials / plan.restarts * 0.85) for k in range(plan.restarts)
     ]
-    frozen_until = 0.0
+    frozen_until = cut_until = 0.0
 
     def happen(done: int) -> Iterator[None]:
-        nonlocal frozen_until
-        if server is not None and restart_at and done >= restart_at[0]:
+        nonlocal frozen_until, cut_until
+        if isinstance(server, Postgres) and restart_at and done >= restart_at[0]:
             restart_at.pop(0)
             server.restart(chance.uniform(0.5, 3.0))
             happened.restarts += 1
@@ -245,7 +373,7 @@ def _faults(
             crew.frozen = _freeze_a_busy_worker(stored, crew)
             if crew.frozen is not None:
                 happened.frozen += 1
-                frozen_until = time.monotonic() + 2.5 * LEASE_S
+                frozen_until = time.monotonic() + AWAY_S
             yield
         if crew.frozen is not None and time.monotonic() > frozen_until:
             os.kill(crew.frozen, signal.SIGCONT)
@@ -254,14 +382,31 @@ def _faults(
         if not happened.damaged and done >= plan.trials * 0.4:
             happened.damaged += _damage_a_checkpoint(stored, crew, folder, happened)
             yield
+        if not happened.freezes and done >= plan.trials * 0.5:
+            server.freeze(plan.freeze_s)
+            happened.freezes += 1
+            yield
+        if not happened.cut and done >= plan.trials * 0.6:
+            crew.cut({holder["pid"] for holder in _holders(stored)})
+            cut_until = time.monotonic() + AWAY_S
+            yield
+        if crew.cut_off is not None and time.monotonic() > cut_until:
+            crew.heal()
+            yield
 
     return happen
 
 
+def _holders(stored: StoredStudy) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = _patiently(
+        lambda: leases.holders(stored.engine, stored.study_id)
+    )
+    return found
+
+
 def _freeze_a_busy_worker(stored: StoredStudy, crew: Crew) -> int | None:
-    ours = {member.pid for member in crew.members}
-    for holder in _patiently(lambda: leases.holders(stored.engine, stored.study_id)):
-        if holder["pid"] in ours:
+    for holder in _holders(stored):
+        if holder["pid"] in crew.able:
             os.kill(holder["pid"], signal.SIGSTOP)
             return int(holder["pid"])
     return None
@@ -269,9 +414,8 @@ def _freeze_a_busy_worker(stored: StoredStudy, crew: Crew) -> int | None:
 
 def _damage_a_checkpoint(stored: StoredStudy, crew: Crew, folder: Path, happened: Happened) -> int:
     """Kill a worker between two epochs and flip a byte of the checkpoint that it left."""
-    ours = {member.pid for member in crew.members if member.pid != crew.frozen}
-    for holder in _patiently(lambda: leases.holders(stored.engine, stored.study_id)):
-        if holder["pid"] not in ours:
+    for holder in _holders(stored):
+        if holder["pid"] not in crew.able:
             continue
         os.kill(holder["pid"], signal.SIGKILL)
         happened.kills += 1
@@ -370,6 +514,8 @@ def check(plan: Plan, url: str, folder: Path, happened: Happened) -> list[dict[s
     begun = len(re.findall(r"trial \d+ epoch \d+/\d+ starts", logs))
     needed = plan.trials * stored.spec.budget.epochs
     blows = happened.kills + happened.terms + happened.frozen + happened.damaged
+    # Who is cut off trains on, while others go on from the checkpoint that it left.
+    blows += happened.cut * stored.spec.budget.epochs
     resumed = sum(event == "resumed" for event in _kinds(stored))
     wrong_exits = {code: n for code, n in happened.exits.items() if code not in (0, 2, -9, -15)}
     stored.close()
@@ -388,12 +534,17 @@ def check(plan: Plan, url: str, folder: Path, happened: Happened) -> list[dict[s
         ("database restarts (immediate)", str(happened.restarts),
          happened.restarts >= plan.restarts or plan.storage == "sqlite"),
         ("workers frozen for 2.5 leases", str(happened.frozen), happened.frozen == 1),
+        ("workers cut off for 2.5 leases",
+         str(happened.cut) if plan.storage == "postgres" else "-",
+         happened.cut == 1 or plan.storage == "sqlite"),
+        ("database freezes, seconds", f"{happened.freezes}, {plan.freeze_s:g}",
+         happened.freezes == 1),
         ("checkpoints damaged, noticed", f"{happened.damaged}, {damaged_said}",
          happened.damaged == 1 and bool(damaged_said)),
         ("trials that went on from a checkpoint", str(resumed), resumed > 0),
         ("epochs begun, needed", f"{begun}, {needed} (ratio {begun / needed:.3f})",
          needed <= begun),
-        ("epochs repeated, at most one per blow", f"{begun - needed} of {blows}",
+        ("epochs repeated, at most one per blow, five per cut", f"{begun - needed} of {blows}",
          begun - needed <= blows),
         ("tracebacks in the workers' logs", str(tracebacks), tracebacks == 0),
         ("workers that ended otherwise than asked", str(wrong_exits or 0), not wrong_exits),
@@ -447,26 +598,35 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, help="default 6, on SQLite 4")
     parser.add_argument("--restarts", type=int, default=10, help="of the database server")
+    parser.add_argument("--freeze-s", type=float, default=10.0, help="seconds of the freeze")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", metavar="DIR", help="leave logs and data in this folder")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     workers = arguments.workers or (6 if arguments.storage == "postgres" else 4)
-    plan = Plan(arguments.storage, arguments.trials, workers, arguments.restarts, arguments.seed)
+    plan = Plan(
+        storage=arguments.storage,
+        trials=arguments.trials,
+        workers=workers,
+        restarts=arguments.restarts,
+        seed=arguments.seed,
+        freeze_s=arguments.freeze_s,
+    )
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(tempfile.TemporaryDirectory(prefix="skdtune-chaos-"))
         folder = Path(arguments.keep or made)
         folder.mkdir(parents=True, exist_ok=True)
-        server = None
-        url = f"sqlite:///{folder / 'study.db'}"
+        server: Postgres | Sqlite = Sqlite(folder / "study.db")
+        line = None
         if plan.storage == "postgres":
             data = stack.enter_context(tempfile.TemporaryDirectory(prefix="skdtune-pg-"))
             server = Postgres(data)
             stack.callback(server.stop)
-            url = server.url
-        happened = run(plan, url, folder, server)
-        rows = check(plan, url, folder, happened)
+            line = Line(f"{data}/.s.PGSQL.5432")
+            stack.callback(line.stop)
+        happened = run(plan, folder, server, line)
+        rows = check(plan, server.url, folder, happened)
     if arguments.json:
         print(json.dumps({"plan": vars(plan), "seconds": happened.seconds, "table": rows}))
     else:

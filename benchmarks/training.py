@@ -73,7 +73,7 @@ class Contender:
 
 
 def contenders(device: str, workers: list[int], modes: list[str]) -> list[Contender]:
-    from skdtune.engines.local_slots import num_cores
+    from skdtune.cores import num_cores
 
     cores = num_cores()
     packs = workers if device != "cpu" else [cores]

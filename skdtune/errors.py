@@ -4,6 +4,7 @@
     ├── InputError                  2   wrong use or wrong input: nothing was changed
     │   ├── SpecError               2   a study spec, a preset or a ``--set`` is wrong
     │   ├── DataError               2   data are missing, half copied or unreadable
+    │   │   └── OtherDataError      2   the data are not those that the study was begun with
     │   ├── DeviceError             2   the device asked for is not there
     │   ├── StorageError            2   the storage cannot be used as it is
     │   └── StudyError              2   the study does not exist, or exists with another spec
@@ -11,6 +12,7 @@
     ├── LeaseLostError              1   another worker owns the trial now
     ├── CheckpointError             1   a checkpoint cannot be written, or is of another training
     ├── StorageAwayError            1   the storage did not answer for too long
+    ├── StorageLostError            1   the file of the storage was deleted or replaced in use
     ├── TestSplitClosedError        1   a search asked for the test images: a fault of the program
     └── StudyPausedError            4   the study is paused: somebody must look at the reason
 
@@ -38,6 +40,10 @@ class SpecError(InputError):
 
 class DataError(InputError):
     """Data are missing, half copied or unreadable."""
+
+
+class OtherDataError(DataError):
+    """The images on this machine are not those that the study was begun with."""
 
 
 class DeviceError(InputError):
@@ -75,6 +81,10 @@ class CheckpointError(SkdtuneError):
 
 class StorageAwayError(SkdtuneError):
     """The storage did not answer for longer than a worker waits."""
+
+
+class StorageLostError(SkdtuneError):
+    """The file of the storage was deleted or replaced while it was in use."""
 
 
 class TestSplitClosedError(SkdtuneError):

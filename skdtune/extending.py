@@ -22,6 +22,7 @@ __all__ = [
     "Family",
     "FileDataSet",
     "FileListing",
+    "Glance",
     "Hook",
     "InputError",
     "Job",
@@ -38,6 +39,7 @@ __all__ = [
     "TaughtTermConfig",
     "Term",
     "TermConfig",
+    "TrainingLength",
     "TrialInHand",
     "auxiliary_classifiers",
     "no_loss",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         DecodedPart,
         FileDataSet,
         FileListing,
+        Glance,
         PartRequest,
     )
     from skdtune.describe.data_config import DataConfig
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from skdtune.describe.model_config import ModelConfig
     from skdtune.describe.settings import Stages
     from skdtune.describe.term_config import LabelTermConfig, TaughtTermConfig, TermConfig
+    from skdtune.describe.training_length import TrainingLength
     from skdtune.engines.engine import Engine, FailedWorker, Job, Placement, Slot
     from skdtune.errors import DataError, InputError
     from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
@@ -80,6 +84,7 @@ _HOMES = {
     "Family": "skdtune.catalogues.models",
     "FileDataSet": "skdtune.data.data_set",
     "FileListing": "skdtune.data.data_set",
+    "Glance": "skdtune.data.data_set",
     "Hook": "skdtune.worker.hooks.hook",
     "InputError": "skdtune.errors",
     "Job": "skdtune.engines.engine",
@@ -96,6 +101,7 @@ _HOMES = {
     "TaughtTermConfig": "skdtune.describe.term_config",
     "Term": "skdtune.methods.base",
     "TermConfig": "skdtune.describe.term_config",
+    "TrainingLength": "skdtune.describe.training_length",
     "TrialInHand": "skdtune.worker.hooks.hook",
     "auxiliary_classifiers": "skdtune.models.heads.auxiliary",
     "no_loss": "skdtune.methods.base",

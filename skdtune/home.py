@@ -33,7 +33,7 @@ class Home:
 
     @property
     def logs(self) -> Path:
-        """One log per launched worker."""
+        """One log per launched worker: ``logs/STUDY/launch-NNN/worker-N.log``."""
         return self.path / "logs"
 
     @property

@@ -72,7 +72,7 @@ class Training:
         batch = self.batch(index)
         losses: dict[str, Tensor] = {}
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            label_weight = math.prod(term.label_weight for term in self.each_term())
+            label_weight = math.prod(term.label_weight_of(batch) for term in self.each_term())
             outputs = self.network(batch.images_BCHW, required_stages(self.terms))
             step = Step(
                 batch=batch,

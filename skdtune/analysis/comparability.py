@@ -29,6 +29,9 @@ def differences(ordered: Mapping[str, EvaluatedStudy], baseline: str) -> tuple[s
         _unequal_budgets(ordered, "images of the search", lambda study: study.search_images),
         *(_unequal(ordered, path, functools.partial(_setting, path)) for path in paths),
         _unequal(ordered, "devices", lambda study: " and ".join(study.devices) or "not known"),
+        _unequal(ordered, "kernels", lambda study: " and ".join(study.kernels) or "not known"),
+        # Of two candidates of one study, once.
+        *dict.fromkeys(said for study in ordered.values() for said in study.mixtures),
         *_unfinished(ordered),
         *(
             f"{name} has a teacher that was trained before: its training and search are not in "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from skdtune.analysis.statistics import PairedComparison, Summary
 
@@ -72,6 +72,28 @@ class EvaluatedStudy:
 
     has_teacher: bool = False
     """A network that was trained before took part; its own training is in no number here."""
+
+    computed_by: InitVar[tuple[str, ...]] = ()
+    """See `kernels`."""
+
+    mixed: InitVar[tuple[str, ...]] = ()
+    """See `mixtures`. Neither is a field: the fields are what programs read."""
+
+    def __post_init__(self, computed_by: tuple[str, ...], mixed: tuple[str, ...]) -> None:
+        object.__setattr__(self, "_kernels", computed_by)
+        object.__setattr__(self, "_mixtures", mixed)
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Which form of the layers computed the trainings."""
+        found: tuple[str, ...] = self._kernels  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def mixtures(self) -> tuple[str, ...]:
+        """What the trials of its search, or its trainings, should have in common and have not."""
+        found: tuple[str, ...] = self._mixtures  # type: ignore[attr-defined]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

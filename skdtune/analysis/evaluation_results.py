@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skdtune.analysis.evaluated import EvaluatedSeed, EvaluatedStudy
+from skdtune.analysis.mixture import mixtures
 from skdtune.analysis.study_record import read_study
 from skdtune.analysis.trial_record import TrialRecord, read_trial
 from skdtune.describe import dotted
@@ -21,6 +22,7 @@ from skdtune.describe.kinds.search import Search
 from skdtune.describe.method_config import PLAIN_LABEL
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
+from skdtune.queue.foreign_trials import read_own
 from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
 
 
@@ -63,6 +65,9 @@ class EvaluationResults:
 
     seeds: Mapping[int, int]
     """Seed of the trainings by index, of those that were begun."""
+
+    mixtures: tuple[str, ...] = ()
+    """What the trials of its search, or its trainings, should have in common and have not."""
 
     @property
     def failed(self) -> tuple[MissingSeed, ...]:
@@ -114,28 +119,35 @@ def evaluation_results(study: str, *, storage: str | None = None) -> EvaluationR
 
 def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> EvaluationResults:
     """Read an opened final evaluation."""
-    trials = read_study(stored).trials
-    cost = _search_cost(stored, evaluation)
+    study = read_study(stored)
+    # A foreign one took the place of a training, which is missing then.
+    trials, searched = study.listed, _searched(stored, evaluation)
+    cost = _search_cost(searched)
+    mixed = (
+        *mixtures(evaluation.source, searched or ()),
+        *mixtures(study.name, study.trials),
+    )
     return EvaluationResults(
         name=stored.spec.name,
         spec=stored.spec,
         evaluation=evaluation,
         candidates=tuple(
-            _candidate(stored.spec, evaluation, index, trials, cost)
+            _candidate(stored.spec, evaluation, index, trials, cost | {"mixed": mixed})
             for index in range(len(evaluation.trials))
         ),
         missing=tuple(_missing(trial, evaluation) for trial in trials if not _is_evaluated(trial)),
-        devices=_distinct(trial.device for trial in trials),
+        devices=_distinct(trial.device for trial in trials if not trial.foreign),
         seeds={
             evaluation.place(trial.number)[1]: trial.seed
             for trial in trials
-            if trial.seed is not None
+            if trial.seed is not None and not trial.foreign
         },
+        mixtures=mixed,
     )
 
 
 def _is_evaluated(trial: TrialRecord) -> bool:
-    return trial.state == "complete" and trial.test is not None
+    return trial.state == "complete" and trial.test is not None and not trial.foreign
 
 
 def method_name(method: MethodConfig) -> str:
@@ -154,6 +166,7 @@ def _candidate(
 ) -> EvaluatedStudy:
     config = spec.trial_config({}, index)
     own = [trial for trial in trials if evaluation.place(trial.number)[0] == index]
+    ours = [trial for trial in own if not trial.foreign]
     missing = [_missing(trial, evaluation) for trial in own if not _is_evaluated(trial)]
     prints = {trial.test.fingerprint for trial in own if _is_evaluated(trial) and trial.test}
     return EvaluatedStudy(
@@ -178,15 +191,16 @@ def _candidate(
         ),
         # More than one if the data changed meanwhile: then it agrees with no other study.
         data_fingerprint="+".join(sorted(prints)),
-        network=_network(config.model, own),
+        network=_network(config.model, ours),
         settings=_settings(spec, evaluation),
-        devices=_distinct(trial.device for trial in own),
+        devices=_distinct(trial.device for trial in ours),
+        computed_by=_distinct(trial.kernels for trial in ours),
         num_failed=sum(seed.failed for seed in missing),
         num_left=sum(not seed.failed for seed in missing),
         has_teacher=bool(config.method.teachers),
         epochs=config.budget.epochs,
         digest=spec.digest,
-        versions=_joined([trial.versions for trial in own]),
+        versions=_joined([trial.versions for trial in ours]),
         **cost,
     )
 
@@ -219,14 +233,18 @@ def _joined(versions: Sequence[Mapping[str, str]]) -> dict[str, str]:
 def _missing(trial: TrialRecord, evaluation: EvaluationConfig) -> MissingSeed:
     candidate, seed_index = evaluation.place(trial.number)
     is_complete = trial.state == "complete"
+    reason = trial.failure_reason or ""
+    if trial.foreign:
+        again = "; skdtune storage reap --foreign gives it back" if not trial.is_over else ""
+        reason = f"{trial.foreign}{again}"
+    elif is_complete:
+        reason = "it is complete without scores: it was ended from outside"
     return MissingSeed(
         trial=trial.number,
         candidate_trial=evaluation.trials[candidate],
         seed_index=seed_index,
         state="failed" if is_complete else trial.state,
-        reason="it is complete without scores: it was ended from outside"
-        if is_complete
-        else trial.failure_reason or "",
+        reason=reason,
     )
 
 
@@ -234,19 +252,24 @@ def _distinct(texts: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in texts if text is not None))
 
 
-def _search_cost(stored: StoredStudy, evaluation: EvaluationConfig) -> dict[str, Any]:
-    """Add up what the search took; unknown if it was deleted, or made anew."""
-    unknown = {"search_images": None, "search_seconds": None, "num_search_trials": None}
+def _searched(stored: StoredStudy, evaluation: EvaluationConfig) -> list[TrialRecord] | None:
+    """Read the trials of the search that have ended; None if it was deleted, or made anew."""
     try:
         source_id = stored.storage.get_study_id_from_name(evaluation.source)
     except KeyError:
-        return unknown
+        return None
     if find_lineage(stored.engine, source_id) != evaluation.lineage:
-        return unknown
-    trials = stored.storage.get_all_trials(source_id, deepcopy=False)
-    ended = [read_trial(trial, Search()) for trial in trials if trial.state.is_finished()]
+        return None
+    trials = read_own(stored.storage, source_id, Search())
+    return [read_trial(trial, Search()) for trial in trials if trial.state.is_finished()]
+
+
+def _search_cost(searched: Sequence[TrialRecord] | None) -> dict[str, Any]:
+    """Add up what the search took; unknown where its trials are."""
+    if searched is None:
+        return {"search_images": None, "search_seconds": None, "num_search_trials": None}
     return {
-        "search_images": sum(trial.images or 0 for trial in ended),
-        "search_seconds": sum(trial.train_seconds or 0.0 for trial in ended),
-        "num_search_trials": len(ended),
+        "search_images": sum(trial.images or 0 for trial in searched),
+        "search_seconds": sum(trial.train_seconds or 0.0 for trial in searched),
+        "num_search_trials": len(searched),
     }

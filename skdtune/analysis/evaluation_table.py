@@ -106,8 +106,7 @@ def _notes(results: EvaluationResults) -> list[str]:
     }
     listed = "; ".join(f"{name} {value}" for name, value in facts.items() if value)
     notes = [f"{results.name}: {listed}."]
-    if len(prints) > 1 or any("+" in one for one in prints):
-        notes.append(f"{results.name}: the data changed between its trainings.")
+    notes += results.mixtures
     if len(results.candidates) > 1:
         notes.append(
             f"{results.name}: the order is that of the search; who picks a candidate by its test "
@@ -142,7 +141,8 @@ def evaluation_data(results: EvaluationResults) -> dict[str, Any]:
             "seeds": [dataclasses.asdict(seed) for seed in study.seeds],
         }
         candidates.append(plain)
-    return {
+    mixed = {"mixtures": list(results.mixtures)} if results.mixtures else {}
+    return mixed | {
         "study": results.evaluation.source,
         "evaluation": results.name,
         "spec_hash": results.spec.digest,

@@ -12,6 +12,7 @@ from skdtune.analysis.trial_record import TrialRecord, read_trial
 from skdtune.analysis.verdict import standard_error
 from skdtune.describe.spec import StudySpec
 from skdtune.queue.best_trial import best_first
+from skdtune.queue.foreign_trials import read_checked
 from skdtune.queue.stored_study import StoredStudy, load_study
 
 #: Order in which numbers of trials are told.
@@ -24,6 +25,11 @@ class StudyRecord:
 
     spec: StudySpec
     trials: tuple[TrialRecord, ...]
+    """What skdtune's workers made, or will make."""
+
+    foreign: tuple[TrialRecord, ...] = ()
+    """Trials that count nowhere: rows of somebody else, or that nobody can read."""
+
     num_images: int | None = None
     """Validation images behind every value of the objective."""
 
@@ -52,6 +58,11 @@ class StudyRecord:
     def picks_best(self) -> bool:
         """Its best trial is a result; of a study that trains chosen settings again none is."""
         return self.spec.kind.picks_best
+
+    @property
+    def listed(self) -> tuple[TrialRecord, ...]:
+        """All trials, foreign ones too, by number."""
+        return tuple(sorted((*self.trials, *self.foreign), key=lambda trial: trial.number))
 
     @functools.cached_property
     def ranked(self) -> tuple[TrialRecord, ...]:
@@ -111,9 +122,12 @@ class StudyRecord:
 def read_study(stored: StoredStudy) -> StudyRecord:
     """Read all trials of an opened study."""
     kind = stored.spec.kind
-    trials = tuple(read_trial(one, kind) for one in stored.study.get_trials(deepcopy=False))
+    checked = read_checked(stored.storage, stored.study_id, kind)
+    listed = [read_trial(one.trial, kind, one.foreign) for one in checked]
+    trials = tuple(trial for trial in listed if not trial.foreign)
     num_images = next((trial.num_val_images for trial in trials if trial.num_val_images), None)
-    return StudyRecord(spec=stored.spec, trials=trials, num_images=num_images)
+    foreign = tuple(trial for trial in listed if trial.foreign)
+    return StudyRecord(spec=stored.spec, trials=trials, foreign=foreign, num_images=num_images)
 
 
 def study_record(study: str, *, storage: str | None = None) -> StudyRecord:

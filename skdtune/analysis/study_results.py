@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from skdtune.analysis.mixture import mixtures, read_mixtures
 from skdtune.analysis.study_record import read_study
-from skdtune.analysis.trial_record import STATE_NAMES, read_trial
+from skdtune.analysis.trial_record import STATE_NAMES, TrialRecord, read_trial
 from skdtune.analysis.verdict import standard_error
 from skdtune.describe.kinds.kind import Kind
 from skdtune.describe.spec import StudySpec
@@ -19,6 +22,7 @@ from skdtune.errors import StudyError
 from skdtune.queue import leases, schema
 from skdtune.queue.best_trial import best_so_far
 from skdtune.queue.events import Event, story
+from skdtune.queue.foreign_trials import IS_FOREIGN, count_foreign, read_checked
 from skdtune.queue.pausing import paused_reason
 from skdtune.queue.stored_study import StoredStudy, load_study
 
@@ -49,6 +53,24 @@ class TrialResult:
     failure_kind: str | None
     failure_reason: str | None
 
+    foreign_because: InitVar[str] = ""
+    """Why it counts nowhere; no field, so that plain data are what they were before."""
+
+    def __post_init__(self, foreign_because: str) -> None:
+        object.__setattr__(self, "_foreign", foreign_because)
+
+    @property
+    def foreign(self) -> str:
+        """Why it counts nowhere: it is none that skdtune's workers made; empty if it is."""
+        why: str = self._foreign  # type: ignore[attr-defined]
+        return why
+
+    @classmethod
+    def of(cls, trial: TrialRecord) -> TrialResult:
+        """Return what is handed out of a trial."""
+        plain = trial.to_dict()
+        return cls(foreign_because=plain.pop("foreign", ""), **plain)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerStatus:
@@ -76,7 +98,7 @@ class Progress:
     study: str
     description: str
     counts: dict[str, int]
-    """Trials by state."""
+    """Trials by state, foreign ones too."""
 
     num_trials: int
     epochs_per_trial: int
@@ -95,8 +117,30 @@ class Progress:
     kind: InitVar[Kind]
     """Kind of the study; no field, because nobody could read it from JSON."""
 
-    def __post_init__(self, kind: Kind) -> None:
+    mixed: InitVar[tuple[str, ...]] = ()
+    """See `mixtures`; no field, because it is there only where there is something to say."""
+
+    foreign_counts: InitVar[Mapping[str, int]] = MappingProxyType({})
+    """Foreign trials among these, by state."""
+
+    def __post_init__(
+        self, kind: Kind, mixed: tuple[str, ...], foreign_counts: Mapping[str, int]
+    ) -> None:
         object.__setattr__(self, "_result_command", kind.result_command(self.study))
+        object.__setattr__(self, "_mixtures", mixed)
+        object.__setattr__(self, "_foreign", dict(foreign_counts))
+
+    @property
+    def mixtures(self) -> tuple[str, ...]:
+        """What the trials should have in common and have not, if it was looked for."""
+        found: tuple[str, ...] = self._mixtures  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def foreign(self) -> dict[str, int]:
+        """Trials that skdtune's workers did not make, by state; those that run are nobody's."""
+        counts: dict[str, int] = self._foreign  # type: ignore[attr-defined]
+        return counts
 
     @property
     def num_finished(self) -> int:
@@ -105,8 +149,8 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """No trial is left to train."""
-        return self.num_finished == self.num_trials
+        """No trial is left to train; what runs elsewhere is not waited for."""
+        return self.num_finished + self.foreign.get("running", 0) == self.num_trials
 
     @property
     def result_command(self) -> str:
@@ -116,7 +160,8 @@ class Progress:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return dataclasses.asdict(self)
+        said = {"mixtures": list(self.mixtures), "foreign": self.foreign}
+        return dataclasses.asdict(self) | {key: value for key, value in said.items() if value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +184,14 @@ class StudyResults:
     """What identifies the training and validation images; one, unless the data changed."""
 
     @property
+    def mixtures(self) -> tuple[str, ...]:
+        """What the trials should have in common and have not; empty as it should be."""
+        return self.progress.mixtures
+
+    @property
     def epochs_trained(self) -> int:
         """Epochs that all trials together took."""
-        return sum(trial.epochs for trial in self.trials)
+        return sum(trial.epochs for trial in self.trials if not trial.foreign)
 
     def standard_error(self, value: float) -> float | None:
         """Return the binomial standard error of an accuracy on the validation images."""
@@ -166,6 +216,9 @@ class TrialStory:
     them, because nobody knows how far it had come.
     """
 
+    mixtures: tuple[str, ...] = ()
+    """What the trials of its study should have in common and have not."""
+
 
 def results(study: str, *, storage: str | None = None) -> StudyResults:
     """Read a study with all its trials.
@@ -185,10 +238,10 @@ def results(study: str, *, storage: str | None = None) -> StudyResults:
 def read_results(stored: StoredStudy) -> StudyResults:
     """Read all trials of an opened study."""
     study = read_study(stored)
-    results_of = {trial.number: TrialResult(**trial.to_dict()) for trial in study.trials}
+    results_of = {trial.number: TrialResult.of(trial) for trial in study.listed}
     best = study.ranked[0] if study.ranked else None
     return StudyResults(
-        progress=read_progress(stored),
+        progress=read_progress(stored, mixed=mixtures(study.name, study.trials)),
         spec=stored.spec,
         trials=tuple(results_of.values()),
         best=results_of[best.number] if best else None,
@@ -220,12 +273,14 @@ def explain(study: str, number: int, *, storage: str | None = None) -> TrialStor
             last = sum(leases.counts(stored.engine, stored.study_id).values()) - 1
             raise StudyError(f"study {study!r} has trials 0 to {last}, none with number {number}")
         events = tuple(story(stored.engine, stored.study_id, trial_id))
-        trial = read_trial(stored.storage.get_trial(trial_id), stored.spec.kind)
+        kind = stored.spec.kind
+        (checked,) = read_checked(stored.storage, stored.study_id, kind, number)
         return TrialStory(
-            trial=TrialResult(**trial.to_dict()),
+            trial=TrialResult.of(read_trial(checked.trial, kind, checked.foreign)),
             events=events,
-            num_workers=len({event.worker for event in events}),
+            num_workers=len({event.worker for event in events if event.kind == "claimed"}),
             epochs_repeated=_epochs_repeated(events),
+            mixtures=read_mixtures(stored),
         )
 
 
@@ -240,8 +295,13 @@ def _epochs_repeated(events: tuple[Event, ...]) -> int:
     return repeated
 
 
-def read_progress(stored: StoredStudy) -> Progress:
-    """Read where an opened study stands, in four small queries."""
+def read_progress(stored: StoredStudy, *, mixed: tuple[str, ...] = ()) -> Progress:
+    """Read where an opened study stands, in four small queries.
+
+    Args:
+        stored: The study.
+        mixed: What its trials should have in common and have not, for who has looked.
+    """
     counts = {
         STATE_NAMES[state]: number
         for state, number in leases.counts(stored.engine, stored.study_id).items()
@@ -251,9 +311,11 @@ def read_progress(stored: StoredStudy) -> Progress:
         steps = _finished_epochs(connection, [holder["trial_id"] for holder in holders])
         best = best_so_far(connection, stored.study_id)
         mean_s = _mean_seconds(connection, stored.study_id)
+        elsewhere = count_foreign(connection, stored.study_id)
     workers = tuple(_worker_status(holder, steps) for holder in holders)
     return Progress(
         kind=stored.spec.kind,
+        mixed=mixed,
         study=stored.study.study_name,
         description=stored.spec.description,
         counts=counts,
@@ -263,6 +325,7 @@ def read_progress(stored: StoredStudy) -> Progress:
         best_value=best[1] if best else None,
         evaluates=stored.spec.kind.source,
         workers=workers,
+        foreign_counts={STATE_NAMES[state]: number for state, number in elsewhere.items()},
         eta_s=_time_left(counts, workers, mean_s),
         paused=paused_reason(stored.engine, stored.study_id),
     )
@@ -276,8 +339,8 @@ def _worker_status(holder: dict[str, Any], steps: dict[int, int]) -> WorkerStatu
         trial=holder["number"],
         attempt=holder["attempt"],
         epochs=steps.get(holder["trial_id"], 0),
-        seconds=max(0.0, float(holder["held_s"])),
-        silent_s=max(0.0, float(holder["silent_s"])),
+        seconds=float(holder["held_s"]),
+        silent_s=float(holder["silent_s"]),
     )
 
 
@@ -298,20 +361,24 @@ def _mean_seconds(connection: sa.Connection, study_id: int) -> float | None:
         .where(
             trials.c.study_id == study_id,
             trials.c.state.in_([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]),
+            ~IS_FOREIGN,
         )
         .order_by(trials.c.datetime_complete.desc())
         .limit(50)
     )
-    seconds = [
-        (end - start).total_seconds() for start, end in connection.execute(query) if start and end
-    ]
+    try:
+        ended = connection.execute(query).all()
+    except (ValueError, TypeError):
+        # A date that is none, in one of these rows: then nothing is estimated.
+        return None
+    seconds = [(end - start).total_seconds() for start, end in ended if start and end]
     return sum(seconds) / len(seconds) if seconds else None
 
 
 def _time_left(
     counts: dict[str, int], workers: tuple[WorkerStatus, ...], mean_s: float | None
 ) -> float | None:
-    if counts["waiting"] + counts["running"] == 0:
+    if counts["waiting"] + len(workers) == 0:
         return 0.0
     if mean_s is None or not workers:
         return None

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from skdtune.describe.kinds.kind import Kind
 from skdtune.queue import trial_attributes as attributes
-from skdtune.queue.checked_values import number, text, whole
+from skdtune.queue.checked_values import count, number, text, whole
 from skdtune.queue.trial_attributes import FinalScores, Profile
 
 #: Optuna's states, as people are told of them.
@@ -59,12 +59,18 @@ class TrialRecord:
     peak_memory_mb: float | None = None
     device: str | None = None
     precision: str | None = None
+    kernels: str | None = None
+    """Which form of the layers computed."""
+
     seed: int | None = None
     num_val_images: int | None = None
     """Images that it was judged on."""
 
     data_fingerprint: str | None = None
     """Identifies the images that it learned from."""
+
+    source: str | None = None
+    """Identifies what they come from, before they are decoded and divided."""
 
     versions: Mapping[str, str] = field(default_factory=dict)
     profile: Profile | None = None
@@ -73,6 +79,9 @@ class TrialRecord:
 
     failure_kind: str | None = None
     failure_reason: str | None = None
+    foreign: str = ""
+    """Why it counts nowhere; empty for what skdtune's workers made."""
+
     facts: Mapping[str, str] = field(default_factory=dict)
     """Where and with what it ran, as text for people, by the name of the attribute."""
 
@@ -88,7 +97,7 @@ class TrialRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what commands print as JSON, and ``skdtune.results`` hands out."""
-        return {
+        plain = {
             "number": self.number,
             "state": self.state,
             "value": self.value,
@@ -101,6 +110,8 @@ class TrialRecord:
             "failure_kind": self.failure_kind,
             "failure_reason": self.failure_reason,
         }
+        # Only where it is, so that all others are written as they were before there were any.
+        return {**plain, "foreign": self.foreign} if self.foreign else plain
 
 
 #: User attributes that say where and with what a trial ran.
@@ -111,18 +122,20 @@ _FACTS = (
     attributes.THREADS,
     attributes.VERSIONS,
     attributes.DATA_FINGERPRINT,
+    attributes.SOURCE,
     attributes.NUM_VAL_IMAGES,
     attributes.NUM_TEST_IMAGES,
     attributes.SPEC_HASH,
 )
 
 
-def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
+def read_trial(trial: FrozenTrial, kind: Kind, foreign: str = "") -> TrialRecord:
     """Read a trial as Optuna hands it out.
 
     Args:
         trial: The trial.
         kind: Kind of its study.
+        foreign: Why it is foreign, if it is.
     """
     user, system = trial.user_attrs, trial.system_attrs
     steps = trial.intermediate_values
@@ -133,7 +146,7 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         state=STATE_NAMES[trial.state],
-        value=number(trial.value if is_complete else steps[max(steps)] if steps else None),
+        value=number(_objective(trial) if is_complete else steps[max(steps)] if steps else None),
         value_name=kind.metric_name if is_complete else kind.step_name,
         params=kind.params_of(trial.number, trial.params),
         curve=tuple(
@@ -141,7 +154,7 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
             for step, reported in sorted(steps.items())
             if step >= 0 and number(reported) is not None
         ),
-        ended_at=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        ended_at=_ended_at(trial),
         seconds=in_hand_s,
         train_seconds=number(user.get(attributes.TRAIN_SECONDS)),
         device_seconds=in_hand_s if epochs_s is None else epochs_s,
@@ -149,9 +162,11 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
         peak_memory_mb=number(user.get(attributes.PEAK_MEMORY_MB)),
         device=text(user.get(attributes.DEVICE)),
         precision=text(user.get(attributes.PRECISION)),
+        kernels=text(user.get(attributes.KERNELS)),
         seed=whole(user.get(attributes.SEED)),
-        num_val_images=whole(user.get(attributes.NUM_VAL_IMAGES)),
+        num_val_images=count(user.get(attributes.NUM_VAL_IMAGES)),
         data_fingerprint=text(user.get(attributes.DATA_FINGERPRINT)),
+        source=text(user.get(attributes.SOURCE)),
         versions={str(name): str(one) for name, one in versions.items()}
         if isinstance(versions, Mapping)
         else {},
@@ -159,8 +174,22 @@ def read_trial(trial: FrozenTrial, kind: Kind) -> TrialRecord:
         test=attributes.read_test(user),
         failure_kind=text(user.get(attributes.FAILURE_KIND)),
         failure_reason=text(user.get(attributes.FAILURE_REASON)),
+        foreign=foreign,
         facts={key: fact for key in _FACTS if (fact := _fact(user.get(key)))},
     )
+
+
+def _objective(trial: FrozenTrial) -> float | None:
+    """Return the first value: a study has one, but rows of others may have several."""
+    return trial.values[0] if trial.values else None
+
+
+def _ended_at(trial: FrozenTrial) -> float | None:
+    try:
+        return trial.datetime_complete.timestamp() if trial.datetime_complete else None
+    except (ValueError, OverflowError):
+        # A date that somebody wrote, from before there were any.
+        return None
 
 
 def _fact(value: Any) -> str:

@@ -14,6 +14,7 @@ HOOKS: Catalogue[Any] = Catalogue(
         "time_limits": "skdtune.worker.hooks.time_limits:TimeLimits",
         "log_lines": "skdtune.worker.hooks.log_lines:LogLines",
         "peak_memory": "skdtune.worker.hooks.peak_memory:PeakMemoryHook",
+        "other_kernels": "skdtune.worker.hooks.other_kernels:OtherKernelsHook",
         "kept_network": "skdtune.worker.hooks.kept_network:KeptNetworkHook",
     },
     "skdtune.hooks",

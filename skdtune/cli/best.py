@@ -55,12 +55,17 @@ def best(
 
 
 def _plain(study: StudyRecord) -> dict[str, Any]:
+    from skdtune.analysis.mixture import mixtures
+
+    mixed = mixtures(study.name, study.trials)
     return {
         "study": study.name,
         "best": study.best and study.best.to_dict(),
         "default": study.published and study.published.to_dict(),
         "num_val_images": study.num_images,
         "epochs_trained": study.epochs_trained,
+        **({"mixtures": list(mixed)} if mixed else {}),
+        **({"foreign": [trial.number for trial in study.foreign]} if study.foreign else {}),
     }
 
 
@@ -92,14 +97,25 @@ def _print_best(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None
         parameters.add_row(path, *texts)
     out.print(parameters)
     out.print(_caveat(shown, best, other), soft_wrap=True)
+    for study in (shown, other):
+        if study is not None and study.foreign:
+            numbers = ", ".join(str(trial.number) for trial in study.foreign)
+            out.print(
+                f"Foreign trials of {study.name} count nowhere here: {numbers}; skdtune trials "
+                f"{study.name} says why.",
+                soft_wrap=True,
+            )
 
 
 def _caveat(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None) -> str:
     """Say what a validation accuracy is worth that was picked as the best of many."""
+    from skdtune.analysis.mixture import mixtures
     from skdtune.analysis.verdict import PUBLISHED, compared, optimism
 
     value, num_images = best.value or 0.0, shown.num_images
-    sentences = []
+    sentences = list(mixtures(shown.name, shown.trials))
+    if other is not None:
+        sentences += mixtures(other.name, other.trials)
     if best.number == 0:
         sentences.append("No trial beats the published setting.")
     elif shown.published is not None:

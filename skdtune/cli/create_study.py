@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     help="Change a setting by its dotted key, for example optimizer.lr=0.05; repeatable.",
 )
 @click.option(
+    "--fix",
+    "fixed",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="The same, and do not search it; repeatable.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Print the study, its rungs and its cost; create nothing. (A budget in images or "
@@ -43,23 +50,29 @@ def create_study(
     name: str | None,
     trials: int | None,
     overrides: tuple[str, ...],
+    fixed: tuple[str, ...],
     dry_run: bool,
 ) -> None:
     """Define a study, or a family of them to compare, and queue the trials."""
-    from skdtune.describe.presets import is_family, load_family, load_spec
+    from skdtune.data.look import look_at_data
+    from skdtune.describe.presets import Changes, load_changed
 
-    if is_family(study):
-        specs = load_family(study, overrides=overrides, name=name, num_trials=trials)
-    else:
-        specs = [load_spec(study, overrides=overrides, name=name, num_trials=trials)]
+    changes = Changes(overrides=overrides, fixed=fixed)
+    specs = load_changed(study, changes, name=name, num_trials=trials)
+    warnings = look_at_data(specs, data_dir=application.home.data)
     if any(spec.budget.is_open for spec in specs):
         specs = [_planned(application, spec) for spec in specs]
     if dry_run:
+        _warn(warnings)
         _print_plan(specs[0]) if len(specs) == 1 else _print_family(specs)
+        for note in changes.notes:
+            say(application, note)
         return
     from skdtune.queue.stored_study import create_studies
 
     created = create_studies(specs, storage=application.url)
+    # Not before: what was wrong is one line.
+    _warn(warnings)
     for spec in specs:
         if spec.name in created:
             say(
@@ -70,7 +83,14 @@ def create_study(
         else:
             say(application, f"{spec.name} is there already with the same spec; nothing changed")
     if created:
+        for note in changes.notes:
+            say(application, note)
         say(application, f"train them: skdtune launch {specs[0].family or specs[0].name}")
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _planned(application: Application, spec: StudySpec) -> StudySpec:

@@ -39,6 +39,8 @@ def explain(application: Application, study: str, trial: int, as_json: bool) -> 
     out = console()
     out.print(_summary(study, story), soft_wrap=True)
     out.print(_table(story))
+    for sentence in story.mixtures:
+        out.print(sentence, soft_wrap=True)
     last = story.events[-1] if story.events else None
     if last is not None and "\n" in last.detail:
         out.print(last.detail, soft_wrap=True)
@@ -48,6 +50,10 @@ def _plain(story: TrialStory) -> dict[str, Any]:
     import dataclasses
 
     plain = dataclasses.asdict(story)
+    if not story.mixtures:
+        del plain["mixtures"]
+    if story.trial.foreign:
+        plain["trial"]["foreign"] = story.trial.foreign
     for event in plain["events"]:
         event["at"] = datetime.fromtimestamp(event["at"], UTC).isoformat(timespec="seconds")
     return plain
@@ -57,6 +63,11 @@ def _summary(study: str, story: TrialStory) -> str:
     trial = story.trial
     attempts = max((event.attempt for event in story.events), default=0)
     value = f", {trial.value_name} {trial.value:.4f}" if trial.value is not None else ""
+    if trial.foreign:
+        return (
+            f"Trial {trial.number} of {study} is {trial.state}{value}. It is foreign, and counts "
+            f"nowhere: {trial.foreign}."
+        )
     if not story.events:
         return f"Trial {trial.number} of {study} is {trial.state}: nobody has taken it yet."
     return (

@@ -52,6 +52,8 @@ class LiveView:
     def __enter__(self) -> LiveView:
         if self._live is not None:
             self._live.start()
+        elif not self._quiet:
+            click.echo(f"logs in {self._engine.where_logs}", err=True)
         return self
 
     def __exit__(
@@ -117,6 +119,7 @@ def progress_view(progress: Progress) -> Group:
         parts.append(
             Text(f"PAUSED: {printable(progress.paused)}; skdtune resume {progress.study}", "bold")
         )
+    parts += [Text(printable(sentence), "bold") for sentence in progress.mixtures]
     if progress.workers:
         parts.append(_worker_table(progress))
     return Group(*parts)  # type: ignore[arg-type]
@@ -140,6 +143,15 @@ def _worker_table(progress: Progress) -> Table:
     return table
 
 
+def _foreign(progress: Progress) -> str:
+    """Say how many of the trials skdtune's workers did not make."""
+    number, running = sum(progress.foreign.values()), progress.foreign.get("running", 0)
+    if not number:
+        return ""
+    back = f" ({running} may be abandoned: skdtune storage reap --foreign)" if running else ""
+    return f", {number} of them foreign{back}"
+
+
 def progress_line(progress: Progress) -> str:
     """Write where a study stands in one line."""
     counts = ", ".join(f"{number} {state}" for state, number in progress.counts.items() if number)
@@ -151,6 +163,7 @@ def progress_line(progress: Progress) -> str:
     if progress.evaluates is not None:
         # The best of several seeds is no result, and must not look like one.
         best = f"{progress.result_command} shows the result"
+    counts += _foreign(progress)
     left = "" if progress.eta_s is None else f"; about {format_duration(progress.eta_s)} left"
     if progress.finished:
         left = "; finished"

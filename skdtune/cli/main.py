@@ -38,6 +38,7 @@ _COMMANDS = (
     "worker",
     "launch",
     "budget",
+    "enqueue",
     "pause",
     "resume",
     "status",

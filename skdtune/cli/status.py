@@ -48,6 +48,7 @@ def _read_progress(application: Application, study: str | None) -> tuple[list[Pr
     """Return the progress of each study, and how many cannot be read, which is said."""
     from contextlib import closing
 
+    from skdtune.analysis.mixture import read_mixtures
     from skdtune.analysis.study_results import read_progress
     from skdtune.errors import SpecError, StudyError
     from skdtune.queue.storage import open_storage
@@ -63,7 +64,7 @@ def _read_progress(application: Application, study: str | None) -> tuple[list[Pr
     for name in names:
         try:
             with closing(load_study(name, storage=application.url)) as stored:
-                shown.append(read_progress(stored))
+                shown.append(read_progress(stored, mixed=read_mixtures(stored)))
         except (SpecError, StudyError) as error:
             # One that cannot be read must not hide the others.
             if study:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from skdtune.cli.application import Application, common_options, pass_application
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Engine
+
+    from skdtune.queue.abandoned_trials import AbandonedTrial
 
 
 @click.group()
@@ -48,9 +57,15 @@ def upgrade(application: Application) -> None:
 
 
 @storage.command()
+@click.option(
+    "--foreign",
+    is_flag=True,
+    help="Also those that somebody asked plain Optuna for and did not tell of; asks before.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask: nobody trains them any more.")
 @common_options
 @pass_application
-def reap(application: Application) -> None:
+def reap(application: Application, foreign: bool, yes: bool) -> None:
     """Give trials back to the queue whose worker fell silent."""
     from skdtune.queue.leases import reap as reap_leases
     from skdtune.queue.storage import open_storage, require_writable
@@ -59,3 +74,27 @@ def reap(application: Application) -> None:
     require_writable(opened)
     numbers = reap_leases(opened.engine)
     click.echo(f"{len(numbers)} trials wait again")
+    if foreign:
+        _reap_foreign(opened.engine, yes)
+
+
+def _reap_foreign(engine: Engine, yes: bool) -> None:
+    """Give back what plain Optuna has in hand, if a person says that nobody trains it."""
+    from skdtune.queue.abandoned_trials import find_abandoned, give_back_abandoned
+
+    found = find_abandoned(engine)
+    if not found:
+        click.echo("no trial runs outside of skdtune")
+        return
+    if not yes:
+        click.echo(f"in the hands of plain Optuna: {_by_study(found)}")
+        click.confirm("Somebody may still train them. Give them back?", abort=True)
+    given = give_back_abandoned(engine, found)
+    click.echo(f"{len(given)} foreign trials wait again: {_by_study(given)}" if given else "")
+
+
+def _by_study(trials: Sequence[AbandonedTrial]) -> str:
+    numbers: dict[str, list[str]] = {}
+    for trial in trials:
+        numbers.setdefault(trial.study, []).append(str(trial.number))
+    return "; ".join(f"{study} {', '.join(own)}" for study, own in numbers.items())

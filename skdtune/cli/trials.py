@@ -32,7 +32,7 @@ def trials(application: Application, study: str, as_json: bool, as_csv: bool) ->
 
     shown = study_record(study, storage=application.url)
     if as_json:
-        echo_json([trial.to_dict() for trial in shown.trials])
+        echo_json([trial.to_dict() for trial in shown.listed])
     elif as_csv:
         _print_csv(shown)
     else:
@@ -47,22 +47,29 @@ def _print_csv(study: StudyRecord) -> None:
 
     paths = study.spec.kind.tried_paths(study.spec.search)
     writer = csv.writer(sys.stdout)
-    writer.writerow([*_COLUMNS, *paths])
-    for trial in study.trials:
+    # The last column is there where it says something.
+    foreign = ["foreign"] if study.foreign else []
+    writer.writerow([*_COLUMNS, *paths, *foreign])
+    for trial in study.listed:
         values = [getattr(trial, column) for column in _COLUMNS]
-        writer.writerow([*values, *(trial.params.get(path) for path in paths)])
+        said = [getattr(trial, column) for column in foreign]
+        writer.writerow([*values, *(trial.params.get(path) for path in paths), *said])
 
 
 def _print_trials(study: StudyRecord) -> None:
     from rich.table import Table
 
+    from skdtune.analysis.mixture import mixtures
+
     table = Table()
     for column in ("trial", "state", study.spec.kind.value_heading, "epochs", "time"):
         table.add_column(column, justify="right" if column != "state" else "left", no_wrap=True)
     table.add_column("parameters", overflow="fold")
-    for trial in study.trials:
+    for trial in study.listed:
         table.add_row(*_trial_row(trial))
     console().print(table)
+    for sentence in mixtures(study.name, study.trials):
+        console().print(sentence, soft_wrap=True)
 
 
 def _trial_row(trial: TrialRecord) -> tuple[str, ...]:
@@ -74,12 +81,13 @@ def _trial_row(trial: TrialRecord) -> tuple[str, ...]:
         else f"{path.removeprefix('method.')}={value}"
         for path, value in trial.params.items()
     )
-    state = f"{trial.state} ({trial.failure_kind})" if trial.failure_kind else trial.state
+    mark = "foreign" if trial.foreign else trial.failure_kind
+    state = f"{trial.state} ({mark})" if mark else trial.state
     return (
         str(trial.number),
         state,
         f"{trial.value:.4f}" if trial.value is not None else "-",
         str(trial.epochs),
         format_duration(trial.seconds) if trial.seconds is not None else "-",
-        trial.failure_reason or params,
+        trial.foreign or trial.failure_reason or params,
     )

@@ -11,6 +11,7 @@ import click
 
 from skdtune.cli.application import Application, common_options, pass_application
 from skdtune.cli.workers_options import checkpoints_option
+from skdtune.cores import THREADS_VARIABLE
 
 if TYPE_CHECKING:
     from skdtune.signals import StopRequest
@@ -19,10 +20,23 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study")
 @click.option("--device", help="cpu, cuda or cuda:1.  [default: the first GPU, else the CPU]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help=f"Threads to compute with.  [env: {THREADS_VARIABLE}; default on the CPU: as many as the "
+    "network can use and others leave a core to]",
+)
 @click.option("--max-trials", type=click.IntRange(min=1), help="Leave after so many trials.")
 @click.option("--drain", is_flag=True, help="Leave as soon as no trial waits.")
-@click.option("--prepare", is_flag=True, help="Fetch and decode the data, take no trial.")
+@click.option("--prepare", is_flag=True, help="Get data and kernels ready, take no trial.")
 @click.option("--probe", is_flag=True, help="Say how much memory a worker needs, take no trial.")
+@click.option(
+    "--require-kernels",
+    is_flag=True,
+    envvar="SKDTUNE_REQUIRE_KERNELS",
+    help="Leave rather than compute with other kernels than the study's trials.  "
+    "[env: SKDTUNE_REQUIRE_KERNELS]",
+)
 @checkpoints_option
 @common_options
 @pass_application
@@ -30,10 +44,12 @@ def worker(
     application: Application,
     study: str,
     device: str | None,
+    threads: int | None,
     max_trials: int | None,
     drain: bool,
     prepare: bool,
     probe: bool,
+    require_kernels: bool,
     checkpoints: str | None,
 ) -> int:
     """Take trials of STUDY from the queue and train them, one after the other.
@@ -65,9 +81,11 @@ def worker(
             study,
             storage=application.url,
             device=device,
+            threads=threads,
             max_trials=max_trials,
             drain=drain,
             checkpoints=checkpoints,
+            require_kernels=require_kernels,
             at=application.home,
             stop=stop,
             on_hang=lambda finished: _start_again(stop, max_trials and max_trials - finished),
@@ -78,7 +96,11 @@ def worker(
 
 
 def _start_again(stop: StopRequest, max_trials: int | None) -> NoReturn:
-    """Replace this process by a new worker: a thread that hangs cannot be ended."""
+    """Replace this process by a new worker: a thread that hangs cannot be ended.
+
+    It keeps the environment, and with it the token by which its engine knows it: to the engine it
+    is the same process. Its earlier claims are no longer its own, since each has a number.
+    """
     if stop.requested:
         os._exit(stop.exit_code)
     arguments = sys.argv[1:]

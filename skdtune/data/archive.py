@@ -44,6 +44,24 @@ class Archive:
                     self._provide(request)
         return folder
 
+    def missing(self, request: PartRequest) -> str:
+        """Say what is missing, where neither the folder nor the archive is there; else nothing."""
+        if (request.root / self.folder).is_dir() or (request.root / self.filename).exists():
+            return ""
+        return f"there is no folder {self.folder} and no file {self.filename} in {request.root}"
+
+    def require(self, path: Path) -> None:
+        """Refuse a folder that lacks a file, without a look into it.
+
+        Raises:
+            DataError: If there is no such file.
+        """
+        if not path.is_file():
+            raise DataError(
+                f"{path} is missing: delete the folder {path.parent} and run again to have it "
+                f"fetched, or copy it again from {self.url}"
+            )
+
     def check(self, path: Path, md5: str) -> None:
         """Refuse an unpacked file that is not the published one, before it is believed.
 

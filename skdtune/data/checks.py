@@ -36,6 +36,22 @@ def check_part(entry: DataSet, part: DecodedPart | FileListing, request: PartReq
         )
 
 
+def check_classes(listing: FileListing, request: PartRequest) -> None:
+    """Refuse a class that lacks images when each of its files is counted once.
+
+    Raises:
+        DataError: If there is one; it names the class.
+    """
+    counts_K = np.bincount(listing.labels, minlength=len(listing.class_names))
+    rarest, needed = int(counts_K.argmin()), request.fewest_per_class
+    if counts_K[rarest] < needed:
+        raise DataError(
+            f"class {listing.class_names[rarest]!r} in {listing.folder} has {counts_K[rarest]} "
+            f"images and needs at least {needed}, its links to one file counted once: add images "
+            "or remove the class"
+        )
+
+
 def _faults(entry: DataSet, part: Any, fewest: int) -> Iterator[str]:
     """Go through the faults; each presumes that there was none before it."""
     form = DecodedPart if isinstance(entry, ArrayDataSet) else FileListing

@@ -18,13 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skdtune.catalogues.datasets import DATASETS
 from skdtune.describe.data_facts import DataFacts
+from skdtune.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from skdtune.data.images import Split
+    from skdtune.describe.data_config import DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,18 @@ class PartRequest:
 
     download: bool
     """Whether what is missing may be fetched."""
+
+    @classmethod
+    def of(cls, config: DataConfig, split: Split, data_dir: Path) -> PartRequest:
+        """Ask for a part as data settings do.
+
+        Args:
+            config: Data settings.
+            split: Which part.
+            data_dir: Where the data lie unless ``config.root`` says otherwise.
+        """
+        root = Path(config.root or data_dir).expanduser()
+        return cls(name=config.name, split=split, root=root, download=config.download)
 
     @property
     def fewest_per_class(self) -> int:
@@ -89,11 +104,41 @@ class FileListing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Glance:
+    """What can be seen of a data set on this machine, of which no image was opened."""
+
+    missing: str = ""
+    """Why the data are not here, in one line; empty if they are, or can be fetched."""
+
+    missing_test: str = ""
+    """Why the test part, which no search needs, is not here; empty if it is, or can be fetched."""
+
+    training_files: FileListing | None = None
+    """The image files of the training part, where there are such and they are here."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSet(ABC):
     """What both forms of a data set have in common."""
 
     about: DataFacts
     """What is known of it."""
+
+    def glance(self, request: PartRequest) -> Glance:
+        """Look whether the data are here and laid out as they must be, when a study is created.
+
+        Nothing is fetched or decoded, and of the test part nothing is looked at but whether it is
+        there. Whoever says nothing else only misses a folder that nothing can be fetched into.
+
+        Args:
+            request: The training part.
+
+        Raises:
+            DataError: If the data are here and cannot be used.
+        """
+        if self.about.is_at_hand or request.download or request.root.is_dir():
+            return Glance()
+        return Glance(missing=f"there is no folder {request.root}")
 
 
 class ArrayDataSet(DataSet):
@@ -126,3 +171,19 @@ class FileDataSet(DataSet):
         Raises:
             DataError: If the data are missing or damaged.
         """
+
+
+def data_set(name: str) -> ArrayDataSet | FileDataSet:
+    """Return a data set.
+
+    Raises:
+        InputError: If it comes from a package that cannot be imported, or is none.
+    """
+    entry = DATASETS[name]
+    if not isinstance(entry, ArrayDataSet | FileDataSet):
+        raise InputError(
+            f"{DATASETS.described(name)} is none: an entry point must name an object of "
+            "skdtune.data.data_set.ArrayDataSet or FileDataSet, "
+            f"received {type(entry).__name__}"
+        )
+    return entry

@@ -5,22 +5,20 @@ Shape legend: N images, H height, W width, C channels.
 
 from __future__ import annotations
 
-import os
+import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+from skdtune.data.many_files import with_each_file
 from skdtune.errors import DataError
 
-_MAX_THREADS = 8
-_FILES_PER_TASK = 64
-_MANY_FILES = 10_000
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+"""What a file may hold, whatever it is called. Pillow knows other formats too, and hands
+PostScript that calls itself a photograph to Ghostscript, a program."""
 
 
 def decode_files(folder: Path, paths: Sequence[str], image_size: int) -> NDArray[np.uint8]:
@@ -35,31 +33,17 @@ def decode_files(folder: Path, paths: Sequence[str], image_size: int) -> NDArray
         Pixel values 0 to 255, of shape (N, image_size, image_size, 3).
 
     Raises:
-        DataError: If a file is no image or cannot be read.
+        DataError: If a file is no image, cannot be read or is too large.
     """
-    num_images = len(paths)
-    images_NHWC = np.empty((num_images, image_size, image_size, 3), dtype=np.uint8)
+    images_NHWC = np.empty((len(paths), image_size, image_size, 3), dtype=np.uint8)
 
-    def decode_some(start: int) -> int:
-        rows = range(start, min(start + _FILES_PER_TASK, num_images))
-        for row in rows:
-            images_NHWC[row] = decode_file(folder / paths[row], image_size)
-        return len(rows)
+    def decode(row: int) -> None:
+        images_NHWC[row] = decode_file(folder / paths[row], image_size)
 
-    console = Console(stderr=True)
-    if not console.is_interactive and num_images >= _MANY_FILES:
-        console.print(f"decoding {num_images} images of {folder}, once", soft_wrap=True)
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_interactive)
-    # Threads: Pillow lets other threads run while it reads and decompresses.
-    pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
-    try:
-        with bar:
-            task = bar.add_task(f"decoding {folder}", total=num_images)
-            for done in pool.map(decode_some, range(0, num_images, _FILES_PER_TASK)):
-                bar.advance(task, done)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    # Threads share their filters of warnings: what holds for all of them is set here, once.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with_each_file("decoding", folder, len(paths), decode)
     return images_NHWC
 
 
@@ -70,16 +54,22 @@ def decode_file(path: Path, image_size: int) -> NDArray[np.uint8]:
         Pixel values 0 to 255, of shape (image_size, image_size, 3).
 
     Raises:
-        DataError: If it is no image or cannot be read.
+        DataError: If it is no image, cannot be read or is too large.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             # A large JPEG is decoded at a fraction of its size, yet twice as large as wanted, so
             # that the filter below still does the last step.
             image.draft(None, (2 * image_size, 2 * image_size))
             # Straight to RGB, Pillow warns about palettes whose colours are transparent.
             transparent = image.mode == "P" and "transparency" in image.info
             rgb = (image.convert("RGBA") if transparent else image).convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise DataError(
+            f"the image {path} claims to have more than {most:.0f} megapixels, which may be meant "
+            "to fill the memory: make it smaller or remove this file"
+        ) from error
     # A broken file makes Pillow raise nearly anything (SyntaxError, EOFError, struct.error).
     except Exception as error:
         raise DataError(

@@ -9,7 +9,6 @@ Shape legend: N images, H height, W width, C channels.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -18,30 +17,21 @@ import numpy as np
 
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.data.cache import cached_image_set
-from skdtune.data.checks import check_part
-from skdtune.data.data_set import ArrayDataSet, FileDataSet, FileListing, PartRequest
+from skdtune.data.checks import check_classes, check_part
+from skdtune.data.data_set import (
+    ArrayDataSet,
+    FileDataSet,
+    FileListing,
+    PartRequest,
+    data_set,
+)
 from skdtune.data.images import ImageSet, Split, image_set
+from skdtune.data.real_files import each_file_once, require_apart, status_of
 from skdtune.data.short_hash import short_hash
 from skdtune.data.splits import limit_per_class
 from skdtune.data.wall import require_open
 from skdtune.describe.data_config import DataConfig
-from skdtune.errors import DataError, InputError, in_one_line
-
-
-def data_set(name: str) -> ArrayDataSet | FileDataSet:
-    """Return a data set.
-
-    Raises:
-        InputError: If it comes from a package that cannot be imported, or is none.
-    """
-    entry = DATASETS[name]
-    if not isinstance(entry, ArrayDataSet | FileDataSet):
-        raise InputError(
-            f"{DATASETS.described(name)} is none: an entry point must name an object of "
-            "skdtune.data.data_set.ArrayDataSet or FileDataSet, "
-            f"received {type(entry).__name__}"
-        )
-    return entry
+from skdtune.errors import DataError, in_one_line
 
 
 def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Path) -> ImageSet:
@@ -58,32 +48,106 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
         TestSplitClosedError: If the test part is asked for outside of a final evaluation;
             nothing was opened.
     """
-    require_open(split)
-    request = PartRequest(
-        name=config.name,
-        split=split,
-        root=Path(config.root or data_dir).expanduser(),
-        download=config.download,
-    )
-    limit = config.max_per_class if split == "train" else None
+    request = part_request(config, split, data_dir)
     entry = data_set(config.name)
-    if isinstance(entry, ArrayDataSet):
-        key = _cache_key(request, entry.version(request))
-        images = cached_image_set(cache_dir, key, lambda: _decoded(entry, request))
-        if limit is None:
-            return images
-        return images.take(limit_per_class(images.labels_N, limit, config.split_seed))
-    listing = entry.list_files(request)
-    check_part(entry, listing, request)
-    # Whatever order a folder is listed in: that of the classes, then of the paths.
-    files = sorted(zip(listing.labels, listing.paths, strict=True))
-    labels_N = np.array([label for label, _ in files], dtype=np.int64)
-    kept_N = limit_per_class(labels_N, limit, config.split_seed)
-    listing = replace(
-        listing, paths=[files[row][1] for row in kept_N], labels=labels_N[kept_N].tolist()
+    if isinstance(entry, FileDataSet):
+        listing, _ = kept_files(entry, request, config)
+        key = _cache_key(request, _version_of_files(listing, config.image_size))
+        return cached_image_set(cache_dir, key, lambda: _decoded_files(listing, config.image_size))
+    images = load_arrays(entry, request, cache_dir)
+    limit = _limit(config, split)
+    if limit is None:
+        return images
+    return images.take(limit_per_class(images.labels_N, limit, config.split_seed))
+
+
+def part_request(config: DataConfig, split: Split, data_dir: Path) -> PartRequest:
+    """Say which part of which data set is wanted, if it may be opened.
+
+    Raises:
+        TestSplitClosedError: If the test part is asked for outside of a final evaluation.
+    """
+    require_open(split)
+    return PartRequest.of(config, split, data_dir)
+
+
+def load_arrays(entry: ArrayDataSet, request: PartRequest, cache_dir: Path) -> ImageSet:
+    """Load a whole part of a data set that is decoded at once.
+
+    Raises:
+        DataError: If the data are missing or damaged, or are not what a data set must give.
+    """
+    key = _cache_key(request, entry.version(request))
+    return cached_image_set(cache_dir, key, lambda: _decoded(entry, request))
+
+
+def kept_files(
+    entry: FileDataSet, request: PartRequest, config: DataConfig
+) -> tuple[FileListing, FileListing]:
+    """List the image files of a part in the order of their rows.
+
+    Returns:
+        Those that the limit keeps, and all.
+
+    Raises:
+        DataError: If the data are missing, or are not what a data set must give.
+    """
+    every = listed_files(entry, request)
+    labels_N = np.array(every.labels, dtype=np.int64)
+    kept_N = limit_per_class(labels_N, _limit(config, request.split), config.split_seed)
+    kept = replace(
+        every, paths=[every.paths[row] for row in kept_N], labels=labels_N[kept_N].tolist()
     )
-    key = _cache_key(request, _version_of_files(listing, config.image_size))
-    return cached_image_set(cache_dir, key, lambda: _decoded_files(listing, config.image_size))
+    return kept, every
+
+
+def _limit(config: DataConfig, split: Split) -> int | None:
+    return config.max_per_class if split == "train" else None
+
+
+def listed_files(entry: FileDataSet, request: PartRequest) -> FileListing:
+    """List the files of a part in the order of classes and paths, each file once.
+
+    Raises:
+        DataError: If the data are missing or damaged, or are not what a data set must give.
+    """
+    return files_in_order(entry, entry.list_files(request), request)
+
+
+def files_in_order(entry: FileDataSet, listing: FileListing, request: PartRequest) -> FileListing:
+    """Check what a data set has listed, and bring it into the order of classes and paths.
+
+    Raises:
+        DataError: If it is not what a data set must give; see :func:`listed_files`.
+    """
+    check_part(entry, listing, request)
+    listing = each_file_once(listing)
+    check_classes(listing, request)
+    # Whatever order a folder is listed in.
+    files = sorted(zip(listing.labels, listing.paths, strict=True))
+    return replace(
+        listing, paths=[path for _, path in files], labels=[int(label) for label, _ in files]
+    )
+
+
+def require_parts_apart(config: DataConfig, *, data_dir: Path) -> None:
+    """Refuse files that a training learns from and is tested on, before it begins.
+
+    Args:
+        config: Data settings.
+        data_dir: Where the data lie unless ``config.root`` says otherwise.
+
+    Raises:
+        DataError: If there is one.
+        TestSplitClosedError: Outside of a final evaluation; nothing was opened.
+    """
+    require_open("test")
+    entry = data_set(config.name)
+    if isinstance(entry, FileDataSet):
+        parts: tuple[Split, Split] = ("train", "test")
+        require_apart(
+            *(listed_files(entry, PartRequest.of(config, part, data_dir)) for part in parts)
+        )
 
 
 def _decoded(entry: ArrayDataSet, request: PartRequest) -> ImageSet:
@@ -113,10 +177,7 @@ def _version_of_files(listing: FileListing, image_size: int) -> str:
     """Tell what decides the decoded images, without opening them."""
     facts = [f"size {image_size}", *listing.class_names]
     for path, label in zip(listing.paths, listing.labels, strict=True):
-        try:
-            status = os.stat(listing.folder / path)
-        except OSError as error:
-            raise DataError(f"cannot read {listing.folder / path} ({error.strerror})") from error
+        status = status_of(listing.folder / path)
         facts.append(f"{label} {status.st_size} {status.st_mtime_ns} {path}")
     return short_hash(*facts)
 

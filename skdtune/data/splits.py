@@ -44,9 +44,14 @@ def stratified_split(
             f"class {lonely} has 1 training image, and a split into training and validation "
             "needs 2 of each class: add images or remove the class"
         )
-    num_val_N = np.clip(np.rint(sizes_N * val_fraction), 1, sizes_N - 1)
-    in_val_N = ranks_N < num_val_N
+    in_val_N = ranks_N < num_validating(sizes_N, val_fraction)
     return np.flatnonzero(~in_val_N), np.flatnonzero(in_val_N)
+
+
+def num_validating(sizes: NDArray[np.int64], val_fraction: float) -> NDArray[np.int64]:
+    """Return how many images of classes of some sizes, two or more each, go for validation."""
+    chosen: NDArray[np.int64] = np.clip(np.rint(sizes * val_fraction), 1, sizes - 1).astype(int)
+    return chosen
 
 
 def limit_per_class(

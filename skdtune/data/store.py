@@ -17,9 +17,17 @@ from skdtune.data.catalogue import (
     load_training_images,
 )
 from skdtune.data.channel_statistics import channel_statistics
+from skdtune.data.duplicates import Duplicates, count_duplicates
+from skdtune.data.images import Split
+from skdtune.data.loading import require_parts_apart
+from skdtune.data.look import look_at_data
 from skdtune.data.short_hash import short_hash
+from skdtune.data.source import find_source, first_changed_file, remember_files
 from skdtune.data.wall import require_open
-from skdtune.describe.data_config import DataConfig
+from skdtune.describe.data_config import OF_BATCHES, DataConfig
+from skdtune.describe.data_source import DataSource, refusal
+from skdtune.describe.spec import StudySpec
+from skdtune.errors import OtherDataError
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class DataOnDevice:
     num_classes: int
     fingerprint: str
     class_names: tuple[str, ...] = ()
+    source: str = ""
+    """Digest of the source that the images are held to; empty if they are held to none."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,31 @@ class DataStore:
         self._undivided: Callable[[DataConfig], DataOnDevice]
         self._undivided = lru_cache(maxsize=2)(self._load_undivided)
         self._tested: Callable[[DataConfig], HeldOut] = lru_cache(maxsize=2)(self._load_test)
+        self._held: dict[Split, tuple[str, DataSource]] = {}
+
+    def hold(
+        self, config: DataConfig, split: Split, study: str, pinned: DataSource | None
+    ) -> DataSource:
+        """Look at what the images of a part come from, and load none of another source after.
+
+        Args:
+            config: Data settings of the study.
+            split: Which part.
+            study: Name of the study, for the error.
+            pinned: What the study was begun with; None before its first trial was taken.
+
+        Raises:
+            OtherDataError: If it was begun with other images.
+            DataError: If the data are missing or damaged.
+            TestSplitClosedError: If it is the test part, outside of a final evaluation.
+        """
+        found = find_source(config, split, data_dir=self._data_dir, cache_dir=self._cache_dir)
+        if pinned is not None and found.source != pinned:
+            file = first_changed_file(pinned, found, self._cache_dir)
+            raise OtherDataError(refusal(study, split, pinned, found.source, file))
+        remember_files(found, self._cache_dir)
+        self._held[split] = (study, found.source)
+        return found.source
 
     def get(self, config: DataConfig) -> DataOnDevice:
         """Return the images of some settings; batches and augmentation do not matter to them."""
@@ -83,9 +118,24 @@ class DataStore:
         """Decode the test images and no more: a training whose images are missing is in vain.
 
         Raises:
+            DataError: If they are missing, or one is learned from too.
             TestSplitClosedError: Outside of a final evaluation.
         """
         load_test_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
+        require_parts_apart(config, data_dir=self._data_dir)
+
+    def duplicates(self, config: DataConfig, *, is_tested: bool) -> Duplicates:
+        """Count identical images, once on a machine; see :func:`count_duplicates`.
+
+        Raises:
+            TestSplitClosedError: If the test images are asked for outside of a final evaluation.
+        """
+        folders = {"data_dir": self._data_dir, "cache_dir": self._cache_dir}
+        return count_duplicates(config, is_tested=is_tested, **folders)
+
+    def look(self, spec: StudySpec) -> list[str]:
+        """Say what of a study's data is missing here, once; see :func:`look_at_data`."""
+        return look_at_data([spec], data_dir=self._data_dir)
 
     def _load(self, config: DataConfig) -> DataOnDevice:
         data: SearchData = load_search_data(
@@ -95,22 +145,30 @@ class DataStore:
             DeviceImages(images, data.mean_C, data.std_C, self.device)
             for images in (data.train, data.val)
         )
-        names = data.train.class_names
-        return DataOnDevice(train, val, data.train.num_classes, data.fingerprint, names)
+        names, source = data.train.class_names, self._require_held(config, "train")
+        return DataOnDevice(train, val, data.train.num_classes, data.fingerprint, names, source)
 
     def _load_undivided(self, config: DataConfig) -> DataOnDevice:
         full = load_training_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
         train = DeviceImages(full, *channel_statistics(full), self.device)
-        return DataOnDevice(train, None, full.num_classes, full.fingerprint, full.class_names)
+        names, source = full.class_names, self._require_held(config, "train")
+        return DataOnDevice(train, None, full.num_classes, full.fingerprint, names, source)
 
     def _load_test(self, config: DataConfig) -> HeldOut:
         data = self._undivided(config)
         test = load_test_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
+        self._require_held(config, "test")
         mean_C, std_C = (x_C.cpu().numpy() for x_C in (data.train.mean_C, data.train.std_C))
         fingerprint = short_hash(data.fingerprint, test.fingerprint)
         return HeldOut(DeviceImages(test, mean_C, std_C, self.device), fingerprint)
 
+    def _require_held(self, config: DataConfig, split: Split) -> str:
+        """Refuse images that were loaded after the data had changed; return their digest."""
+        if split not in self._held:
+            return ""
+        study, held = self._held[split]
+        return self.hold(config, split, study, held).digest
+
 
 def _without_batching(config: DataConfig) -> DataConfig:
-    batching = ("batch_size", "crop", "crop_padding", "flip")
-    return DataConfig(**config.model_dump(exclude=set(batching)))
+    return DataConfig(**config.model_dump(exclude=set(OF_BATCHES)))

@@ -17,6 +17,10 @@ else:
     DataSetName = Literal[tuple(DATASETS)]
 
 
+#: Settings that no loaded image depends on: how they are put together and changed in training.
+OF_BATCHES = frozenset({"batch_size", "crop", "crop_padding", "flip"})
+
+
 class DataConfig(Frozen):
     """Which images a trial learns from, how they are split, augmented and batched."""
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.catalogues.methods import METHODS
-from skdtune.describe.study_file import YAML_ERRORS, StudyFile, load_yaml, read_yaml
+from skdtune.describe.study_file import YAML_ERRORS, StudyFile, load_yaml, read_text, read_yaml
 
 _PACKAGE = Path(__file__).parents[1]
 #: The key of a file that lists presets to compare, instead of describing one study.
@@ -132,7 +132,7 @@ _read = cache(read_yaml)
 def _description(path: Path) -> str:
     """Return what a file says of itself; parsing that line alone keeps `skdtune studies` quick."""
     try:
-        line = re.search(r"^description:.*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        line = re.search(r"^description:.*$", read_text(path), re.MULTILINE)
         return str(load_yaml(line[0])["description"]) if line else ""
     except (*YAML_ERRORS, OSError, ValueError, TypeError):
         # That of a package, perhaps: who takes it is told, and nobody else is kept from his own.

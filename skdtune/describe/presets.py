@@ -5,20 +5,34 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from skdtune.describe import dotted, preset_folder
 from skdtune.describe.config import TrialConfig
+from skdtune.describe.fixed_parameters import fix, still_searched
 from skdtune.describe.kinds.catalogue import KINDS
 from skdtune.describe.method_config import SETTINGS, UNUSABLE
 from skdtune.describe.named_hooks import require_offered
 from skdtune.describe.preset_folder import FAMILY_KEY
 from skdtune.describe.spec import StudySpec, fill_stages, parse
-from skdtune.describe.study_file import YAML_ERRORS, StudyFile, load_yaml, read_yaml
+from skdtune.describe.study_file import (
+    YAML_ERRORS,
+    ExcessError,
+    StudyFile,
+    load_yaml,
+    read_yaml,
+)
 from skdtune.describe.term_config import TaughtTermConfig
 from skdtune.errors import SpecError
+
+#: Names that a study and all that it extends may extend together; a preset has five.
+_MOST_EXTENDED = 200
+#: Files that may be laid one on the other; a preset has three.
+_MOST_GENERATIONS = 32
 
 
 def load_spec(
@@ -43,7 +57,47 @@ def load_spec(
     raw = {"name": file.path.stem, **resolve(file)}
     if FAMILY_KEY in raw:
         raise SpecError(f"{study} is a family of studies: `load_family` reads it")
-    return _finish(raw, _source(study, overrides), overrides, name, num_trials)
+    changes = Changes(overrides=overrides)
+    return _finish(raw, _source(study, changes), changes, name, num_trials)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a person changes of a preset or a study file."""
+
+    overrides: Sequence[str] = ()
+    """``key=value`` pairs with dotted keys; values are read as YAML."""
+
+    fixed: Sequence[str] = ()
+    """The same, of parameters that are taken out of the search."""
+
+    notes: list[str] = field(default_factory=list)
+    """What the person should know of these changes, one sentence each; filled while reading."""
+
+    def note(self, sentences: Sequence[str]) -> None:
+        """Take note of what the studies of a family may say each, once."""
+        self.notes.extend(s for s in sentences if s not in self.notes)
+
+
+def load_changed(
+    study: str, changes: Changes, *, name: str | None = None, num_trials: int | None = None
+) -> list[StudySpec]:
+    """Read a study, or all of a family, with everything that `create-study` may change.
+
+    Args:
+        study: Name of a preset, or path of a YAML file.
+        changes: What is changed; its notes are filled.
+        name: Name of the study, or of the family.
+        num_trials: Trials of each study.
+
+    Raises:
+        SpecError: One line with file, key, what was received and what is allowed.
+    """
+    file = find(study)
+    raw = {"name": file.path.stem, **resolve(file)}
+    if FAMILY_KEY in raw:
+        return _family(study, file, raw, changes, name, num_trials)
+    return [_finish(raw, _source(study, changes), changes, name, num_trials)]
 
 
 def is_family(study: str) -> bool:
@@ -80,21 +134,37 @@ def load_family(
     raw = resolve(file)
     if FAMILY_KEY not in raw:
         raise SpecError(f"{study} is one study, no family of them: `load_spec` reads it")
+    return _family(study, file, raw, Changes(overrides=overrides), name, num_trials)
+
+
+def _family(
+    study: str,
+    file: StudyFile,
+    raw: dict[str, Any],
+    changes: Changes,
+    name: str | None,
+    num_trials: int | None,
+) -> list[StudySpec]:
     members = _members(raw.pop(FAMILY_KEY), file.path)
     # The studies of a family share every setting that an override may change.
-    for key, _ in map(_split_override, overrides):
-        if f"{key}.".startswith(("method.", "search.method.")):
-            raise SpecError(f"--set {key}: a family has several methods; create that study alone")
-        if key in ("name", "family"):
-            raise SpecError(f"--set {key}: the studies of a family are named after it, by --name")
+    for option, pairs in (("--set", changes.overrides), ("--fix", changes.fixed)):
+        for key in (_split_override(pair, option)[0] for pair in pairs):
+            if f"{key}.".startswith(("method.", "search.method.")):
+                raise SpecError(
+                    f"{option} {key}: a family has several methods; create that study alone"
+                )
+            if key in ("name", "family"):
+                raise SpecError(
+                    f"{option} {key}: the studies of a family are named after it, by --name"
+                )
     family, own = name or file.path.stem, ("name", "description")
     common = {key: value for key, value in raw.items() if key not in own}
     specs = []
     for short, member in members.items():
         merged = dotted.merge(resolve(_find_parent(member, file)), common)
         merged |= {"name": f"{family}-{short}", "family": family}
-        source = f"{member} in {_source(study, overrides)}"
-        spec = _finish(merged, source, overrides, None, num_trials)
+        source = f"{member} in {_source(study, changes)}"
+        spec = _finish(merged, source, changes, None, num_trials)
         specs.append(_with_equal_images(spec))
     return specs
 
@@ -133,22 +203,22 @@ def _members(compared: Any, path: Path) -> dict[str, str]:
 def _finish(
     raw: dict[str, Any],
     source: str,
-    overrides: Sequence[str],
+    changes: Changes,
     name: str | None,
     num_trials: int | None,
 ) -> StudySpec:
-    """Lay the overrides on what a file says, and validate it."""
-    # Another kind (pruner.name) replaces its whole section, so it goes before the kind's settings.
-    for key, value in sorted(map(_split_override, overrides), key=_names_no_kind):
-        _check_key(key)
+    """Lay what a person changes on what a file says, and validate it."""
+    overrides = _read_pairs(changes.overrides, "--set")
+    for key, value in overrides:
         raw = dotted.put(raw, key, value)
+    raw, notes = fix(raw, dict(_read_pairs(changes.fixed, "--fix")))
     raw |= {"name": name} if name is not None else {}
     raw |= {"num_trials": num_trials} if num_trials is not None else {}
     if isinstance(raw.get("search"), Mapping):
         raw["search"] = {k: v for k, v in raw["search"].items() if v is not None}
-    for field, kind in KINDS.items():
-        if kind.written_by and raw.get(field) is not None:
-            raise SpecError(f"{source}: {field}: {kind.written_by}")
+    for key, kind in KINDS.items():
+        if kind.written_by and raw.get(key) is not None:
+            raise SpecError(f"{source}: {key}: {kind.written_by}")
     data = raw.get("data")
     if isinstance(data, Mapping) and isinstance(data.get("root"), str):
         # Absolute: a worker does not run where the study was created.
@@ -157,6 +227,7 @@ def _finish(
     raw = with_teacher(fill_stages(raw), source)
     spec = parse(StudySpec, raw, source)
     require_offered(spec.hooks, source)
+    changes.note([*still_searched(spec.search, spec.base_params(), overrides), *notes])
     return spec
 
 
@@ -236,36 +307,66 @@ def find(study: str) -> StudyFile:
     return preset
 
 
-def resolve(file: StudyFile, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def resolve(file: StudyFile) -> dict[str, Any]:
     """Lay a study file on everything it extends, first to last.
 
     Raises:
-        SpecError: If a parent is missing or a file extends itself.
+        SpecError: If a parent is missing, a file extends itself, or there are too many of them.
     """
-    name, here = file.path.name, file.path.resolve()
-    if here in _seen:
-        raise SpecError(f"{name}: 'extends' leads back to {name}")
-    merged: dict[str, Any] = {}
-    extends = file.content.get("extends", [])
-    parents = [extends] if isinstance(extends, str) else extends
-    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
-        raise SpecError(f"{name}: extends: expected a name or a list of names")
-    for parent in parents:
-        inherited = resolve(_find_parent(parent, file), (*_seen, here))
-        # What a study is called and how it is described is its own, not its parents'.
-        own = ("name", "description")
-        merged = dotted.merge(merged, {k: v for k, v in inherited.items() if k not in own})
-    return dotted.merge(merged, {k: v for k, v in file.content.items() if k != "extends"})
+    return _Ancestry().resolve(file, ())
 
 
-def _find_parent(parent: str, child: StudyFile) -> StudyFile:
+class _Ancestry:
+    """What a study file extends, and what that extends: each file is read and laid out once."""
+
+    def __init__(self) -> None:
+        self._resolved: dict[Path, dict[str, Any]] = {}
+        self._read = cache(read_yaml)
+        self._num_extended = 0
+
+    def resolve(self, file: StudyFile, children: tuple[Path, ...]) -> dict[str, Any]:
+        """Lay a file on its parents.
+
+        Args:
+            file: The file.
+            children: The files by which it was come to, the study's own first.
+        """
+        name, here = file.path.name, file.path.resolve()
+        if here in children:
+            raise SpecError(f"{name}: 'extends' leads back to {name}")
+        if here in self._resolved:
+            return self._resolved[here]
+        extends = file.content.get("extends", [])
+        parents = [extends] if isinstance(extends, str) else extends
+        if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+            raise SpecError(f"{name}: extends: expected a name or a list of names")
+        self._num_extended += len(parents)
+        if self._num_extended > _MOST_EXTENDED or len(children) > _MOST_GENERATIONS:
+            raise SpecError(
+                f"{name}: extends: the study is laid on more than {_MOST_EXTENDED} files, or one "
+                f"on the other more than {_MOST_GENERATIONS} deep; write some of them as one file"
+            )
+        merged: dict[str, Any] = {}
+        for parent in parents:
+            inherited = self.resolve(_find_parent(parent, file, self._read), (*children, here))
+            # What a study is called and how it is described is its own, not its parents'.
+            own = ("name", "description")
+            merged = dotted.merge(merged, {k: v for k, v in inherited.items() if k not in own})
+        merged = dotted.merge(merged, {k: v for k, v in file.content.items() if k != "extends"})
+        self._resolved[here] = merged
+        return merged
+
+
+def _find_parent(
+    parent: str, child: StudyFile, read: Callable[[Path], dict[str, Any]] = read_yaml
+) -> StudyFile:
     name = parent.removesuffix(".yaml")
     shipped = preset_folder.preset(name) or preset_folder.part(name)
     path = child.path.parent / (parent if parent.endswith((".yaml", ".yml")) else f"{parent}.yaml")
     # A file beside the child comes first; but a file may have the name of the preset it extends.
     known = [] if shipped is None else [shipped.path.resolve(), child.path.resolve()]
     if _is_file(path) and path.resolve() not in known:
-        return StudyFile(path, read_yaml(path))
+        return StudyFile(path, read(path))
     if shipped is None:
         raise SpecError(
             f"{child.path.name}: extends {parent!r}, but there is no such preset or file"
@@ -285,39 +386,50 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _split_override(text: str) -> tuple[str, Any]:
+def _read_pairs(pairs: Sequence[str], option: str) -> list[tuple[str, Any]]:
+    """Read ``key=value`` pairs in the order in which they are laid on a study."""
+    # Another kind (pruner.name) replaces its whole section, so it goes before the kind's settings.
+    split = sorted((_split_override(pair, option) for pair in pairs), key=_names_no_kind)
+    for key, _ in split:
+        _check_key(key, option)
+    return split
+
+
+def _split_override(text: str, option: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not sign or not re.fullmatch(r"[\w.]+", key):
-        raise SpecError(f"--set {text}: expected key=value, for example optimizer.lr=0.05")
+        raise SpecError(f"{option} {text}: expected key=value, for example optimizer.lr=0.05")
     try:
         return key, load_yaml(value)
+    except ExcessError as error:
+        raise SpecError(f"{option} {key}: {error.problem}, which is more than is read") from None
     except YAML_ERRORS:
-        raise SpecError(f"--set {text}: the value is not valid YAML") from None
+        raise SpecError(f"{option} {text}: the value is not valid YAML") from None
 
 
 def _names_no_kind(override: tuple[str, Any]) -> bool:
     return override[0].rpartition(".")[2] not in ("name", "type")
 
 
-def _check_key(key: str) -> None:
+def _check_key(key: str, option: str) -> None:
     """Refuse a misspelt key before merging, so that the message can name the nearest one."""
     head, _, path = key.partition(".")
     if head == "method" and (why := UNUSABLE.get(path.partition(".")[0])):
-        raise SpecError(f"--set {key}: {why}")
+        raise SpecError(f"{option} {key}: {why}")
     if head != "search" or not path:
         known = dotted.leaves(StudySpec)
         if key not in known and not any(leaf.startswith(f"{key}.") for leaf in known):
-            raise SpecError(f"--set {key}: unknown key; {_near_path(key, known)}")
+            raise SpecError(f"{option} {key}: unknown key; {_near_path(key, known)}")
         return
     # A parameter by its own path, perhaps with a field of its range.
     known = dotted.leaves(TrialConfig)
     parameter, _, field = path.rpartition(".")
     if parameter in known and path not in known and field not in dotted.RANGE_FIELDS:
         hint = dotted.did_you_mean(field, dotted.RANGE_FIELDS)
-        raise SpecError(f"--set {key}: unknown key; {hint}")
+        raise SpecError(f"{option} {key}: unknown key; {hint}")
     searched = parameter if field in dotted.RANGE_FIELDS and path not in known else path
     if searched not in known:
-        raise SpecError(f"--set {key}: no field {searched!r}; {_near_path(searched, known)}")
+        raise SpecError(f"{option} {key}: no field {searched!r}; {_near_path(searched, known)}")
 
 
 def _near_path(key: str, known: set[str]) -> str:
@@ -336,6 +448,8 @@ def _expanded(text: str) -> Path:
         return Path(text)
 
 
-def _source(study: str, overrides: Sequence[str]) -> str:
+def _source(study: str, changes: Changes) -> str:
     base = study if _is_path(study) else f"{study}.yaml"
-    return f"{base} with --set" if overrides else base
+    given = {"--set": changes.overrides, "--fix": changes.fixed}
+    options = " and ".join(option for option, pairs in given.items() if pairs)
+    return f"{base} with {options}" if options else base

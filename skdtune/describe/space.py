@@ -98,6 +98,10 @@ class _Range(Param):
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return is_number and self.low <= value <= self.high
 
+    def as_stored(self, value: Any) -> float | None:
+        """Return a value as the storage keeps it, None if it is none of the range."""
+        return float(value) if self.contains(value) else None
+
     def describe(self) -> str:
         """Write the range for a table."""
         return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
@@ -134,6 +138,10 @@ class IntRange(_Range):
         """Tell whether a value is a whole number of the range."""
         return super().contains(value) and value == int(value)
 
+    def as_stored(self, value: Any) -> int | None:
+        """Return a whole number as the storage keeps it, None if it is none of the range."""
+        return int(value) if self.contains(value) else None
+
     def describe(self) -> str:
         """Write the range for a table."""
         return f"{super().describe()}, whole"
@@ -158,6 +166,12 @@ class _Categorical(Param):
     def contains(self, value: Any) -> bool:
         """Tell whether a value is one of the options."""
         return value in self.options()
+
+    def as_stored(self, value: Any) -> Scalar | None:
+        """Return the option that a value is, None if it is none."""
+        # True equals 1, and is another choice.
+        equal = [option for option in self.options() if option == value]
+        return next((o for o in equal if isinstance(o, bool) is isinstance(value, bool)), None)
 
     def describe(self) -> str:
         """Write the options for a table."""
@@ -196,6 +210,13 @@ class StageSubsets(_Categorical):
         stages = self.of or ()
         sizes = range(1, len(stages) + 1)
         return tuple(encode_stages(c) for size in sizes for c in combinations(stages, size))
+
+    def as_stored(self, value: Any) -> Scalar | None:
+        """Return a subset as its word; it may be given as a list, one stage as its number."""
+        stages = [value] if isinstance(value, int) else value
+        if isinstance(stages, list) and all(isinstance(stage, int) for stage in stages):
+            value = encode_stages(tuple(sorted(set(stages))))
+        return super().as_stored(value)
 
 
 AnyParam = Annotated[FloatRange | IntRange | Choice | StageSubsets, Field(discriminator="type")]

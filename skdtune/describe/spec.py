@@ -407,7 +407,7 @@ def spec_from_json(text: str) -> StudySpec:
     try:
         content = json.loads(text)
         stored_format, raw = content["format"], content["spec"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise SpecError("the stored text is not a study spec") from None
     if stored_format != SPEC_FORMAT:
         raise SpecError(

@@ -13,6 +13,7 @@ from pydantic import Field
 from skdtune.describe.data_config import DataConfig
 from skdtune.describe.model_config import ModelConfig
 from skdtune.describe.settings import Frozen
+from skdtune.describe.training_length import TrainingLength
 
 #: How the images of a step are chosen; see ``skdtune.data.plans``. Every plan knows the index of
 #: every image, ``indexed`` also promises that no image comes twice in an epoch.
@@ -57,6 +58,17 @@ class TermConfig(Frozen):
 
         Raises:
             ValueError: One line that opens with the dotted path of the setting.
+        """
+
+    def require_length(self, name: str, length: TrainingLength) -> None:
+        """Refuse a training that is too short for the term to do anything.
+
+        Args:
+            name: The method's name, for the message.
+            length: Epochs, and what an epoch is made of.
+
+        Raises:
+            ValueError: One line that opens with the dotted path of the method.
         """
 
 

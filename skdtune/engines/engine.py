@@ -2,7 +2,9 @@
 
 A worker is the same command everywhere, ``skdtune worker STUDY``. An engine decides where it runs,
 starts it again, and passes on what a person asks for. It holds no state of a study: that is in the
-storage, and a worker that an engine knows to be dead is given back there at once.
+storage, and a worker that an engine knows to be dead is given back there at once. For that every
+process gets a token of its own, one that is started again too: names of hosts and numbers of
+processes are not unique where there are containers.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from skdtune.queue.worker_token import TOKEN_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,20 @@ class Job:
     where every user of the machine could read its password."""
 
     log_dir: Path
-    """Folder of the workers' logs."""
+    """Folder of the workers' logs; nobody else writes there."""
 
-    give_back: Callable[[int], None]
-    """Called with the process id, on this host, of a worker that died."""
+    give_back: Callable[[str], None]
+    """Called with the token of a worker that died."""
+
+    def environment_of(self, slot: Slot, token: str) -> dict[str, str]:
+        """Return the variables of a worker, beside those of the machine.
+
+        Args:
+            slot: Its place.
+            token: What ``give_back`` will be called with if it dies: 16 to 64 letters, digits,
+                - or _ that no other process has.
+        """
+        return {**self.environment, **slot.environment, TOKEN_VARIABLE: token}
 
 
 @dataclass(frozen=True, kw_only=True)

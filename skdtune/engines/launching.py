@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Protocol
 from skdtune.analysis.study_results import Progress, read_progress
 from skdtune.describe.data_facts import facts_of
 from skdtune.engines.engine import Engine, Job, Placement, Slot
+from skdtune.engines.log_folder import own_log_folder
 from skdtune.engines.named import DEFAULT_ENGINE, engine_named
 from skdtune.errors import (
     DeviceError,
@@ -23,6 +23,7 @@ from skdtune.errors import (
     SkdtuneError,
     StorageAwayError,
     StudyPausedError,
+    in_one_line,
 )
 from skdtune.home import (
     CHECKPOINTS_VARIABLE,
@@ -31,6 +32,7 @@ from skdtune.home import (
     Home,
     checkpoints_url,
 )
+from skdtune.models.kernels.library import ensure_library, native_folder
 from skdtune.queue.leases import lease_seconds, reap_worker
 from skdtune.queue.storage import DATABASE_ERRORS
 from skdtune.queue.stored_study import StoredStudy, load_study
@@ -94,7 +96,7 @@ class Launch:
         Raises:
             InputError: If there is no such engine, or there are not so many GPUs.
         """
-        job = Job(study="", environment={}, log_dir=self.at.logs, give_back=lambda pid: None)
+        job = Job(study="", environment={}, log_dir=self.at.logs, give_back=lambda token: None)
         engine_named(self.engine)(job, self.placement).slots()
 
     def run(self, study: str) -> Launched:
@@ -116,29 +118,41 @@ class Launch:
         if progress.finished:
             return Launched(0, was_finished=True, progress=progress)
         queue = TrialQueue(stored, lease_s=lease_seconds())
-        job = Job(
-            study=study,
-            environment={**environment, SUPERVISED_VARIABLE: str(os.getpid())},
-            log_dir=self.at.logs / study,
-            give_back=lambda pid: self._give_back(stored, pid),
-        )
-        engine = engine_named(self.engine)(job, self.placement)
         if not facts_of(stored.spec.data.name).is_at_hand:
             # Fetched and decoded once, where a person sees the progress, before any worker.
-            command = [sys.executable, "-P", "-m", "skdtune", "-q", "worker", study, "--prepare"]
+            command = [sys.executable, "-P", "-m", "skdtune", "worker", study, "--prepare"]
             prepared = subprocess.run(command, env={**os.environ, **environment}, check=False)
             if prepared.returncode != 0:
                 raise SystemExit(prepared.returncode)
-        require_memory(study, engine.slots(), environment)
-        with StopRequest() as stop:
-            engine.start()
-            try:
-                self._follow(engine, queue, stop)
-            except KeyboardInterrupt:
-                self._give_all_back(engine)
-            finally:
-                engine.kill()
-        return self._outcome(engine, stored, stop)
+        with own_log_folder(self.at.logs / study) as log_dir:
+            job = Job(
+                study=study,
+                environment={**environment, SUPERVISED_VARIABLE: str(os.getpid())},
+                log_dir=log_dir,
+                give_back=lambda token: self._give_back(stored, token),
+            )
+            engine = engine_named(self.engine)(job, self.placement)
+            if any(slot.device == "cpu" for slot in engine.slots()):
+                self._build_kernels()
+            require_memory(study, engine.slots(), environment)
+            with StopRequest() as stop:
+                engine.start()
+                try:
+                    self._follow(engine, queue, stop)
+                except KeyboardInterrupt:
+                    self._give_all_back(engine)
+                finally:
+                    engine.kill()
+            return self._outcome(engine, stored, stop)
+
+    def _build_kernels(self) -> None:
+        """Build the kernels once, before all workers wait for them and nobody sees why."""
+        folder = native_folder()
+        try:
+            if folder is not None:
+                ensure_library(folder)
+        except OSError as error:
+            self.say(f"the kernels cannot be built: {in_one_line(error)}")
 
     def _follow(self, engine: Engine, queue: TrialQueue, stop: StopRequest) -> None:
         """Look after the workers and show the study until the last worker is gone."""
@@ -172,15 +186,15 @@ class Launch:
         except KeyboardInterrupt:
             self.say("ending the workers")
 
-    def _give_back(self, stored: StoredStudy, pid: int) -> None:
+    def _give_back(self, stored: StoredStudy, token: str) -> None:
         """Give back the trials of a worker that died, without waiting for its lease."""
         try:
-            numbers = reap_worker(stored.engine, stored.study_id, socket.gethostname(), pid)
+            lost = reap_worker(stored.engine, stored.study_id, token)
         except DATABASE_ERRORS:
             # The database is away; the lease will run out, and any worker gives the trial back.
             return
-        for number in numbers:
-            self.say(f"trial {number} waits again: its worker {pid} died")
+        for claim in lost:
+            self.say(f"trial {claim.number} waits again: its worker {claim.worker.pid} died")
 
     def _outcome(self, engine: Engine, stored: StoredStudy, stop: StopRequest) -> Launched:
         """Find out how it went, and say what stopped it."""

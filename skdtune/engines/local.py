@@ -1,7 +1,7 @@
 """Identical worker processes on this machine: started, followed, restarted, drained, stopped.
 
-A worker that died is known by its process id; its trial goes back to the queue at once instead of
-when its lease runs out.
+A worker that died is known by the token it was started with; its trial goes back to the queue at
+once instead of when its lease runs out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from skdtune.engines.engine import FailedWorker, Job, Placement, Slot
 from skdtune.engines.local_slots import plan_slots
+from skdtune.queue.worker_token import new_token
 
 #: A worker that dies this often within seconds of its start is not started again.
 MAX_QUICK_DEATHS = 5
@@ -32,6 +33,9 @@ class WorkerProcess:
     slot: Slot
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    token: str = ""
+    """What the storage knows the process by."""
+
     started_at: float = 0.0
     restarts: int = 0
     quick_deaths: int = 0
@@ -163,12 +167,12 @@ class LocalEngine:
 
     def _add(self, slot: Slot) -> None:
         worker = WorkerProcess(slot, self._job.log_dir / f"worker-{slot.index}.log")
-        worker.log.write_bytes(b"")
         self._workers.append(worker)
         self._spawn(worker)
 
     def _spawn(self, worker: WorkerProcess) -> None:
-        environment = {**os.environ, **self._job.environment, **worker.slot.environment}
+        worker.token = new_token()
+        environment = {**os.environ, **self._job.environment_of(worker.slot, worker.token)}
         command = [sys.executable, "-P", "-m", "skdtune", "worker", self._job.study]
         command += ["--device", worker.slot.device]
         with worker.log.open("ab") as log:
@@ -189,7 +193,7 @@ class LocalEngine:
         worker.process = None
         code = process.returncode
         if code not in (0, 2, 130):
-            self._job.give_back(process.pid)
+            self._job.give_back(worker.token)
         quick = time.monotonic() - worker.started_at < _QUICK_S
         worker.quick_deaths = worker.quick_deaths + 1 if quick else 0
         worker.not_before = time.monotonic() + min(2.0**worker.quick_deaths - 1, 30.0)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
+from skdtune.cores import THREADS_VARIABLE, num_cores
 from skdtune.engines.engine import Slot
 from skdtune.errors import DeviceError
-
-#: Where set, it decides the threads of every worker instead.
-THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 #: Where set, it decides how glibc gives memory to CPU workers instead.
 MALLOC_VARIABLE = "GLIBC_TUNABLES"
@@ -90,23 +87,3 @@ def list_gpus() -> list[str]:
         check=False,
     )
     return listed.stdout.split() if listed.returncode == 0 else []
-
-
-def num_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Count the cores that this process may use, whole ones only, at least 1.
-
-    A container may see all cores of its machine and still be allowed the time of only a few.
-
-    Args:
-        cgroup: Folder of the control group, as a container sees its own.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        # No control group, or one without a limit ("max").
-        return cores

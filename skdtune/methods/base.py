@@ -102,6 +102,14 @@ class Term(nn.Module):
         """What the term leaves to the label term in the next step, as a factor of its loss."""
         return 1.0
 
+    def label_weight_of(self, batch: Batch) -> float:
+        """What the term leaves to the label term in the step of a batch, where that matters.
+
+        Args:
+            batch: The batch of the next step.
+        """
+        return self.label_weight
+
     def start_epoch(self, epoch: int) -> None:
         """Prepare for an epoch, counted from 0; called before its first step.
 

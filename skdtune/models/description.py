@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -52,6 +53,9 @@ class NetworkDescription:
     num_parameters: int
     """Numbers that are trained."""
 
+    layer_multiply_adds: float = 0.0
+    """Products of one image in a convolution or a linear layer, the mean over all of them."""
+
 
 def describe_network(
     network: Backbone, image_shape: tuple[int, int, int], *, has_maps: bool = True
@@ -73,7 +77,12 @@ def describe_network(
     image_BCHW = torch.zeros(1, *image_shape, device=reference.device, dtype=reference.dtype)
     cuda_devices = [reference.device] if reference.is_cuda else []
     every_stage = tuple(range(1, network.num_stages + 1))
-    with _evaluation_mode(network), torch.no_grad(), torch.random.fork_rng(cuda_devices):
+    with (
+        _evaluation_mode(network),
+        torch.no_grad(),
+        torch.random.fork_rng(cuda_devices),
+        _counted_products(network) as products,
+    ):
         # Not by a call, which may be compiled: one image is not worth a graph.
         features = network.forward(image_BCHW, every_stage).stage_features
     expected = "a map [B, C, H, W]" if has_maps else "a tensor [B, ..., C]"
@@ -89,7 +98,26 @@ def describe_network(
         if has_maps
         else tuple(FeatureShape(size) for size in sizes),
         sum(parameter.numel() for parameter in network.parameters()),
+        sum(products) / max(1, len(products)),
     )
+
+
+@contextmanager
+def _counted_products(network: nn.Module) -> Iterator[list[int]]:
+    """Collect the multiply-adds of each call of a layer that is all products."""
+    products: list[int] = []
+
+    def count(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        # For each number that it puts out, a layer multiplies one filter, or row of weights.
+        products.append(output.numel() * layer.weight[0].numel())  # type: ignore[index]
+
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, kinds)]
+    try:
+        yield products
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -29,6 +29,8 @@ from skdtune.models.network_file import NetworkFile, read_network_file, write_ne
 from skdtune.networks.model_card import model_card
 from skdtune.networks.network_artifact import Agreement, check_outputs, read_artifact
 from skdtune.queue.best_trial import best_first
+from skdtune.queue.checked_values import count
+from skdtune.queue.foreign_trials import read_checked
 from skdtune.queue.kept_network import KeptFile, network_of
 from skdtune.queue.stored_study import StoredStudy, load_study
 from skdtune.queue.trial_attributes import score_attribute
@@ -103,19 +105,23 @@ def export_network(
 
 
 def _pick(stored: StoredStudy, number: int | None) -> FrozenTrial:
-    trials = stored.study.get_trials(deepcopy=False)
+    checked = read_checked(stored.storage, stored.study_id, stored.spec.kind)
     name = stored.spec.name
     if number is not None:
-        trial = next((one for one in trials if one.number == number), None)
-        if trial is None:
-            raise StudyError(f"study {name!r} has no trial {number}, it has {len(trials)} trials")
+        found = next((one for one in checked if one.trial.number == number), None)
+        if found is None:
+            raise StudyError(f"study {name!r} has no trial {number}, it has {len(checked)} trials")
+        if found.foreign:
+            raise StudyError(f"trial {number} of {name!r} is foreign: {found.foreign}")
+        trial = found.trial
         if trial.state is not TrialState.COMPLETE:
             raise StudyError(
                 f"trial {number} of {name!r} is {trial.state.name.lower()}: only complete trials "
                 "have a network"
             )
         return trial
-    ranked = best_first(trial for trial in trials if trial.state is TrialState.COMPLETE)
+    own = [one.trial for one in checked if not one.foreign]
+    ranked = best_first(trial for trial in own if trial.state is TrialState.COMPLETE)
     if not ranked:
         raise StudyError(f"study {name!r} has no complete trial yet: skdtune status {name}")
     chosen = stored.spec.kind.default_trial([trial.number for trial in ranked])
@@ -244,7 +250,7 @@ def _measured(
 ) -> dict[str, Any]:
     kind = stored.spec.kind
     prefix = kind.scores_prefix
-    num_images = attributes.get(f"num_{prefix}_images")
+    num_images = count(attributes.get(f"num_{prefix}_images"))
     return {
         "images": kind.judged_images,
         "num_images": num_images,

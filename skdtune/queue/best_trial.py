@@ -1,5 +1,7 @@
 """Which trial is the best: the complete one of the highest value; the lower number wins a tie.
 
+A foreign one is none.
+
 The rule stands here twice, side by side: over trials that were read, and in SQL where reading all
 of them would take too long.
 """
@@ -10,9 +12,13 @@ from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
+from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from skdtune.queue import schema
+from skdtune.queue.foreign_trials import IS_FOREIGN
+
+_FINITE = models.TrialValueModel.TrialValueType.FINITE
 
 
 class Valued(Protocol):
@@ -49,7 +55,9 @@ def best_so_far(connection: sa.Connection, study_id: int) -> tuple[int, float] |
         .where(
             trials.c.study_id == study_id,
             trials.c.state == TrialState.COMPLETE,
-            values.c.value.is_not(None),
+            values.c.value.between(0, 1),
+            values.c.value_type == _FINITE,
+            ~IS_FOREIGN,
         )
         .order_by(values.c.value.desc(), trials.c.number)
         .limit(1)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+#: Seconds since 1970 at which the last year begins that a date can show, in any time zone.
+_YEAR_9999 = 253_370_764_800
+
 
 def measured(value: Any) -> float | None:
     """Return a number as it is, also one that is not finite, and None for anything else."""
@@ -26,6 +29,18 @@ def whole(value: Any) -> int | None:
     """Return a whole number, and None for what is no number."""
     plain = number(value)
     return None if plain is None else int(plain)
+
+
+def count(value: Any) -> int | None:
+    """Return a whole number above zero, and None for anything else."""
+    plain = whole(value)
+    return plain if plain is not None and plain > 0 else None
+
+
+def instant(value: Any) -> float:
+    """Return seconds since 1970 that a date can show, 0 for anything else."""
+    plain = number(value)
+    return plain if plain is not None and 0 <= plain < _YEAR_9999 else 0.0
 
 
 def text(value: Any) -> str | None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from skdtune.queue import schema
+from skdtune.queue.checked_values import instant
 from skdtune.queue.schema import events, now
 
 
@@ -48,6 +49,9 @@ class EventKind(StrEnum):
 
     ERROR = "error"
     """It raised any other error."""
+
+    SPARED = "spared"
+    """The pruner would have stopped it, and it is one that is never pruned; told once."""
 
     PRUNED = "pruned"
     """It was stopped at a rung."""
@@ -119,7 +123,9 @@ def story(engine: sa.Engine, study_id: int, trial_id: int) -> list[Event]:
         .order_by(events.c.event_id)
     )
     with engine.connect() as connection:
-        return [Event(**row._mapping) for row in connection.execute(query)]
+        rows = [dict(row._mapping) for row in connection.execute(query)]
+    # A date that cannot be shown must not hide the rest.
+    return [Event(**{**row, "at": instant(row["at"])}) for row in rows]
 
 
 def num_failures(engine: sa.Engine, study_id: int, trial_id: int, kind: EventKind) -> int:

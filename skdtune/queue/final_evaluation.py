@@ -21,6 +21,8 @@ from skdtune.describe.spec import StudySpec, parse
 from skdtune.errors import StudyError
 from skdtune.queue import leases
 from skdtune.queue.best_trial import best_first
+from skdtune.queue.foreign_trials import count_foreign, read_own
+from skdtune.queue.pinned_source import inherit_pin
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study, study_names
 from skdtune.queue.trial_budget import set_budget
 
@@ -128,8 +130,8 @@ def best_trials(source: StoredStudy, top: int) -> list[FrozenTrial]:
     Raises:
         StudyError: If there are not so many.
     """
-    trials = source.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    ranked = best_first(trials)
+    trials = read_own(source.storage, source.study_id, source.spec.kind)
+    ranked = best_first(trial for trial in trials if trial.state is TrialState.COMPLETE)
     name = source.spec.name
     if not ranked:
         raise StudyError(
@@ -146,7 +148,9 @@ def _require_evaluable(source: StoredStudy, now: bool) -> None:
     name = source.spec.name
     source.spec.kind.require_evaluable(name)
     counts = leases.counts(source.engine, source.study_id)
-    left = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
+    with source.engine.connect() as connection:
+        elsewhere = count_foreign(connection, source.study_id).get(TrialState.RUNNING, 0)
+    left = counts[TrialState.WAITING] + counts[TrialState.RUNNING] - elsewhere
     if left and not now:
         raise StudyError(
             f"study {name!r} is not finished: {left} of its trials wait or run; "
@@ -176,6 +180,9 @@ def _extend(
             f"study {name!r} evaluates {_trials(evaluation.trials)} of {source.spec.name}, not "
             f"{_trials(wanted)}, as is asked for; choose another --name"
         )
+    with evaluated.engine.begin() as connection:
+        # One of an earlier release has none, or its search was pinned later.
+        inherit_pin(connection, evaluated.spec, evaluated.study_id)
     num_trials = len(wanted) * (num_seeds or 0)
     if num_trials > sum(leases.counts(evaluated.engine, evaluated.study_id).values()):
         set_budget(evaluated.engine, evaluated.study_id, num_trials)

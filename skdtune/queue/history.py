@@ -20,13 +20,12 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from skdtune.queue.foreign_trials import foreign_ids, read_frozen, strange_value
 from skdtune.queue.leases import IS_WAITING, Claim
 from skdtune.queue.schema import trials
 from skdtune.queue.trial_queue import TrialQueue
 
 _BEGUN = tuple(state for state in TrialState if state is not TrialState.WAITING)
-#: Larger than every key: Optuna's query then returns the trials that are named, and no others.
-_NO_KEY_ABOVE = 2**31 - 1
 
 
 class TrialHistory(BaseStorage):
@@ -94,11 +93,13 @@ class TrialHistory(BaseStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Return the trials that have begun, in the order of their numbers."""
+        """Return the trials that have begun, by number, but for foreign ones."""
         self._queue.call(self._read)
         seen = dict(self._trials)
         if self._current is not None:
-            seen[self._current.number] = self._current
+            # As it is now: the mark of a rung that is set later must not count twice there.
+            seen[self._current.number] = now = copy.copy(self._current)
+            now.system_attrs = dict(self._current.system_attrs)
         wanted = [
             trial for _, trial in sorted(seen.items()) if states is None or trial.state in states
         ]
@@ -211,22 +212,28 @@ class TrialHistory(BaseStorage):
         newest_id = self._find_newest_id(study_id)
         first_look = self._newest_id < 0
         wanted = self._open_ids | self._ids_between(study_id, self._newest_id, newest_id)
-        read = (
-            self._backend._get_trials(study_id, _BEGUN, set(), -1)
-            if first_look
-            else self._backend._get_trials(study_id, _BEGUN, wanted, _NO_KEY_ABOVE)
-            if wanted
-            else []
-        )
+        only = None if first_look else wanted
+        read, unreadable = read_frozen(self._backend, study_id, only, _BEGUN)
         self._newest_id = newest_id
-        ended = {trial._trial_id for trial in read if trial.state.is_finished()}
+        seen = [*read, *(one.trial for one in unreadable)]
+        ended = {trial._trial_id for trial in seen if trial.state.is_finished()}
         # The first look names none: it may find trials that were begun just now.
-        self._open_ids = (wanted | {trial._trial_id for trial in read}) - ended
+        self._open_ids = (wanted | {trial._trial_id for trial in seen}) - ended
         # A trial that was given back waits again: what it was is not what it is.
         numbers = {n for n, trial in self._trials.items() if trial._trial_id in wanted}
         for number in numbers:
             del self._trials[number]
-        self._trials.update({trial.number: trial for trial in read})
+        # A value that means something else would steer the search.
+        kind = self._stored.spec.kind
+        with self._backend.engine.connect() as connection:
+            foreign = foreign_ids(connection, study_id, {trial._trial_id for trial in read})
+        self._trials.update(
+            {
+                trial.number: trial
+                for trial in read
+                if trial._trial_id not in foreign and not strange_value(trial, kind)
+            }
+        )
 
     def _find_newest_id(self, study_id: int) -> int:
         query = sa.select(sa.func.max(trials.c.trial_id)).where(

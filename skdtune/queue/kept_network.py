@@ -12,7 +12,7 @@ NETWORK_ATTRIBUTE = "skdtune:network"
 #: User attribute of a trial with the checksum of its network.
 SHA256_ATTRIBUTE = "network_sha256"
 #: Start of the system attributes that Optuna and its dashboard list artifacts by.
-_ARTIFACT_PREFIX = "artifacts:"
+ARTIFACT_PREFIX = "artifacts:"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class KeptNetwork:
             "num_bytes": self.file.num_bytes,
         }
         return {
-            f"{_ARTIFACT_PREFIX}{self.file.artifact_id}": json.dumps(meta),
+            f"{ARTIFACT_PREFIX}{self.file.artifact_id}": json.dumps(meta),
             NETWORK_ATTRIBUTE: network,
         }
 

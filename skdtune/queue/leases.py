@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
-import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,9 @@ from skdtune.errors import LeaseLostError
 from skdtune.home import seconds_from_environment
 from skdtune.queue.events import EventKind, num_finished_epochs, record
 from skdtune.queue.schema import FINISHED, leases, now, own_studies, trials
+from skdtune.queue.worker_token import new_token
+
+logger = logging.getLogger(__name__)
 
 #: Seconds without a renewal after which a lease may be reaped.
 LEASE_S = 60.0
@@ -40,10 +43,10 @@ IS_WAITING = trials.c.state == sa.literal_column("'WAITING'")
 
 @dataclass(frozen=True)
 class WorkerIdentity:
-    """Who claims: a process on a host, with a token nobody else has."""
+    """Who claims. The token alone tells workers apart; host and process are for people."""
 
     device: str
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    token: str = field(default_factory=new_token)
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
 
@@ -69,7 +72,11 @@ def lease_seconds() -> float:
 
 
 def claim(
-    engine: sa.Engine, study_id: int, worker: WorkerIdentity, lease_s: float = LEASE_S
+    engine: sa.Engine,
+    study_id: int,
+    worker: WorkerIdentity,
+    lease_s: float = LEASE_S,
+    before: Callable[[sa.Connection], None] | None = None,
 ) -> Claim | None:
     """Take the waiting trial with the lowest number; None if none waits, or the study is paused.
 
@@ -78,11 +85,14 @@ def claim(
         study_id: The study to take a trial of.
         worker: Who takes it.
         lease_s: Seconds of silence after which anybody may give the trial back.
+        before: Done in the same transaction if there is a trial; an error takes none.
     """
     with engine.begin() as connection:
         row = connection.execute(_NEXT_WAITING, {"queue_study_id": study_id}).first()
         if row is None:
             return None
+        if before is not None:
+            before(connection)
         connection.execute(_START, {"next_trial_id": row.trial_id, "started": utc_now()})
         lease = {
             "trial_id": row.trial_id,
@@ -129,10 +139,10 @@ def renew(engine: sa.Engine, claimed: Claim) -> bool:
         return _renew(connection, claimed)
 
 
-def ping(engine: sa.Engine) -> None:
-    """Ask the storage for nothing, to know whether it answers."""
+def read_clock(engine: sa.Engine) -> float:
+    """Read the database's clock; that it answers is worth knowing, too."""
     with engine.connect() as connection:
-        connection.execute(sa.select(1))
+        return float(connection.execute(sa.select(now(connection))).scalar_one())
 
 
 @contextlib.contextmanager
@@ -187,56 +197,77 @@ def release(
         return _requeue(connection, [claimed.trial_id]) == 1
 
 
-def reap(engine: sa.Engine, study_id: int | None = None, by: str = "") -> list[int]:
+def reap(
+    engine: sa.Engine, study_id: int | None = None, by: str = "", at: float | None = None
+) -> list[int]:
     """Give trials back whose worker fell silent.
+
+    A sign of life from the future is none: the clock was set back since. Such a lease begins anew
+    now, so that whoever lives has all of it to be heard.
 
     Args:
         engine: The storage's engine.
         study_id: The study to look at; default all that skdtune holds leases of.
         by: Who looks, for the trial's story.
+        at: The database's clock, as read a moment ago, by which silence is judged; default now.
+            A clock that jumps in between, or a database that freezes, then makes nobody silent.
 
     Returns:
         The numbers of the trials that wait again.
     """
     with engine.begin() as connection:
+        clock = now(connection)
+        judged_at = clock if at is None else sa.literal(at, sa.Float(53))
         heard_at: sa.ColumnElement[Any] = leases.c.renewed_at
         if connection.dialect.name == "postgresql":
-            # Silence while the database was down is not the worker's own.
+            # Silence while the database was down is not the worker's own. A start from the future
+            # says nothing.
             started: sa.ColumnElement[Any] = sa.literal_column(
                 "extract(epoch from pg_postmaster_start_time())::float8"
             )
-            heard_at = sa.func.greatest(heard_at, started)
-        silent = now(connection) - leases.c.lease_s > heard_at
+            known_start = sa.case((started <= clock, started), else_=0.0)
+            heard_at = sa.func.greatest(heard_at, known_start)
+        silent = judged_at - leases.c.lease_s > heard_at
         lost = sa.or_(leases.c.owner.is_(None), silent)
-        if study_id is not None:
-            lost = sa.and_(lost, leases.c.study_id == study_id)
+        ahead = leases.c.renewed_at > clock
+        of_study = sa.true() if study_id is None else leases.c.study_id == study_id
+        numbers = _lock_running(connection, sa.and_(of_study, sa.or_(lost, ahead)))
+        _begin_anew(connection, numbers, ahead)
         why = f"its worker fell silent, said {by}" if by else "its worker fell silent"
-        numbers = _give_back(connection, lost, why)
+        freed = _give_back(connection, numbers, lost, why)
         # Leases of trials that were ended from outside, or deleted with their study.
         unfinished = sa.select(trials.c.trial_id).where(
             trials.c.trial_id == leases.c.trial_id,
             trials.c.study_id == leases.c.study_id,
             trials.c.state.in_([TrialState.WAITING, TrialState.RUNNING]),
         )
-        obsolete = sa.delete(leases).where(~unfinished.exists())
-        if study_id is not None:
-            obsolete = obsolete.where(leases.c.study_id == study_id)
-        connection.execute(obsolete)
-        return numbers
+        connection.execute(sa.delete(leases).where(~unfinished.exists(), of_study))
+        return sorted(claimed.number for claimed in freed)
 
 
-def reap_worker(engine: sa.Engine, study_id: int, host: str, pid: int) -> list[int]:
-    """Give back the trials of one process that is known to be dead, without waiting."""
+def reap_worker(engine: sa.Engine, study_id: int, token: str) -> list[Claim]:
+    """Give back the trials of one worker that is known to be dead, without waiting.
+
+    Args:
+        engine: The storage's engine.
+        study_id: The study that it worked for.
+        token: Its token; host and process number may be those of a living one, too.
+
+    Returns:
+        The claims that it lost.
+    """
     with engine.begin() as connection:
-        held = (leases.c.study_id == study_id, leases.c.host == host, leases.c.pid == pid)
-        return _give_back(connection, sa.and_(*held), "its worker died")
+        held = sa.and_(leases.c.study_id == study_id, leases.c.owner == token)
+        numbers = _lock_running(connection, held)
+        return _give_back(connection, numbers, held, "its worker died")
 
 
 def counts(engine: sa.Engine, study_id: int) -> dict[TrialState, int]:
     """Count a study's trials by state."""
     query = (
         sa.select(trials.c.state, sa.func.count())
-        .where(trials.c.study_id == study_id)
+        # A state that is none belongs to no count.
+        .where(trials.c.study_id == study_id, trials.c.state.in_(list(TrialState)))
         .group_by(trials.c.state)
     )
     with engine.connect() as connection:
@@ -258,7 +289,10 @@ def finished(engine: sa.Engine, study_id: int, numbers: list[int]) -> list[int]:
 
 
 def holders(engine: sa.Engine, study_id: int) -> list[dict[str, Any]]:
-    """List the workers that hold a trial: number, host, pid, device, attempt, silent seconds."""
+    """List the workers that hold a trial: number, host, pid, device, attempt, silent seconds.
+
+    No time is negative, whatever was done to the clock.
+    """
     with engine.connect() as connection:
         silence = (now(connection) - leases.c.renewed_at).label("silent_s")
         held = (now(connection) - leases.c.claimed_at).label("held_s")
@@ -281,7 +315,11 @@ def holders(engine: sa.Engine, study_id: int) -> list[dict[str, Any]]:
             )
             .order_by(trials.c.number)
         )
-        return [dict(row._mapping) for row in connection.execute(query)]
+        found = [dict(row._mapping) for row in connection.execute(query)]
+    return [
+        {**row, "silent_s": max(0.0, row["silent_s"]), "held_s": max(0.0, row["held_s"])}
+        for row in found
+    ]
 
 
 def note(
@@ -369,19 +407,46 @@ def _taking(dialect: str, clock: sa.ColumnElement[Any]) -> Any:
     ).returning(leases.c.attempt)
 
 
-def _give_back(connection: sa.Connection, lost: sa.ColumnElement[bool], why: str) -> list[int]:
-    """Give the running trials back whose leases meet a condition."""
+def _lock_running(connection: sa.Connection, wanted: sa.ColumnElement[bool]) -> dict[int, int]:
+    """Lock the running trials whose leases meet a condition; their numbers, by key."""
     joined = sa.and_(
         leases.c.trial_id == trials.c.trial_id, leases.c.study_id == trials.c.study_id
     )
     query = (
         sa.select(trials.c.trial_id, trials.c.number)
         .join(leases, joined)
-        .where(trials.c.state == TrialState.RUNNING, lost)
+        .where(trials.c.state == TrialState.RUNNING, wanted)
         .order_by(trials.c.number)
         .with_for_update(of=trials, skip_locked=True)
     )
-    numbers = {row.trial_id: row.number for row in connection.execute(query)}
+    return {row.trial_id: row.number for row in connection.execute(query)}
+
+
+def _begin_anew(
+    connection: sa.Connection, numbers: dict[int, int], ahead: sa.ColumnElement[bool]
+) -> None:
+    """Let the leases of locked trials begin now that were renewed in the future."""
+    if not numbers:
+        return
+    renewed = connection.execute(
+        sa.update(leases)
+        .where(leases.c.trial_id.in_(list(numbers)), ahead)
+        .values(renewed_at=now(connection))
+        .returning(leases.c.trial_id, leases.c.lease_s)
+    )
+    for row in renewed.all():
+        logger.warning(
+            "trial %d was heard of in the future, the clock was set back: its worker has %g s "
+            "from now on to be heard",
+            numbers[row.trial_id],
+            row.lease_s,
+        )
+
+
+def _give_back(
+    connection: sa.Connection, numbers: dict[int, int], lost: sa.ColumnElement[bool], why: str
+) -> list[Claim]:
+    """Give those of some locked trials back whose leases meet a condition."""
     if not numbers:
         return []
     # Looked at again, now that nobody else can take these trials: while this waited for its
@@ -393,12 +458,14 @@ def _give_back(connection: sa.Connection, lost: sa.ColumnElement[bool], why: str
         .returning(*leases.c)
     ).all()
     _requeue(connection, [row.trial_id for row in freed])
+    claims = []
     for row in freed:
         worker = WorkerIdentity(device=row.device, token="", host=row.host, pid=row.pid)
         lost_claim = Claim(row.study_id, row.trial_id, numbers[row.trial_id], row.attempt, worker)
         epochs = num_finished_epochs(connection, row.trial_id)
         note(connection, lost_claim, EventKind.LOST, epochs, why)
-    return sorted(numbers[row.trial_id] for row in freed)
+        claims.append(lost_claim)
+    return sorted(claims, key=lambda claimed: claimed.number)
 
 
 def _requeue(connection: sa.Connection, trial_ids: list[int]) -> int:

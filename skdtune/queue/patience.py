@@ -12,6 +12,7 @@ import optuna
 import sqlalchemy as sa
 
 from skdtune.errors import StorageAwayError
+from skdtune.queue.deadline import ANSWER_S, Deadline, within
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Patience:
         outage_s: Seconds of outage after which it gives up.
         must_leave: Asked between two tries; true gives up at once.
         sleep: Waits between two tries.
+        answer_s: Seconds of silence in the middle of a call after which the storage is away.
+        must_end: Asked while nothing is heard in the middle of a call; true ends it.
     """
 
     def __init__(
@@ -65,13 +68,22 @@ class Patience:
         outage_s: float = OUTAGE_S,
         must_leave: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], object] = time.sleep,
+        *,
+        answer_s: float = ANSWER_S,
+        must_end: Callable[[], bool] = lambda: False,
     ) -> None:
         self._outage_s = outage_s
         self._must_leave = must_leave
         self._sleep = sleep
+        self._answer_s = answer_s
+        self._must_end = must_end
         self._away_since: float | None = None
         self._answered_since = float("-inf")
-        self._failed_at = float("-inf")
+
+    @property
+    def is_away(self) -> bool:
+        """The storage did not answer when it was last asked."""
+        return self._away_since is not None
 
     @property
     def away_s(self) -> float:
@@ -86,13 +98,6 @@ class Patience:
         if self._away_since is not None:
             return 0.0
         return time.monotonic() - self._answered_since
-
-    @property
-    def is_due(self) -> bool:
-        """A try is worth its time: the storage answers, or did not a while ago."""
-        if self._away_since is None:
-            return True
-        return time.monotonic() - self._failed_at >= _LONGEST_PAUSE_S / 2
 
     def __call__(self, call: Callable[[], Result]) -> Result:
         """Make a call until it succeeds.
@@ -118,11 +123,11 @@ class Patience:
             StorageAwayError: If the storage does not answer.
         """
         try:
-            result = call()
+            with within(Deadline(self._answer_s, self._must_end)):
+                result = call()
         except Exception as error:
             if not is_outage(error):
                 raise
-            self._failed_at = time.monotonic()
             if self._away_since is None:
                 self._away_since = time.monotonic()
                 logger.warning(

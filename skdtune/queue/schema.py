@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import optuna
 import sqlalchemy as sa
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
 
 #: Version of skdtune's own tables; a newer one in the database is refused.
 SCHEMA_VERSION = 1
@@ -94,14 +99,69 @@ _POSTGRES_NOW: sa.ColumnElement[Any] = sa.literal_column(
 )
 
 
-def create_own_tables(engine: sa.Engine) -> None:
+def optunas_migrations() -> ScriptDirectory:
+    """Return the versions of Optuna's tables that the installed Optuna knows."""
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(Path(models.__file__).parent / "alembic"))
+
+
+def has_optunas_tables(connection: sa.Connection) -> bool:
+    """Tell whether Optuna's tables are there, and whoever made them got as far as to say so."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(studies.name) or not inspector.has_table("alembic_version"):
+        return False
+    return connection.execute(sa.text("SELECT 1 FROM alembic_version")).first() is not None
+
+
+def create_optunas_tables(connection: sa.Connection) -> None:
+    """Create Optuna's tables where they are missing, as its own storage does, in a transaction.
+
+    Optuna needs several connections and transactions for that, one within the other.
+    """
+    from alembic.runtime.migration import MigrationContext
+
+    models.BaseModel.metadata.create_all(connection)
+    info, script = models.VersionInfoModel.__table__, optunas_migrations()
+    known = connection.scalar(sa.select(info.c.schema_version))
+    if known is None:
+        versions = {"schema_version": models.SCHEMA_VERSION, "library_version": optuna.__version__}
+        connection.execute(sa.insert(info).values(version_info_id=1, **versions))
+    # Tables that are older than these versions are of the first one.
+    is_new = known in (None, models.SCHEMA_VERSION)
+    revision = script.get_current_head() if is_new else script.get_base()
+    MigrationContext.configure(connection).stamp(script, str(revision))
+
+
+def upgrade_optunas_tables(connection: sa.Connection) -> None:
+    """Bring Optuna's tables to the installed version, as its own storage does, in a transaction.
+
+    Optuna opens a connection of its own for that, which behind a pooler may wait for this one.
+    """
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+
+    script, info = optunas_migrations(), models.VersionInfoModel.__table__
+
+    def to_head(revision: Any, _context: Any) -> Any:
+        return script._upgrade_revs("head", revision)
+
+    with EnvironmentContext(Config(), script, fn=to_head, destination_rev="head") as environment:
+        # As Optuna's own `env.py` has it.
+        tables = models.BaseModel.metadata
+        environment.configure(connection, target_metadata=tables, render_as_batch=True)
+        environment.run_migrations()
+    versions = {"schema_version": models.SCHEMA_VERSION, "library_version": optuna.__version__}
+    connection.execute(sa.update(info).values(**versions))
+
+
+def create_own_tables(connection: sa.Connection) -> None:
     """Create skdtune's tables where they are missing and note their version."""
-    _metadata.create_all(engine)
-    with engine.begin() as connection:
-        for index in _INDEXES:
-            connection.execute(sa.text(index))
-        if connection.scalar(sa.select(version.c.schema_version)) is None:
-            connection.execute(sa.insert(version).values(id=1, schema_version=SCHEMA_VERSION))
+    _metadata.create_all(connection)
+    for index in _INDEXES:
+        connection.execute(sa.text(index))
+    if connection.scalar(sa.select(version.c.schema_version)) is None:
+        connection.execute(sa.insert(version).values(id=1, schema_version=SCHEMA_VERSION))
 
 
 def own_version(connection: sa.Connection) -> int | None:

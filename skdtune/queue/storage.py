@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import optuna
 import psutil
@@ -23,7 +25,12 @@ from sqlalchemy.engine import URL, make_url
 from skdtune.errors import StorageError
 from skdtune.home import home
 from skdtune.queue import schema
+from skdtune.queue.connections import connections_to
+from skdtune.queue.deadline import WORD_AFTER_S, Deadline, within
 from skdtune.queue.patience import is_outage
+from skdtune.queue.sqlite_connections import sqlite_file
+
+logger = logging.getLogger(__name__)
 
 _NETWORK = (
     "nfs nfs4 cifs smb smbfs smb2 smb3 afs lustre gpfs beegfs ceph glusterfs 9p pvfs2 orangefs "
@@ -31,11 +38,19 @@ _NETWORK = (
 )
 NETWORK_FILE_SYSTEMS = frozenset(_NETWORK.split())
 
-_SQLITE_BUSY_MS = 30_000
-_CONNECT_TIMEOUT_S = 10
+#: Seconds that a process waits while another one makes a schema or a study.
+SETUP_WAIT_S = 60.0
+_SETUP_PAUSE_S = 0.1
+_UPGRADE_S = 3600.0
 #: Key of the PostgreSQL advisory lock around set-up; any constant nobody else uses.
 _SETUP_LOCK = 7_305_091_83
-
+_TRY_SETUP_LOCK = sa.select(sa.func.pg_try_advisory_xact_lock(_SETUP_LOCK))
+_SETUP_LOCK_HOLDER = sa.text(
+    "SELECT pid, application_name, xact_start FROM pg_locks JOIN pg_stat_activity USING (pid) "
+    "WHERE locktype = 'advisory' AND granted AND classid = 0 AND objsubid = 1 "
+    f"AND objid = {_SETUP_LOCK} AND database = (SELECT oid FROM pg_database "
+    "WHERE datname = current_database())"
+)
 
 #: What a call raises while the database is away.
 DATABASE_ERRORS = (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
@@ -85,28 +100,14 @@ def _secrets(url: URL) -> list[str]:
 def init_storage(text: str) -> RDBStorage:
     """Make the schema where it is missing, then open the storage; safe to call at any time.
 
+    Args:
+        text: ``sqlite:///FILE`` or ``postgresql+psycopg://USER:PASSWORD@HOST/DATABASE``.
+
     Raises:
         StorageError: If the storage cannot be reached, written, or was made by newer versions.
     """
-    url = parse_url(text)
-    _refuse_network_file(url)
-    file = _sqlite_file(url)
-    # A folder of skdtune's own is made, one that a person may have mistyped is not.
-    if file is not None and (file.parent == home().path or file.parent.name == "skdtune"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    with setup_lock(text), _translated(url):
-        with _brief_engine(url) as engine, engine.connect() as connection:
-            missing = not sa.inspect(connection).has_table("studies")
-            ours_missing = not _has_own_tables(connection)
-            if not missing:
-                # Not even tables of our own are added to what other versions wrote.
-                _refuse_newer(connection, url)
-                _refuse_older(connection, url)
-        if missing:
-            _build(url, create=True).engine.dispose()
-        if ours_missing:
-            with _brief_engine(url) as engine:
-                schema.create_own_tables(engine)
+    with set_up(text):
+        pass
     return open_storage(text)
 
 
@@ -133,38 +134,120 @@ def open_storage(text: str) -> RDBStorage:
                 )
             _refuse_newer(connection, url)
             _refuse_older(connection, url)
-        return _build(url, create=False)
+        return _build(url)
 
 
 @contextlib.contextmanager
-def setup_lock(text: str) -> Iterator[None]:
-    """Let one process at a time make a schema or a study in this storage."""
+def set_up(text: str) -> Iterator[sa.Connection]:
+    """Open the transaction in which one process at a time makes schema and studies.
+
+    What is missing of the schema is there when it begins. All of it is one transaction, so that
+    behind a pooler one connection of the server is enough, and nothing is left half made.
+
+    Args:
+        text: URL of the storage.
+
+    Raises:
+        StorageError: If the storage cannot be reached, written, or was made by newer versions,
+            or if another process holds its set-up lock for too long.
+    """
     url = parse_url(text)
+    _refuse_network_file(url)
     file = _sqlite_file(url)
-    if file is not None:
-        if not file.parent.is_dir():
-            raise StorageError(f"storage {masked(url)}: the folder {file.parent} does not exist")
-        lock = FileLock(f"{file}.lock", timeout=60)
-        try:
-            lock.acquire()
-        except OSError as error:
-            reason = error.strerror or "another process holds its set-up lock"
-            raise StorageError(f"storage {masked(url)} cannot be written: {reason}") from None
-        try:
-            with _translated(url):
-                yield
-        finally:
-            lock.release()
-        return
-    # The lock belongs to the session. Without a transaction around it, the server's
-    # idle_in_transaction_session_timeout cannot end the session while the lock is held.
+    # A folder of skdtune's own is made, one that a person may have mistyped is not.
+    if file is not None and (file.parent == home().path or file.parent.name == "skdtune"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    # Takes a while to import, in which no transaction should be open.
+    _known_revisions()
     with (
         _translated(url),
+        _file_lock(url),
         _brief_engine(url) as engine,
-        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        _locked_transaction(engine, url) as connection,
     ):
-        connection.execute(sa.select(sa.func.pg_advisory_lock(_SETUP_LOCK)))
+        if schema.has_optunas_tables(connection):
+            # Not even tables of our own are added to what other versions wrote.
+            _refuse_newer(connection, url)
+            _refuse_older(connection, url)
+        else:
+            schema.create_optunas_tables(connection)
+        if not _has_own_tables(connection):
+            schema.create_own_tables(connection)
+        yield connection
+
+
+@contextlib.contextmanager
+def _locked_transaction(engine: sa.Engine, url: URL) -> Iterator[sa.Connection]:
+    """Begin a transaction that holds the set-up lock; on SQLite it is the write lock.
+
+    The lock is of the transaction, not of the session, which behind a pooler belongs to somebody
+    else a moment later.
+    """
+    wait = _SetupWait(url)
+    while True:
+        with engine.begin() as connection:
+            if engine.dialect.name == "sqlite" or connection.scalar(_TRY_SETUP_LOCK):
+                yield connection
+                return
+            holder = connection.execute(_SETUP_LOCK_HOLDER).first()
+        wait.go_on("another process" if holder is None else _describe_session(*holder))
+
+
+@contextlib.contextmanager
+def _file_lock(url: URL) -> Iterator[None]:
+    """Hold the lock beside an SQLite file, which also guards its change to write-ahead mode."""
+    file = _sqlite_file(url)
+    if file is None:
         yield
+        return
+    if not file.parent.is_dir():
+        raise StorageError(f"storage {masked(url)}: the folder {file.parent} does not exist")
+    wait = _SetupWait(url)
+    lock = FileLock(f"{file}.lock", timeout=0)
+    while not lock.is_locked:
+        try:
+            lock.acquire()
+        except TimeoutError:
+            wait.go_on("another process")
+        except OSError as error:
+            raise StorageError(
+                f"storage {masked(url)} cannot be written: {error.strerror}"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _SetupWait:
+    """A wait for the set-up lock: said after a while, ended after a longer one."""
+
+    def __init__(self, url: URL) -> None:
+        self._lock = f"the set-up lock of storage {masked(url)}"
+        self._began = time.monotonic()
+        self._is_said = False
+
+    def go_on(self, holder: str) -> None:
+        """Sleep until the next try.
+
+        Raises:
+            StorageError: If it took too long.
+        """
+        waited_s = time.monotonic() - self._began
+        if waited_s > SETUP_WAIT_S:
+            raise StorageError(
+                f"{self._lock} is held for {waited_s:.0f} s by {holder}: end it, or try later"
+            )
+        if waited_s > WORD_AFTER_S and not self._is_said:
+            self._is_said = True
+            logger.warning("waiting for %s, held by %s", self._lock, holder)
+        time.sleep(_SETUP_PAUSE_S)
+
+
+def _describe_session(pid: int, application: str | None, since: datetime | None) -> str:
+    """Name the session of the server that holds a lock."""
+    begun = "" if since is None else f", since {since:%Y-%m-%d %H:%M:%S}"
+    return f"the server's process {pid} ({application or 'of another role'}{begun})"
 
 
 def require_writable(storage: RDBStorage) -> None:
@@ -186,85 +269,42 @@ def upgrade_storage(text: str) -> None:
     url = parse_url(text)
     _refuse_network_file(url)
     _require_file(url)
-    with setup_lock(text), _translated(url):
-        with _brief_engine(url) as engine, engine.connect() as connection:
-            _refuse_newer(connection, url)
-        storage = RDBStorage(
-            url.render_as_string(hide_password=False),
-            skip_compatibility_check=True,
-            skip_table_creation=True,
-        )
-        storage.upgrade()
-        schema.create_own_tables(storage.engine)
-        storage.engine.dispose()
+    with (
+        _translated(url),
+        _file_lock(url),
+        _brief_engine(url) as engine,
+        # Large tables take a while to change, and the server says nothing meanwhile.
+        within(Deadline(_UPGRADE_S)),
+        _locked_transaction(engine, url) as connection,
+    ):
+        _refuse_newer(connection, url)
+        schema.upgrade_optunas_tables(connection)
+        schema.create_own_tables(connection)
 
 
-def _build(url: URL, *, create: bool) -> RDBStorage:
+def _build(url: URL) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    connections = connections_to(url)
     storage = RDBStorage(
         url.render_as_string(hide_password=False),
-        engine_kwargs=_engine_arguments(url),
-        skip_table_creation=not create,
+        engine_kwargs=connections.arguments,
+        skip_table_creation=True,
         skip_compatibility_check=True,
     )
-    if url.get_backend_name() == "sqlite":
-        _make_sqlite_safe(storage.engine)
+    connections.guard(storage.engine)
     return storage
 
 
 @contextlib.contextmanager
 def _brief_engine(url: URL) -> Iterator[sa.Engine]:
     """Open an engine whose connections are closed at the end, whatever happens."""
-    engine = sa.create_engine(url, **_engine_arguments(url))
-    if url.get_backend_name() == "sqlite":
-        _make_sqlite_safe(engine)
+    connections = connections_to(url)
+    engine = sa.create_engine(url, **connections.arguments)
+    connections.guard(engine)
     try:
         yield engine
     finally:
         engine.dispose()
-
-
-def _engine_arguments(url: URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": _SQLITE_BUSY_MS / 1000}}
-    # A server or a firewall may have closed an idle connection during a long epoch: ping first.
-    # Two connections are enough for a worker: its own and its heartbeat's.
-    return {
-        "pool_pre_ping": True,
-        "pool_size": 2,
-        "max_overflow": 2,
-        "connect_args": {
-            "connect_timeout": _CONNECT_TIMEOUT_S,
-            "application_name": "skdtune",
-            # A server that vanished without a word is noticed in half a minute, not in hours.
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 4,
-            "tcp_user_timeout": 30_000,
-        },
-    }
-
-
-def _make_sqlite_safe(engine: sa.Engine) -> None:
-    """Take the write lock at the start of each transaction, and let readers go on meanwhile.
-
-    SQLite ignores ``FOR UPDATE``: without this, two workers read the same waiting trial and both
-    take it (measured: 15 of 60 trials).
-    """
-
-    def on_connect(dbapi: Any, _record: Any) -> None:
-        dbapi.isolation_level = None
-        dbapi.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_MS}")
-        dbapi.execute("PRAGMA journal_mode=WAL")
-        dbapi.execute("PRAGMA synchronous=NORMAL")
-
-    def on_begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    sa.event.listen(engine, "connect", on_connect)
-    sa.event.listen(engine, "begin", on_begin)
-    # Connections made before the listeners do not have the settings.
-    engine.dispose()
 
 
 def _has_own_tables(connection: sa.Connection) -> bool:
@@ -308,17 +348,12 @@ def _optuna_versions(connection: sa.Connection) -> tuple[str, str]:
 
 @functools.cache
 def _known_revisions() -> tuple[str, set[str]]:
-    from alembic.script import ScriptDirectory
-
-    folder = Path(optuna.__file__).parent / "storages" / "_rdb" / "alembic"
-    script = ScriptDirectory(str(folder))
+    script = schema.optunas_migrations()
     return str(script.get_current_head()), {r.revision for r in script.walk_revisions()}
 
 
 def _sqlite_file(url: URL) -> Path | None:
-    if url.get_backend_name() != "sqlite" or url.database is None:
-        return None
-    return Path(url.database.removeprefix("file:")).absolute()
+    return sqlite_file(url) if url.get_backend_name() == "sqlite" else None
 
 
 def _require_file(url: URL) -> None:

@@ -17,20 +17,25 @@ from optuna.trial import TrialState
 import skdtune
 from skdtune.describe import dotted
 from skdtune.describe.kinds.catalogue import is_search
-from skdtune.describe.packages import differs, other_versions, packages_of, what_is_missing
+from skdtune.describe.packages import differs, other_versions, what_is_missing
 from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
+from skdtune.describe.training_length import most_training_images, require_long_enough
 from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
-from skdtune.queue.storage import init_storage, open_storage, setup_lock
-
-SPEC_ATTRIBUTE = "skdtune:spec"
-DIGEST_ATTRIBUTE = "skdtune:spec_hash"
-VERSIONS_ATTRIBUTE = "skdtune:versions"
-#: The installed packages that the study needs; only where it needs any.
-PACKAGES_ATTRIBUTE = "skdtune:packages"
-
-_NOTE_PIECE = 2045
+from skdtune.queue.pinned_source import inherit_pin
+from skdtune.queue.storage import open_storage, set_up
+from skdtune.queue.study_attributes import (
+    DIGEST_ATTRIBUTE,
+    PACKAGES_ATTRIBUTE,
+    SPEC_ATTRIBUTE,
+    raw_spec,
+    read_attributes,
+    stored_specs,
+    system_attributes,
+    user_attributes,
+)
+from skdtune.queue.trial_attributes import QUEUED_PARAMS
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def create_study(spec: StudySpec, *, storage: str | None = None) -> bool:
 
     Raises:
         StudyError: If a study of that name exists with another spec.
+        SpecError: If there are too few images for its method to do anything.
         StorageError: If the storage cannot be used.
     """
     return bool(create_studies([spec], storage=storage))
@@ -90,6 +96,7 @@ def create_studies(specs: Sequence[StudySpec], *, storage: str | None = None) ->
 
     Raises:
         StudyError: If a study exists with another spec, or a budget is not planned yet.
+        SpecError: If there are too few images for a method to do anything.
         StorageError: If the storage cannot be used.
     """
     for spec in specs:
@@ -98,13 +105,8 @@ def create_studies(specs: Sequence[StudySpec], *, storage: str | None = None) ->
                 f"{spec.name}: its budget is in images or seconds; plan_budget(spec) turns it "
                 "into epochs first"
             )
-    url = storage_url(storage)
-    opened = init_storage(url)
-    try:
-        with setup_lock(url), opened.engine.begin() as connection:
-            return [spec.name for spec in specs if _create(connection, spec)]
-    finally:
-        opened.engine.dispose()
+    with set_up(storage_url(storage)) as connection:
+        return [spec.name for spec in specs if _create(connection, spec)]
 
 
 def _create(connection: sa.Connection, spec: StudySpec) -> bool:
@@ -115,7 +117,12 @@ def _create(connection: sa.Connection, spec: StudySpec) -> bool:
     if study_id is not None:
         _refuse_other_spec(connection, study_id, spec)
         return False
+    # Of a study that is there already, its workers say so.
+    num_images = most_training_images(spec)
+    if num_images is not None:
+        require_long_enough(spec, num_images)
     _insert_study(connection, spec)
+    inherit_pin(connection, spec, int(connection.scalar(key) or 0))
     return True
 
 
@@ -139,10 +146,12 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
         study = optuna.load_study(study_name=name, storage=opened)
     except KeyError:
         raise StudyError(_unknown_study(opened, name)) from None
-    text = study.user_attrs.get(SPEC_ATTRIBUTE)
+    with opened.engine.connect() as connection:
+        attributes = read_attributes(connection, study._study_id)
+    text = attributes.get(SPEC_ATTRIBUTE)
     if text is None:
         raise StudyError(f"study {name!r} was not created by skdtune: it holds no spec")
-    needed = study.user_attrs.get(PACKAGES_ATTRIBUTE)
+    needed = attributes.get(PACKAGES_ATTRIBUTE)
     try:
         spec = spec_from_json(text)
     except InputError as error:
@@ -154,7 +163,7 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
         raise StudyError(f"study {name!r}: {missing or why}") from None
     if other := differs(spec, needed):
         raise StudyError(f"study {name!r}: {other}")
-    if stored_digest(text) != study.user_attrs.get(DIGEST_ATTRIBUTE):
+    if stored_digest(text) != attributes.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
     study.pruner = spec.effective_pruner.build(spec.budget.epochs)
     return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
@@ -166,7 +175,9 @@ def require_packages(stored: StoredStudy) -> None:
     Raises:
         StudyError: If one is missing, or offers what is needed no more.
     """
-    if missing := what_is_missing(stored.study.user_attrs.get(PACKAGES_ATTRIBUTE)):
+    with stored.engine.connect() as connection:
+        needed = read_attributes(connection, stored.study_id).get(PACKAGES_ATTRIBUTE)
+    if missing := what_is_missing(needed):
         raise StudyError(f"study {stored.spec.name!r}: {missing}")
 
 
@@ -184,11 +195,10 @@ def find_lineage(engine: sa.Engine, study_id: int) -> str | None:
 
 def study_names(storage: RDBStorage) -> list[str]:
     """List the studies of a storage that skdtune made, oldest first."""
-    table = schema.study_user_attributes
+    specs = stored_specs()
     query = (
         sa.select(schema.studies.c.study_name)
-        .join(table, table.c.study_id == schema.studies.c.study_id)
-        .where(table.c.key == DIGEST_ATTRIBUTE)
+        .join(specs, specs.c.study_id == schema.studies.c.study_id)
         .order_by(schema.studies.c.study_id)
     )
     with storage.engine.connect() as connection:
@@ -221,24 +231,15 @@ def expand_family(name: str, *, storage: str | None = None) -> list[str]:
 
 def _members_of(opened: RDBStorage, family: str) -> list[str]:
     """List the studies of a family, oldest first; rows that nobody can read are none."""
-    table = schema.study_user_attributes
+    specs = stored_specs()
     query = (
-        sa.select(schema.studies.c.study_name, table.c.value_json)
-        .join(table, table.c.study_id == schema.studies.c.study_id)
-        .where(table.c.key == SPEC_ATTRIBUTE)
-        .order_by(table.c.study_id)
+        sa.select(schema.studies.c.study_name, specs.c.value_json)
+        .join(specs, specs.c.study_id == schema.studies.c.study_id)
+        .order_by(specs.c.study_id)
     )
-    members = []
     with opened.engine.connect() as connection:
-        for name, text in connection.execute(query).all():
-            try:
-                spec = json.loads(json.loads(text))["spec"]
-                is_member = spec["family"] == family and is_search(spec)
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                continue
-            if is_member:
-                members.append(name)
-    return members
+        read = [(name, raw_spec(text)) for name, text in connection.execute(query).all()]
+    return [name for name, raw in read if raw and raw.get("family") == family and is_search(raw)]
 
 
 def _unknown_study(storage: RDBStorage, name: str) -> str:
@@ -252,18 +253,13 @@ def _unknown_study(storage: RDBStorage, name: str) -> str:
 
 
 def _refuse_other_spec(connection: sa.Connection, study_id: int, spec: StudySpec) -> None:
-    table = schema.study_user_attributes
-    stored = connection.scalar(
-        sa.select(table.c.value_json).where(
-            table.c.study_id == study_id, table.c.key == SPEC_ATTRIBUTE
-        )
-    )
+    stored = read_attributes(connection, study_id).get(SPEC_ATTRIBUTE)
     if stored is None:
         raise StudyError(
             f"study {spec.name!r} exists and was not created by skdtune; choose another --name"
         )
     try:
-        difference = describe_difference(spec_from_json(json.loads(stored)), spec)
+        difference = describe_difference(spec_from_json(stored), spec)
     except SpecError as error:
         difference = str(error)
     if difference:
@@ -299,18 +295,9 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
     # SQLite gives the keys of deleted trials out again: their workers must not reach into these.
     existing = sa.select(schema.trials.c.trial_id)
     connection.execute(sa.delete(schema.leases).where(schema.leases.c.trial_id.not_in(existing)))
-    user = {
-        SPEC_ATTRIBUTE: spec.to_json(),
-        DIGEST_ATTRIBUTE: spec.digest,
-        VERSIONS_ATTRIBUTE: versions(),
-    }
-    if needed := packages_of(spec):
-        user[PACKAGES_ATTRIBUTE] = needed
-    metric = {"study:metric_names": [spec.kind.metric_name]}
-    system = {**metric, **_note_attributes(spec.note())}
     for table, attributes in (
-        (schema.study_user_attributes, user),
-        (schema.study_system_attributes, system),
+        (schema.study_user_attributes, user_attributes(spec, versions())),
+        (schema.study_system_attributes, system_attributes(spec)),
     ):
         connection.execute(
             sa.insert(table),
@@ -326,19 +313,6 @@ def _insert_study(connection: sa.Connection, spec: StudySpec) -> None:
     )
     fixed = [spec.base_params(), *spec.enqueue]
     add_trials(connection, study_id, range(spec.num_trials), fixed)
-
-
-def _note_attributes(note: str) -> dict[str, object]:
-    """Cut a note into the attributes that optuna-dashboard reads it from.
-
-    Its own function is not called because importing the dashboard takes seconds, which every
-    worker would pay; a test reads the note back through the dashboard.
-    """
-    pieces = range(0, len(note), _NOTE_PIECE)
-    return {"dashboard:note_ver": 1} | {
-        f"dashboard:note_str:{index}": note[start : start + _NOTE_PIECE]
-        for index, start in enumerate(pieces)
-    }
 
 
 def add_trials(
@@ -369,7 +343,7 @@ def add_trials(
         .limit(len(fixed))
     ).all()
     rows = [
-        {"trial_id": trial_id, "key": "fixed_params", "value_json": json.dumps(params)}
+        {"trial_id": trial_id, "key": QUEUED_PARAMS, "value_json": json.dumps(params)}
         for trial_id, params in zip(ids, fixed, strict=False)
         if params
     ]

@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 from skdtune.describe.epoch_report import EpochReport
 from skdtune.describe.kinds.kind import Kind
-from skdtune.queue.checked_values import measured, number, whole
+from skdtune.queue.checked_values import count, measured, number
 
 # System attributes
 
 #: What a trial recorded epoch by epoch.
 CURVES = "skdtune:curves"
+#: Parameters that a person chose before the trial began, by name, as Optuna calls them; trial 0
+#: has those of the base configuration.
+QUEUED_PARAMS = "fixed_params"
 #: Finished epochs up to which the rungs of a trial were judged.
 JUDGED_EPOCHS = "skdtune:judged_epochs"
 #: Mean sorted probabilities after the first and the last epoch.
@@ -36,6 +39,8 @@ VERSIONS = "versions"
 NUM_VAL_IMAGES = "num_val_images"
 #: Identifies the training and validation images; in a final evaluation those of the test, too.
 DATA_FINGERPRINT = "data_fingerprint"
+#: Identifies what the training images come from, before they are decoded and divided.
+SOURCE = "source"
 
 # User attributes: what it came to
 
@@ -96,6 +101,7 @@ def describe_start(
     number: int,
     num_val_images: int | None,
     data_fingerprint: str,
+    source: str = "",
 ) -> dict[str, Any]:
     """Return the user attributes that are needed to repeat a trial.
 
@@ -111,6 +117,7 @@ def describe_start(
         number: Number of the trial.
         num_val_images: Images that it is judged on, None if it learns from all.
         data_fingerprint: Identifies the images; a trial that is tested writes it with its scores.
+        source: Identifies what the training images come from; empty if that is not known.
     """
     started = {
         DEVICE: device,
@@ -122,6 +129,8 @@ def describe_start(
         VERSIONS: dict(versions),
         **kind.origin_of(number),
     }
+    if source:
+        started[SOURCE] = source
     if kind.is_tested:
         return started
     if num_val_images is not None:
@@ -211,7 +220,7 @@ def read_test(user: Mapping[str, Any]) -> FinalScores | None:
         top5=top5,
         ece=ece,
         nll=nll,
-        num_images=whole(user.get(NUM_TEST_IMAGES)) or 0,
+        num_images=count(user.get(NUM_TEST_IMAGES)) or 0,
         fingerprint=str(user.get(DATA_FINGERPRINT)),
     )
 
@@ -233,6 +242,11 @@ def _shares(stored: Any) -> tuple[float, ...]:
         return ()
     numbers = [number(value) for value in stored[:MAX_RANKS]]
     return tuple(value for value in numbers if value is not None)
+
+
+def is_queued(system: Mapping[str, Any]) -> bool:
+    """Tell whether a person chose parameters of a trial: by ``enqueue`` here or in Optuna."""
+    return bool(system.get(QUEUED_PARAMS))
 
 
 def read_epochs_seconds(user: Mapping[str, Any], system: Mapping[str, Any]) -> float | None:

@@ -33,20 +33,24 @@ def set_budget(engine: sa.Engine, study_id: int, num_trials: int) -> int:
     if not 1 <= num_trials <= MAX_TRIALS:
         raise InputError(f"a budget is 1 to {MAX_TRIALS} trials, received {num_trials}")
     with engine.begin() as connection:
-        studies, trials = schema.studies, schema.trials
-        # One process at a time numbers the trials of a study.
-        connection.execute(
-            sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update()
-        )
-        last = connection.scalar(
-            sa.select(sa.func.max(trials.c.number)).where(trials.c.study_id == study_id)
-        )
-        before = 0 if last is None else int(last) + 1
+        before = num_trials_locked(connection, study_id)
         if num_trials > before:
             add_trials(connection, study_id, range(before, num_trials))
         elif num_trials < before:
             _remove(connection, study_id, num_trials)
         return before
+
+
+def num_trials_locked(connection: sa.Connection, study_id: int) -> int:
+    """Count a study's trials, and let nobody else number new ones before the transaction ends."""
+    studies, trials = schema.studies, schema.trials
+    connection.execute(
+        sa.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update()
+    )
+    last = connection.scalar(
+        sa.select(sa.func.max(trials.c.number)).where(trials.c.study_id == study_id)
+    )
+    return 0 if last is None else int(last) + 1
 
 
 def _remove(connection: sa.Connection, study_id: int, num_trials: int) -> None:

@@ -20,7 +20,10 @@ from skdtune.queue import events, leases, pausing, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import LEASE_S, Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
+from skdtune.queue.pinned_source import Sources, pin, read_pins
+from skdtune.queue.silence import SilenceWatch
 from skdtune.queue.stored_study import StoredStudy, find_lineage
+from skdtune.queue.usual_kernels import usual_kernels
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,7 @@ class TrialQueue:
         self.stored = stored
         self.patience = patience or Patience()
         self.lease_s = lease_s
+        self._silence = SilenceWatch(lease_s)
         self._is_patient = True
 
     @property
@@ -65,11 +69,29 @@ class TrialQueue:
     ) -> Result:
         """Make any call to the storage that may be made twice, such as one of Optuna's."""
         make = self.patience if self._is_patient else self.patience.once
-        return make(functools.partial(function, *args, **settings))
+        with self._silence.waiting():
+            return make(functools.partial(function, *args, **settings))
 
-    def claim(self, worker: WorkerIdentity) -> Claim | None:
-        """Take the waiting trial with the lowest number; None if none waits, or all is paused."""
-        return self._transact(leases.claim, self.stored.study_id, worker, self.lease_s)
+    def claim(self, worker: WorkerIdentity, sources: Sources | None = None) -> Claim | None:
+        """Take the waiting trial with the lowest number; None if none waits, or all is paused.
+
+        Args:
+            worker: Who takes it.
+            sources: The data that the worker has, if they are to be pinned or compared with those
+                that the study was begun with.
+
+        Raises:
+            OtherDataError: If the study was begun with other data; no trial was taken.
+        """
+        study_id, before = self.stored.study_id, None
+        if sources is not None:
+            name = self.stored.study.study_name
+            before = functools.partial(pin, study_id=study_id, study=name, sources=sources)
+        return self._transact(leases.claim, study_id, worker, self.lease_s, before)
+
+    def pinned_sources(self) -> Sources:
+        """Return the data that the study was begun with; empty before a trial was taken."""
+        return self._transact(read_pins, self.stored.study_id, self.stored.study.study_name)
 
     def renew(self, claim: Claim) -> bool:
         """Prove that the owner is alive; False if the trial belongs to somebody else by now."""
@@ -89,17 +111,18 @@ class TrialQueue:
         """Give trials back whose workers fell silent, say so, and return their numbers.
 
         It never waits for a storage that is away: who reaps looks again later.
-        After an outage every worker needs a moment to be heard again: for as long as a lease,
-        nobody is taken for dead.
+        After an outage, a frozen database or a clock that was set ahead every worker needs a
+        moment to be heard again: for as long as a lease, nobody is taken for dead.
 
         Args:
             by: Who looks, for the story of the trials.
         """
-        if self.patience.answers_for_s < self.lease_s:
-            # A real question, so that the moment begins when the storage is there and not before.
-            self.once._transact(leases.ping)
+        # Also asked after an outage, so that the moment begins when the storage is there.
+        clock_s = self.once._transact(leases.read_clock)
+        is_telling = self._silence.is_telling(clock_s)
+        if self.patience.answers_for_s < self.lease_s or not is_telling:
             return []
-        numbers = self.once._transact(leases.reap, self.stored.study_id, by)
+        numbers = self.once._transact(leases.reap, self.stored.study_id, by, clock_s)
         for number in numbers:
             logger.warning("trial %d waits again: its worker fell silent", number)
         return numbers
@@ -123,6 +146,10 @@ class TrialQueue:
     def find_lineage(self) -> str | None:
         """Return the token of the study's creation; None if it is not there any more."""
         return self._transact(find_lineage, self.stored.study_id)
+
+    def usual_kernels(self) -> tuple[str, int] | None:
+        """Return the kernels of most trials, and how many these are; None before the first."""
+        return self._transact(usual_kernels, self.stored.study_id)
 
     def paused_reason(self) -> str | None:
         """Return why the study is paused, None if it is not."""
@@ -150,6 +177,10 @@ class TrialQueue:
     def note(self, claim: Claim, kind: EventKind, epochs: int, detail: str) -> None:
         """Note something that the trial outlived."""
         self._transact(trial_writes.write_note, claim, kind, epochs, detail)
+
+    def note_judged(self, claim: Claim, num_epochs: int, spared: str = "") -> None:
+        """Store how far a trial was judged; see `trial_writes.write_judgement`."""
+        self._transact(trial_writes.write_judgement, claim, num_epochs, spared)
 
     def report(self, claim: Claim, epoch: int, value: float) -> None:
         """Store the value of an epoch and renew the lease."""

@@ -21,6 +21,7 @@ from skdtune.queue import schema
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim, is_held, note, owned, upsert, utc_now
 from skdtune.queue.schema import events, leases, trials
+from skdtune.queue.trial_attributes import JUDGED_EPOCHS
 
 _FINITE_STEP = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
 _FINITE_VALUE = models.TrialValueModel.TrialValueType.FINITE
@@ -77,6 +78,31 @@ def write_note(
     """
     with owned(engine, claimed) as connection:
         note(connection, claimed, kind, epochs, detail)
+
+
+def write_judgement(engine: sa.Engine, claimed: Claim, num_epochs: int, spared: str = "") -> None:
+    """Store how far a trial was judged: a resumed one is neither passed over nor judged twice.
+
+    Args:
+        engine: The storage's engine.
+        claimed: The trial in hand.
+        num_epochs: Finished epochs up to which it was judged.
+        spared: A sentence for people where it goes on although the pruner would have stopped it;
+            the story tells the first time.
+
+    Raises:
+        LeaseLostError: If the trial is not the claim's any more; nothing was written.
+    """
+    with owned(engine, claimed) as connection:
+        system = {JUDGED_EPOCHS: num_epochs}
+        _upsert_attributes(connection, schema.trial_system_attributes, claimed, system)
+        told = sa.select(events.c.event_id).where(
+            events.c.trial_id == claimed.trial_id,
+            events.c.study_id == claimed.study_id,
+            events.c.kind == EventKind.SPARED.value,
+        )
+        if spared and connection.scalar(told.limit(1)) is None:
+            note(connection, claimed, EventKind.SPARED, num_epochs, spared)
 
 
 def write_report(engine: sa.Engine, claimed: Claim, epoch: int, val_accuracy: float) -> None:
@@ -194,7 +220,10 @@ def finish(
 
 
 def _ended_by(connection: sa.Connection, claimed: Claim) -> bool:
-    """Tell whether this very claim ended the trial in an earlier call whose answer was lost."""
+    """Tell whether this very claim ended the trial in an earlier call whose answer was lost.
+
+    The number of the attempt says it; the name of the worker only where a key was given out again.
+    """
     last = connection.execute(
         sa.select(events.c.attempt, events.c.worker)
         .where(

@@ -63,6 +63,9 @@ class CheckpointOwner:
     config_hash: str
     """Hash of the trial's full configuration."""
 
+    source: str = ""
+    """Digest of what its training images come from."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -116,11 +119,14 @@ class TrialCheckpoints:
             for _, _, older in sorted(mine, reverse=True)[NUM_KEPT:]:
                 files.rm_file(f"{folder}/{older}")
 
-    def load(self, say: Callable[[str], None]) -> Checkpoint | None:
+    def load(
+        self, say: Callable[[str], None], *, trust_nameless: bool = True
+    ) -> Checkpoint | None:
         """Read the newest checkpoint that can be used, onto the CPU.
 
         Args:
             say: Told, in one line, of each checkpoint that cannot.
+            trust_nameless: Use one of an earlier release, which does not name its images.
 
         Returns:
             The checkpoint; None if there is none that can be used.
@@ -145,7 +151,7 @@ class TrialCheckpoints:
             try:
                 path = f"{folder}/{name}"
                 content = persistently(functools.partial(files.cat_file, path))
-                return self._unpack(content, epochs, attempt)
+                return self._unpack(content, epochs, attempt, trust_nameless)
             except Exception as error:
                 say(f"checkpoint {self._where}/{name} is not used: {reason_of(error)}")
         return None
@@ -185,7 +191,9 @@ class TrialCheckpoints:
         }
         return b"".join([_MAGIC, json.dumps(header).encode(), b"\n", content])
 
-    def _unpack(self, content: bytes, epochs: int, attempt: int) -> Checkpoint:
+    def _unpack(
+        self, content: bytes, epochs: int, attempt: int, trust_nameless: bool
+    ) -> Checkpoint:
         if not content.startswith(_MAGIC):
             raise CheckpointError("it is damaged, or no checkpoint")
         line, newline, payload = content[len(_MAGIC) :].partition(b"\n")
@@ -196,6 +204,7 @@ class TrialCheckpoints:
         if not newline or not isinstance(header, dict):
             raise CheckpointError("its header is damaged")
         self._require_ours(header, epochs, attempt)
+        self._require_same_images(header, trust_nameless)
         if (header.get("length"), header.get("sha256")) != (
             len(payload),
             hashlib.sha256(payload).hexdigest(),
@@ -215,11 +224,25 @@ class TrialCheckpoints:
         if header.get("format") != _FORMAT:
             raise CheckpointError(f"its format is {header.get('format')!r}, not {_FORMAT}")
         expected = {**dataclasses.asdict(self._owner), "epochs": epochs, "attempt": attempt}
+        # A release that knew no sources wrote none.
+        del expected["source"]
         for name, value in expected.items():
             if header.get(name) != value:
                 raise CheckpointError(
                     f"it is foreign: its {name} is {header.get(name)!r}, not {value!r}"
                 )
+
+    def _require_same_images(self, header: dict[str, Any], trust_nameless: bool) -> None:
+        source = header.get("source")
+        if source is None and not trust_nameless:
+            raise CheckpointError(
+                "it is of an earlier release, and nothing proves that it learned from the images "
+                "that are there now"
+            )
+        if source not in (None, self._owner.source):
+            raise CheckpointError(
+                f"it learned from other images (source {source!r}, not {self._owner.source!r})"
+            )
 
     def _names(self, files: Any, folder: str) -> list[tuple[int, int, str]]:
         entries = []

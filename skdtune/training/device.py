@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 
@@ -54,6 +56,45 @@ def describe_kernels(device: torch.device) -> str:
     if mode is not None:
         return f"compiled ({mode})"
     return "native" if device.type == "cpu" and load_kernels() is not None else "torch"
+
+
+def prepare_kernels(device: torch.device, must_leave: Callable[[], bool]) -> None:
+    """Build what computes on a device ahead of the first step, where that must be built.
+
+    Args:
+        device: Where trials will train.
+        must_leave: Asked while a compiler, or another process, is waited for.
+    """
+    if device.type == "cpu" and compile_mode() is None:
+        load_kernels(must_leave)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What decides the digits of a result beside seed and data; a trial records it."""
+
+    precision: str
+    """Type of the products."""
+
+    kernels: str
+    """What computes beside torch's own operations."""
+
+    threads: int
+    """Threads of the process: they decide how sums are split."""
+
+
+def arithmetic_on(device: torch.device, dtype: torch.dtype | None) -> Arithmetic:
+    """Describe how this process computes now.
+
+    Args:
+        device: Where it trains.
+        dtype: The type of autocast, None for float32.
+    """
+    return Arithmetic(
+        precision=str(dtype or torch.float32).removeprefix("torch."),
+        kernels=describe_kernels(device),
+        threads=torch.get_num_threads(),
+    )
 
 
 def autocast_dtype(config: ModelConfig, device: torch.device) -> torch.dtype | None:

@@ -7,6 +7,7 @@ and tells a reporter what each epoch brought.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import textwrap
 import time
@@ -26,7 +27,7 @@ from skdtune.methods.catalogue import build_terms, required_stages
 from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
 from skdtune.models.description import describe_network
 from skdtune.training.compilation import compile_mode, compile_network
-from skdtune.training.device import autocast, autocast_dtype
+from skdtune.training.device import arithmetic_on, autocast, autocast_dtype
 from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
 from skdtune.training.random_states import random_states, set_random_states
 from skdtune.training.scoring import (
@@ -77,8 +78,9 @@ class Trainer:
         plan = build_plan(config.method, train.labels_N, config.data.batch_size)
         self._batches = TrainBatches(train, config.data, config.seed, plan)
         _, channels, height, width = train.images_NCHW.shape
+        self._image_shape = (channels, height, width)
         self.network, self.terms = build_modules(
-            config, (channels, height, width), num_classes, device, num_train=len(train)
+            config, self._image_shape, num_classes, device, num_train=len(train)
         )
         compile_network(self.network, compile_mode())
         self._stages = required_stages(self.terms)
@@ -95,6 +97,13 @@ class Trainer:
         """Images that an epoch trains on, all views and companions counted."""
         return self._batches.images_per_epoch
 
+    def layer_work(self) -> float:
+        """Return the multiply-adds of a layer in one step, the mean over the network's layers."""
+        described = describe_network(
+            self.network, self._image_shape, has_maps=self.config.model.has_maps
+        )
+        return described.layer_multiply_adds * self.images_per_epoch / self.steps_per_epoch
+
     def state(self) -> dict[str, Any]:
         """Return all that is needed to go on after a finished epoch: tensors and plain data.
 
@@ -107,6 +116,7 @@ class Trainer:
             "terms": self.terms.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "random": random_states(self.device),
+            "arithmetic": dataclasses.asdict(arithmetic_on(self.device, self.dtype)),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -230,7 +240,7 @@ class Trainer:
         return means
 
     def _train_step(self, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        label_weight = math.prod(term.label_weight for term in self._terms())
+        label_weight = math.prod(term.label_weight_of(batch) for term in self._terms())
         with autocast(self.dtype, self.device):
             outputs = self.network(batch.images_BCHW, self._stages)
             step = Step(

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from optuna.trial import TrialState
 
 from skdtune.describe.epoch_report import EpochReport, Verdict
-from skdtune.errors import LeaseLostError, NonFiniteLossError, StorageAwayError
+from skdtune.errors import (
+    LeaseLostError,
+    NonFiniteLossError,
+    OtherDataError,
+    StorageAwayError,
+    StorageLostError,
+)
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim
 from skdtune.queue.storage import DATABASE_ERRORS
@@ -112,7 +118,7 @@ class Attempt:
 
     def give_back(self) -> None:
         """Give the trial back because of an error that is no trial's, if the storage answers."""
-        with contextlib.suppress(StorageAwayError):
+        with contextlib.suppress(StorageAwayError, StorageLostError):
             if self.place.queue.once.release(self.claim):
                 logger.info("trial %d was given back to the queue", self.claim.number)
 
@@ -130,7 +136,13 @@ class Attempt:
         """Train the trial and return how that ended; None if it is somebody else's by now."""
         try:
             verdict = self._run_trial()
-        except (LeaseLostError, StorageAwayError, *DATABASE_ERRORS):
+        except (
+            LeaseLostError,
+            OtherDataError,
+            StorageAwayError,
+            StorageLostError,
+            *DATABASE_ERRORS,
+        ):
             # Nothing that the trial did: it is not the one to fail.
             raise
         except Exception as error:
@@ -161,8 +173,13 @@ class Attempt:
         sampler = stored.spec.sampler.build(stored.spec.seed, claim.number)
         config = resolve_trial(stored, place.history.begin(claim, sampler))
         place.history.store_params()
+        source = place.sources.get("train")
         owner = CheckpointOwner(
-            stored.study.study_name, stored.lineage, claim.number, config_hash(config)
+            stored.study.study_name,
+            stored.lineage,
+            claim.number,
+            config_hash(config),
+            source.digest if source is not None else "",
         )
         self._reporter = TrialReporter(
             queue=place.queue,
@@ -175,7 +192,7 @@ class Attempt:
         )
         for hook in self._hooks:
             hook.starts()
-        return run_trial(config, place.store, self._reporter)
+        return run_trial(config, place.store, self._reporter, place.threads)
 
     def _settle(self, ending: Ending | None) -> None:
         """Give the trial back if it may be tried again, else end it; one transaction."""

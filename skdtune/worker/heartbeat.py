@@ -8,19 +8,23 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from skdtune.errors import StorageAwayError
+from skdtune.errors import StorageAwayError, StorageLostError
 from skdtune.queue.leases import Claim
 from skdtune.queue.trial_queue import TrialQueue
 from skdtune.signals import is_orphaned
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two beats while the storage is away: nobody else looks whether it is back.
+_PROBE_S = 2.5
+
 
 class Heartbeat:
     """Renews one lease until it is left; a context manager around one trial.
 
     A renewal that fails (a restarted database, a broken connection) is tried again at the next
-    beat; several beats fit into one lease. The thread also reaps, so that a trial does not wait
+    beat; several beats fit into one lease. While the storage is away it is this thread that asks
+    for it, and the training does not wait. The thread also reaps, so that a trial does not wait
     for the end of another one to be given back.
 
     Args:
@@ -81,15 +85,20 @@ class Heartbeat:
         """
         if self.lost or time.monotonic() - self._renewed_at < self._queue.lease_s:
             return not self.lost
-        if not self._queue.patience.is_due:
+        if self._queue.patience.is_away:
             return True
         try:
             return self.beat()
         except StorageAwayError:
             return True
 
+    @property
+    def _pause_s(self) -> float:
+        is_away = self._queue.patience.is_away
+        return min(self._interval_s, _PROBE_S) if is_away else self._interval_s
+
     def _run(self) -> None:
-        while not self._stop.wait(self._interval_s) and not self.lost:
+        while not self._stop.wait(self._pause_s) and not self.lost:
             if is_orphaned():
                 self._on_orphaned()
             try:
@@ -99,5 +108,9 @@ class Heartbeat:
                     self._queue.reap_silent(str(self._claim.worker))
             except StorageAwayError:
                 continue
+            except StorageLostError as error:
+                # The training hears of it when it stores its epoch, after its checkpoint.
+                logger.error("%s", error)
+                return
             except Exception:
                 logger.warning("the heartbeat failed, trying again", exc_info=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -18,12 +20,21 @@ from skdtune.describe.settings import canonical
 from skdtune.describe.space import sample
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import CheckpointError
+from skdtune.queue.checked_values import whole
 from skdtune.queue.stored_study import StoredStudy, versions
-from skdtune.queue.trial_attributes import FinalScores, describe_start
-from skdtune.training.device import describe_device, describe_kernels
+from skdtune.queue.trial_attributes import (
+    DATA_FINGERPRINT,
+    THREADS,
+    FinalScores,
+    describe_start,
+)
+from skdtune.training.device import arithmetic_on, describe_device
 from skdtune.training.trainer import Trainer
 from skdtune.worker.preparation import data_of_trial
 from skdtune.worker.reporter import TrialReporter
+from skdtune.worker.threads import Threads
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_trial(stored: StoredStudy, trial: optuna.Trial) -> TrialConfig:
@@ -41,13 +52,16 @@ def config_hash(config: TrialConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run_trial(config: TrialConfig, store: DataStore, reporter: TrialReporter) -> Verdict:
+def run_trial(
+    config: TrialConfig, store: DataStore, reporter: TrialReporter, threads: Threads
+) -> Verdict:
     """Train one trial, from its newest checkpoint on if it has one.
 
     Args:
         config: The trial's full configuration.
         store: The worker's data.
         reporter: Takes note of each epoch; its hooks are told of a training that ran to its end.
+        threads: Those of this process.
 
     Returns:
         CONTINUE if it ran to its end, PRUNE or INTERRUPT if it was left.
@@ -61,13 +75,16 @@ def run_trial(config: TrialConfig, store: DataStore, reporter: TrialReporter) ->
     spec = queue.stored.spec
     data = data_of_trial(store, spec, config)
     trainer = build_trainer(config, data)
-    queue.write_attributes(claim, start_of(trainer, data, spec, claim.number))
+    # A checkpoint of a release that named no source is of these images if they decode alike.
+    before = reporter.history.get_trial(claim.trial_id).user_attrs.get(DATA_FINGERPRINT)
     try:
-        verdict = reporter.resume(trainer)
+        verdict = reporter.resume(trainer, trust_nameless=before == data.fingerprint)
     except CheckpointError as error:
         reporter.say(f"its checkpoint is of no use, it starts over: {error}")
         trainer = build_trainer(config, data)
         verdict = reporter.start_over(trainer)
+    _take_threads(threads, trainer, reporter)
+    queue.write_attributes(claim, start_of(trainer, data, spec, claim.number))
     if verdict is Verdict.CONTINUE:
         verdict = trainer.run(reporter, first_epoch=len(reporter.epochs))
     if verdict is Verdict.CONTINUE:
@@ -94,6 +111,22 @@ def run_trial(config: TrialConfig, store: DataStore, reporter: TrialReporter) ->
     return verdict
 
 
+def _take_threads(threads: Threads, trainer: Trainer, reporter: TrialReporter) -> None:
+    """Take the threads for a trial, and say what is not as in its epochs so far."""
+    before = reporter.began_with
+    if threads.take(trainer.layer_work, whole(before.get(THREADS))):
+        logger.info("trial %d: %s", reporter.claim.number, threads)
+    changed = [
+        f"{name} {before[name]} (now {now})"
+        for name, now in asdict(arithmetic_on(trainer.device, trainer.dtype)).items()
+        # Beside a GPU they decide nothing.
+        if not (name == THREADS and trainer.device.type != "cpu")
+        if name in before and before[name] != now
+    ]
+    if changed:
+        reporter.say(f"its epochs so far were computed with {', '.join(changed)}")
+
+
 def build_trainer(config: TrialConfig, data: DataOnDevice) -> Trainer:
     """Build the training of a trial on its worker's device."""
     return Trainer(config, data.train, data.val, data.num_classes, data.train.device)
@@ -101,11 +134,12 @@ def build_trainer(config: TrialConfig, data: DataOnDevice) -> Trainer:
 
 def start_of(trainer: Trainer, data: DataOnDevice, spec: StudySpec, number: int) -> dict[str, Any]:
     """Return the user attributes that are needed to repeat a trial."""
+    arithmetic = arithmetic_on(trainer.device, trainer.dtype)
     return describe_start(
         device=f"{trainer.device} ({describe_device(trainer.device)})",
-        precision=str(trainer.dtype or torch.float32).removeprefix("torch."),
-        kernels=describe_kernels(trainer.device),
-        threads=torch.get_num_threads(),
+        precision=arithmetic.precision,
+        kernels=arithmetic.kernels,
+        threads=arithmetic.threads,
         seed=trainer.config.seed,
         spec_hash=spec.digest,
         versions={**versions(), "torch": torch.__version__, **package_versions(spec)},
@@ -113,4 +147,5 @@ def start_of(trainer: Trainer, data: DataOnDevice, spec: StudySpec, number: int)
         number=number,
         num_val_images=None if data.val is None else len(data.val),
         data_fingerprint=data.fingerprint,
+        source=data.source,
     )

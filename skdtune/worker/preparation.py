@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+
 from skdtune.catalogues.methods import METHODS
 from skdtune.catalogues.models import MODELS
 from skdtune.data.store import DataOnDevice, DataStore
 from skdtune.data.wall import test_split_open
 from skdtune.describe.config import TrialConfig
+from skdtune.describe.data_source import DataSource, Part
 from skdtune.describe.method_config import settings_of
 from skdtune.describe.packages import names_in
 from skdtune.describe.spec import StudySpec
+from skdtune.describe.training_length import require_long_enough
 from skdtune.methods.catalogue import term_class
 from skdtune.models.backbone import builder_of
+from skdtune.queue.pinned_source import Sources
+from skdtune.signals import SUPERVISED_VARIABLE
 from skdtune.worker.hooks.named import hooks_of
 from skdtune.worker.teacher import require_honest_teacher
+
+logger = logging.getLogger(__name__)
 
 
 def data_of_study(store: DataStore, spec: StudySpec) -> DataOnDevice:
@@ -27,14 +37,54 @@ def data_of_trial(store: DataStore, spec: StudySpec, config: TrialConfig) -> Dat
     return store.undivided(config.data) if undivided else store.get(config.data)
 
 
-def prepare_study(store: DataStore, spec: StudySpec) -> None:
-    """Load what a study needs, so that what is missing is said before a trial is taken."""
+def prepare_study(
+    store: DataStore, spec: StudySpec, study: str | None = None, pinned: Sources | None = None
+) -> Sources:
+    """Load what a study needs, so that what is missing is said before a trial is taken.
+
+    Args:
+        store: The worker's data, held from here on to what their images come from now.
+        spec: The study.
+        study: Its name; default that of the spec.
+        pinned: The data that it was begun with.
+
+    Returns:
+        The data that this machine has.
+
+    Raises:
+        OtherDataError: If the study was begun with other data.
+        InputError: If something is missing or cannot be used.
+    """
     hooks_of(spec.hooks)
     _require_importable(spec)
-    require_honest_teacher(spec, data_of_study(store, spec).fingerprint)
+    name, pins = study or spec.name, pinned or {}
+    sources: dict[Part, DataSource] = {}
+    # Before anything is decoded, which takes longer; what is loaded after is compared with it.
+    sources["train"] = store.hold(spec.data, "train", name, pins.get("train"))
+    if spec.kind.is_tested:
+        with test_split_open():
+            sources["test"] = store.hold(spec.data, "test", name, pins.get("test"))
+    data = data_of_study(store, spec)
+    require_long_enough(spec, len(data.train))
+    require_honest_teacher(spec, data.fingerprint)
     if spec.kind.is_tested:
         with test_split_open():
             store.decode_test(spec.data)
+    # Whoever starts workers has prepared the data before, and was told what they are like.
+    if SUPERVISED_VARIABLE not in os.environ:
+        _tell_of_data(store, spec)
+    return sources
+
+
+def _tell_of_data(store: DataStore, spec: StudySpec) -> None:
+    """Say what a person should know of data that can be used all the same."""
+    is_tested = spec.kind.is_tested
+    for missing in () if is_tested else store.look(spec):
+        logger.warning("%s", missing)
+    with test_split_open() if is_tested else contextlib.nullcontext():
+        found = store.duplicates(spec.data, is_tested=is_tested)
+    if described := found.describe(spec.data.name):
+        logger.warning("%s", described)
 
 
 def _require_importable(spec: StudySpec) -> None:

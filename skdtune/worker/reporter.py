@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from skdtune.queue.trial_attributes import (
     FinalScores,
     describe_epochs,
     describe_test,
+    is_queued,
 )
 from skdtune.queue.trial_queue import TrialQueue
 from skdtune.search.rank import describe_rank
@@ -63,6 +64,9 @@ class TrialReporter:
 
     def __post_init__(self) -> None:
         spec = self.queue.stored.spec
+        self.began_with: Mapping[str, Any] = {}
+        """The arithmetic that the checkpoint in use was computed with; empty without one."""
+
         self._tested: FinalScores | None = None
         self._pruner = spec.effective_pruner
         self._rungs = self._pruner.judged_epochs(spec.budget.epochs)
@@ -71,8 +75,12 @@ class TrialReporter:
         self._capture: Callable[[], dict[str, Any]] = dict
         self._has_complained = False
 
-    def resume(self, trainer: Trainer) -> Verdict:
+    def resume(self, trainer: Trainer, *, trust_nameless: bool = True) -> Verdict:
         """Bring a training, and the stored curve, to the newest checkpoint of the trial.
+
+        Args:
+            trainer: The training.
+            trust_nameless: Go on from a checkpoint that does not name its images.
 
         Returns:
             PRUNE if the trial was at a rung when it was cut off, and is judged now.
@@ -83,10 +91,15 @@ class TrialReporter:
         """
         self._capture = trainer.state
         stored = self.history.get_trial(self.claim.trial_id)
-        checkpoint = self.checkpoints.load(self.say) if self.claim.attempt > 1 else None
+        checkpoint = None
+        if self.claim.attempt > 1:
+            checkpoint = self.checkpoints.load(self.say, trust_nameless=trust_nameless)
         if checkpoint is not None:
             trainer.load_state(checkpoint.state)
             self.epochs = _read_curve(checkpoint.curve)
+            # Earlier versions left it with the trial only.
+            arithmetic = checkpoint.state.get("arithmetic")
+            self.began_with = arithmetic if isinstance(arithmetic, dict) else stored.user_attrs
         if self.claim.attempt > 1 or stored.intermediate_values:
             self._rewind(checkpoint)
         verdict = self._catch_up(self.queue)
@@ -96,7 +109,7 @@ class TrialReporter:
 
     def start_over(self, trainer: Trainer) -> Verdict:
         """Begin again from the first epoch, after a checkpoint turned out to be of no use."""
-        self._capture, self.epochs = trainer.state, []
+        self._capture, self.epochs, self.began_with = trainer.state, [], {}
         self._rewind(None)
         self._start_epoch()
         return Verdict.CONTINUE
@@ -169,6 +182,8 @@ class TrialReporter:
     def say(self, message: str) -> None:
         """Tell people, and the trial's story, of something that the trial outlives."""
         logger.warning("trial %d: %s", self.claim.number, message)
+        if self.queue.patience.is_away:
+            return
         try:
             self.queue.once.note(self.claim, EventKind.NOTED, len(self.epochs), message)
         except StorageAwayError:
@@ -200,7 +215,7 @@ class TrialReporter:
         self.history.rewind(curve, marks)
         self._num_stored = len(curve)
         if self._num_judged:
-            self._note_judged(self._num_judged, self.queue)
+            self.queue.note_judged(self.claim, self._num_judged)
         verb = "starts over" if checkpoint is None else "goes on"
         logger.info("trial %d %s %s", self.claim.number, verb, detail)
 
@@ -219,7 +234,8 @@ class TrialReporter:
 
     def _send(self) -> Verdict:
         """Store and judge what the storage does not have yet, without waiting for it."""
-        if not self.queue.patience.is_due:
+        if self.queue.patience.is_away:
+            # Its silence would cost time at each epoch: the heartbeat finds out that it is back.
             return Verdict.CONTINUE
         try:
             return self._catch_up(self.queue.once)
@@ -250,22 +266,25 @@ class TrialReporter:
             for mark in self._rung_marks_beyond(study, trial):
                 trial.system_attrs.pop(mark)
             if not study.pruner.prune(study, trial):
-                self._note_judged(epoch + 1, queue)
+                queue.note_judged(self.claim, epoch + 1)
                 return Verdict.CONTINUE
             trials = study.get_trials(deepcopy=False)
+        rank = describe_rank(trials, self.claim.number, epoch, curve[epoch])
+        kind = self.queue.stored.spec.kind
+        if spared := kind.never_pruned(self.claim.number, is_queued(trial.system_attrs)):
+            # It was asked all the same: its mark at the rung is what others are judged against.
+            told = f"would have been pruned {rank}; is never pruned: {spared}"
+            queue.note_judged(self.claim, epoch + 1, told)
+            return Verdict.CONTINUE
         # Epochs that were trained on while the storage was away do not count.
         del self.epochs[epoch + 1 :]
-        self.pruned_because = describe_rank(trials, self.claim.number, epoch, curve[epoch])
+        self.pruned_because = rank
         return Verdict.PRUNE
 
     def _rung_marks_beyond(self, study: Study, trial: FrozenTrial) -> list[str]:
         """Name the marks of a trial at the rungs where it was not judged."""
         epochs = self.queue.stored.spec.budget.epochs
         return self._pruner.rung_marks_beyond(study, trial, epochs, self._num_judged)
-
-    def _note_judged(self, num_epochs: int, queue: TrialQueue) -> None:
-        """Store how far the trial was judged: a resumed one is neither spared nor judged twice."""
-        queue.write_attributes(self.claim, system={JUDGED_EPOCHS: num_epochs})
 
 
 def _read_curve(curve: list[dict[str, Any]]) -> list[EpochReport]:

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from skdtune.data.store import DataStore
 from skdtune.describe.config import ModelConfig
+from skdtune.describe.spec import StudySpec
 from skdtune.errors import (
     LeaseLostError,
     StorageAwayError,
@@ -22,9 +23,12 @@ from skdtune.errors import (
     StudyPausedError,
 )
 from skdtune.home import Home, artifacts_url, checkpoints_url, home, storage_url
+from skdtune.queue.deadline import within
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.storage import require_writable
 from skdtune.queue.stored_study import StoredStudy, load_study, require_packages
+from skdtune.queue.trial_queue import TrialQueue
+from skdtune.queue.worker_token import token_from_environment
 from skdtune.signals import SUPERVISED_VARIABLE, StopRequest, is_orphaned
 from skdtune.training.checkpoint import (
     CheckpointOwner,
@@ -32,9 +36,16 @@ from skdtune.training.checkpoint import (
     trials_with_checkpoints,
 )
 from skdtune.training.compilation import compile_mode
-from skdtune.training.device import autocast_dtype, describe_kernels, resolve_device
+from skdtune.training.device import (
+    arithmetic_on,
+    autocast_dtype,
+    prepare_kernels,
+    resolve_device,
+)
 from skdtune.worker.attempt import Attempt
-from skdtune.worker.preparation import prepare_study
+from skdtune.worker.objective import build_trainer
+from skdtune.worker.preparation import data_of_trial, prepare_study
+from skdtune.worker.threads import Threads
 from skdtune.worker.workplace import Timing, Workplace
 
 logger = logging.getLogger(__name__)
@@ -47,9 +58,11 @@ def run_worker(
     *,
     storage: str | None = None,
     device: str | None = None,
+    threads: int | None = None,
     max_trials: int | None = None,
     drain: bool = False,
     checkpoints: str | None = None,
+    require_kernels: bool = False,
     at: Home | None = None,
     stop: StopRequest | None = None,
     on_hang: Callable[[int], None] | None = None,
@@ -62,11 +75,15 @@ def run_worker(
         study: Name of the study.
         storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
         device: ``cpu``, ``cuda`` or ``cuda:1``; default the first GPU, else the CPU.
+        threads: Threads to compute with; default ``OMP_NUM_THREADS``, else on the CPU as many as
+            the network of a trial can use and other processes leave a core to. Torch has its own
+            number again afterwards.
         max_trials: Leave after so many trials; default as many as there are.
         drain: Leave as soon as nothing waits, even while others still train.
         checkpoints: Folder or fsspec URL of the checkpoints; default ``SKDTUNE_CHECKPOINTS``,
             else a folder of the home. One that all machines share lets any of them go on with
             a trial that another one left.
+        require_kernels: Leave instead of computing with other kernels than the study's trials.
         at: Folders of data and cache; default those of ``SKDTUNE_HOME``.
         stop: Stop request to obey; default one of its own, without signals.
         on_hang: Called from another thread, with the number of trials finished so far, when a
@@ -79,72 +96,98 @@ def run_worker(
         InputError: If study, storage, device or data cannot be used; no trial was taken.
         StudyPausedError: If the study is paused, or was paused meanwhile.
         StorageAwayError: If the storage did not answer for too long.
+        StorageLostError: If its file was deleted or replaced meanwhile.
     """
     resolved, timing = resolve_device(device), Timing.from_environment()
+    identity = WorkerIdentity(device=str(resolved), token=token_from_environment())
     # A wrong mode must be said before a trial is taken.
     compile_mode()
     stop = stop or StopRequest()
-    with contextlib.closing(
-        _open_study(study, storage_url(storage, at=at), timing, stop)
-    ) as stored:
+    opened = _open_study(study, storage_url(storage, at=at), timing, stop)
+    if opened is None:
+        return 0
+    with Threads(resolved, threads) as in_use, contextlib.closing(opened) as stored:
         at = at or home()
         store = DataStore(at.data, at.cache, resolved)
-        # Missing data must be said before a trial is taken.
         require_packages(stored)
-        prepare_study(store, stored.spec)
-        _log_machine(study, stored.spec.model, resolved)
         place = Workplace(
             stored=stored,
             store=store,
-            identity=WorkerIdentity(device=str(resolved)),
+            identity=identity,
             stop=stop,
+            threads=in_use,
             checkpoints=checkpoints_url(checkpoints, at=at),
             artifacts=artifacts_url(at=at),
             timing=timing,
             on_hang=on_hang,
         )
+        # Missing data, and others than the study's, must be said before a trial is taken.
+        pinned = place.queue.pinned_sources()
+        place.sources = prepare_study(store, stored.spec, study, pinned)
+        prepare_kernels(resolved, lambda: stop.requested or is_orphaned())
+        if stop.requested or is_orphaned():
+            return 0
+        in_use.take(lambda: _published_work(store, stored.spec))
+        _log_machine(study, stored.spec.model, resolved, in_use)
+        if require_kernels:
+            place.kernels.require()
+        elif difference := place.kernels.difference():
+            logger.warning("%s: results differ in their last digits, times in more", difference)
         return Worker(place).run(max_trials=max_trials, drain=drain)
 
 
-def _log_machine(study: str, model: ModelConfig, device: torch.device) -> None:
+def _published_work(store: DataStore, spec: StudySpec) -> float:
+    """Return what a layer has to compute in a step of the study's first trial."""
+    config = spec.trial_config({}, 0)
+    return build_trainer(config, data_of_trial(store, spec, config)).layer_work()
+
+
+def _log_machine(study: str, model: ModelConfig, device: torch.device, threads: Threads) -> None:
     """Say what this worker computes with: who starts one alone should know."""
-    precision = str(autocast_dtype(model, device) or torch.float32).removeprefix("torch.")
-    threads = torch.get_num_threads()
+    arithmetic = arithmetic_on(device, autocast_dtype(model, device))
     logger.info(
-        "worker of %s on %s: %s, %s kernels, %d %s",
+        "worker of %s on %s: %s, %s kernels, %s",
         study,
         device,
-        precision,
-        describe_kernels(device),
+        arithmetic.precision,
+        arithmetic.kernels,
         threads,
-        "thread" if threads == 1 else "threads",
     )
-    if device.type == "cpu" and threads > 1 and SUPERVISED_VARIABLE not in os.environ:
+    if (
+        device.type == "cpu"
+        and torch.get_num_threads() > 1
+        and SUPERVISED_VARIABLE not in os.environ
+    ):
         logger.info("`skdtune launch` runs one single-threaded worker per core: more in all")
 
 
-def _open_study(name: str, url: str, timing: Timing, stop: StopRequest) -> StoredStudy:
+def _open_study(name: str, url: str, timing: Timing, stop: StopRequest) -> StoredStudy | None:
     """Open a study for writing; who was started by a supervisor waits for a storage that is away.
 
     The supervisor has seen it a moment ago. A person who names a wrong one is told at once.
+
+    Returns:
+        The study, None if this worker was asked to leave before the storage answered.
     """
-    deadline = time.monotonic() + timing.outage_s
+    give_up_at = time.monotonic() + timing.outage_s
     while True:
         try:
-            stored = load_study(name, storage=url)
-            require_writable(stored.storage)
+            with within(timing.deadline(stop)):
+                stored = load_study(name, storage=url)
+                require_writable(stored.storage)
             return stored
         except StorageError as error:
+            if error.may_pass and (stop.requested or is_orphaned()):
+                return None
             supervised = SUPERVISED_VARIABLE in os.environ
-            late = time.monotonic() > deadline
-            if not (error.may_pass and supervised) or late or stop.requested or is_orphaned():
+            if not (error.may_pass and supervised) or time.monotonic() > give_up_at:
                 raise
             logger.warning("%s; trying again", error)
             stop.wait(_POLL_S)
 
 
 def prepare_data(study: str, *, storage: str | None = None, at: Home | None = None) -> None:
-    """Fetch and decode the data of a study, so that workers find them ready.
+    """Fetch and decode the data of a study, and build the kernels, so that workers find them.
 
     Args:
         study: Name of the study.
@@ -157,7 +200,9 @@ def prepare_data(study: str, *, storage: str | None = None, at: Home | None = No
     at = at or home()
     with contextlib.closing(load_study(study, storage=storage_url(storage, at=at))) as stored:
         require_packages(stored)
-        prepare_study(DataStore(at.data, at.cache, torch.device("cpu")), stored.spec)
+        store = DataStore(at.data, at.cache, torch.device("cpu"))
+        prepare_study(store, stored.spec, study, TrialQueue(stored).pinned_sources())
+    prepare_kernels(resolve_device(None), lambda: False)
 
 
 class Worker:
@@ -170,6 +215,8 @@ class Worker:
     def __init__(self, place: Workplace) -> None:
         self._place = place
         self._queue = place.queue
+        #: A study's pin never changes: it is looked at until there is one for sure.
+        self._is_pinned = False
 
     def run(self, *, max_trials: int | None = None, drain: bool = False) -> int:
         """Take trials until the study is finished, the limit is reached or a stop is asked for.
@@ -204,6 +251,7 @@ class Worker:
         Raises:
             StudyError: If the study was deleted, or made anew under its name.
             StudyPausedError: If it is paused.
+            OtherDataError: If it was begun with other data a moment ago.
         """
         name = self._place.stored.study.study_name
         lineage = self._queue.find_lineage()
@@ -213,7 +261,9 @@ class Worker:
             raise StudyError(f"study {name!r} was made anew while this worker ran; start it again")
         with contextlib.suppress(StorageAwayError):
             self._queue.reap_silent(str(self._place.identity))
-        claim = self._queue.claim(self._place.identity)
+        sources = None if self._is_pinned else self._place.sources
+        claim = self._queue.claim(self._place.identity, sources)
+        self._is_pinned |= claim is not None
         if claim is None and (reason := self._queue.paused_reason()) is not None:
             raise StudyPausedError(
                 f"study {name} is paused: {reason}; mend it, then `skdtune resume {name}`"
@@ -228,9 +278,10 @@ class Worker:
         except LeaseLostError:
             logger.warning("trial %d was taken over or ended from outside", claim.number)
         except BaseException as error:
-            # An error that is no trial's: a broken installation, a storage that stays away. A
-            # second Ctrl-C waits for no storage.
-            if not (isinstance(error, KeyboardInterrupt) and self._queue.patience.away_s):
+            # An error that is no trial's: a broken installation, a storage that stays away. Who is
+            # asked to leave has tried that already, and after a second Ctrl-C waits for nothing.
+            leaves = isinstance(error, KeyboardInterrupt) or self._place.stop.interrupted
+            if not (leaves and self._queue.patience.is_away):
                 attempt.give_back()
             raise
         if attempt.has_failed:

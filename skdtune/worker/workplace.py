@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 
 from skdtune.data.store import DataStore
 from skdtune.home import artifacts_url, seconds_from_environment
+from skdtune.queue.deadline import ANSWER_S, Deadline
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import LEASE_S, WorkerIdentity, lease_seconds
 from skdtune.queue.patience import OUTAGE_S, Patience
+from skdtune.queue.pinned_source import Sources
 from skdtune.queue.stored_study import StoredStudy
 from skdtune.queue.trial_queue import TrialQueue
 from skdtune.signals import StopRequest
 from skdtune.worker.departure import GRACE_S
+from skdtune.worker.study_kernels import StudyKernels
+from skdtune.worker.threads import Threads
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,23 @@ class Timing:
     lease_s: float = LEASE_S
     outage_s: float = OUTAGE_S
     grace_s: float = GRACE_S
+    answer_s: float = ANSWER_S
 
     @classmethod
     def from_environment(cls) -> Timing:
-        """Read ``SKDTUNE_LEASE_SECONDS``, and so on for outage and grace."""
+        """Read ``SKDTUNE_LEASE_SECONDS``, and so on for outage, grace and answer."""
         outage_s = seconds_from_environment("SKDTUNE_OUTAGE_SECONDS", OUTAGE_S)
         grace_s = seconds_from_environment("SKDTUNE_GRACE_SECONDS", GRACE_S)
-        return cls(lease_seconds(), outage_s, grace_s)
+        answer_s = seconds_from_environment("SKDTUNE_ANSWER_SECONDS", ANSWER_S, least=0.5)
+        return cls(lease_seconds(), outage_s, grace_s, answer_s)
+
+    def deadline(self, stop: StopRequest) -> Deadline:
+        """Return how long one call to the storage may wait: no longer than the time to leave."""
+        return Deadline(self.answer_s, lambda: self.is_over(stop))
+
+    def is_over(self, stop: StopRequest) -> bool:
+        """Tell whether the time is over that a worker has to leave after a signal."""
+        return stop.interrupted and stop.interrupted_for_s > self.grace_s
 
 
 @dataclass
@@ -40,6 +54,7 @@ class Workplace:
     store: DataStore
     identity: WorkerIdentity
     stop: StopRequest
+    threads: Threads
     checkpoints: str
     """Folder or fsspec URL of the checkpoints."""
 
@@ -51,10 +66,20 @@ class Workplace:
     """Called from another thread, with the number of trials finished so far, after a training
     that did not react was settled."""
 
+    sources: Sources = field(default_factory=dict)
+    """What the images on this machine come from."""
+
     num_finished: int = field(default=0, init=False)
     """Trials that this worker ended for good."""
 
     def __post_init__(self) -> None:
-        patience = Patience(self.timing.outage_s, lambda: self.stop.interrupted, self.stop.wait)
+        patience = Patience(
+            self.timing.outage_s,
+            lambda: self.stop.interrupted,
+            self.stop.wait,
+            answer_s=self.timing.answer_s,
+            must_end=lambda: self.timing.is_over(self.stop),
+        )
         self.queue = TrialQueue(self.stored, patience, self.timing.lease_s)
         self.history = TrialHistory(self.queue)
+        self.kernels = StudyKernels(self.queue, self.store.device)

@@ -21,6 +21,7 @@ import optuna
 import psutil
 import pytest
 import sqlalchemy as sa
+from data_makers import imagefolder
 
 from skdtune.__main__ import main
 from skdtune.describe.presets import load_spec
@@ -286,7 +287,7 @@ def test_a_wrong_study_file(
         ("optimizer=1", ("optimizer: received 1",)),
         ("search=5", ("search: received 5",)),
         ("optimizer.lr=2001-99-99", ("--set optimizer.lr=2001-99-99", "not valid YAML")),
-        ("optimizer.lr=&a [*a]", ("no plain data",)),
+        ("optimizer.lr=&a [*a]", ("an alias stands for what it is a part of",)),
         ("method.drg.stages=[3]", ("method.drg.stages: resnet8 has 3 stages", "received [3]")),
         ("method.drg.stages=[2, 1]", ("in ascending order", "received [2, 1]")),
         ("model.name=resnet9", ("model.name: received 'resnet9'", "'resnet20'")),
@@ -461,7 +462,7 @@ def test_a_study_of_optuna_that_is_not_ours(refused: Refused, study: str) -> Non
 def test_a_spec_that_somebody_changed_in_the_storage(refused: Refused, study: str) -> None:
     change(
         study,
-        "UPDATE study_user_attributes SET value_json = replace(value_json, ': 12,', ': 13,') "
+        "UPDATE study_system_attributes SET value_json = replace(value_json, ': 12,', ': 13,') "
         "WHERE key = 'skdtune:spec'",
     )
     assert refused("status", "digits-dsr") == (
@@ -799,6 +800,31 @@ def refused_by_worker(call: Call, url: str, study: str) -> str:
     return one_line((code, out, err.splitlines(keepends=True)[-1]))
 
 
+def test_data_that_can_be_seen_to_be_wrong_when_a_study_is_created(
+    refused: Refused, call: Call, tmp_path: Path
+) -> None:
+    root = tmp_path / "images"
+    create = ["create-study", "imagefolder-dsr", "--set", f"data.root={root}"]
+    code, out, err = call(*create, "--dry-run")
+    # A laptop need not have the data; but a wrong path should be noticed.
+    missing = f"the data of imagefolder are not on this machine (there is no folder {root})"
+    assert (code, err) == (0, f"warning: {missing}: every worker needs them where it runs\n")
+    (root / "cat").mkdir(parents=True)
+    assert refused(*create).startswith(f"{root} has no folder train (found cat): expected {root}/")
+    imagefolder.make(root, train=4, test=0)
+    assert "and 6 training images make no second batch of 128: take a" in refused(*create)
+    code, out, err = call(*create, "--set", "data.batch_size=3", "--trials", "1")
+    assert (code, out.splitlines()[0][:23]) == (0, "created imagefolder-dsr")
+    assert err.startswith(
+        f"warning: imagefolder has no test images here (there is no folder {root}"
+    )
+    assert "digits-dsr: method.dsr: compares each batch" in refused(
+        "create-study", "digits-dsr", "--set", "data.max_per_class=4"
+    )
+    root.joinpath("train/dog/more").symlink_to("../cat")
+    assert "are one file, which would be of class" in refused(*create, "--name", "another")
+
+
 def test_a_folder_of_images_that_is_missing(call: Call, tmp_path: Path) -> None:
     root = tmp_path / "images"
     url = queued("imagefolder-dsr", f"data.root={root}")
@@ -970,3 +996,32 @@ def test_a_port_in_use(refused: Refused) -> None:
 def test_a_host_that_is_not_this_machine(refused: Refused) -> None:
     message = refused("dashboard", "--host", "192.0.2.1", "--port", "0")
     assert message.startswith("cannot listen on 192.0.2.1:0: ")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+@pytest.mark.parametrize("password", [None, ""])
+def test_an_address_that_others_reach_without_a_password(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, host: str, password: str | None
+) -> None:
+    if host == "::" and not has_ipv6():
+        pytest.skip("no IPv6 here")
+    monkeypatch.delenv("SKDTUNE_DASHBOARD_PASSWORD", raising=False)
+    if password is not None:
+        monkeypatch.setenv("SKDTUNE_DASHBOARD_PASSWORD", password)
+    assert refused("dashboard", "--host", host, "--port", "0") == (
+        f"others than this machine would reach the dashboard on {host or 'every address'}: set "
+        "SKDTUNE_DASHBOARD_PASSWORD to the password it is to ask for"
+    )
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def test_an_allowed_host_that_is_an_address_of_a_page(refused: Refused) -> None:
+    message = refused("dashboard", "--port", "0", "--allowed-host", "https://dash.example/")
+    assert message.startswith("--allowed-host 'https://dash.example/': expected HOST or HOST:PORT")

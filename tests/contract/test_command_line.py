@@ -33,6 +33,7 @@ from skdtune.errors import (
     SpecError,
     StorageAwayError,
     StorageError,
+    StorageLostError,
     StudyError,
     StudyPausedError,
     TestSplitClosedError,
@@ -54,18 +55,21 @@ FORMATS = {"--json", "--markdown", "--latex", "--csv"}
 #: into the documentation and into the changelog.
 COMMANDS = {
     "studies": {"--json"},
-    "create-study": {"STUDY", "--name", "--trials", "--set", "--dry-run"},
+    "create-study": {"STUDY", "--name", "--trials", "--set", "--fix", "--dry-run"},
     "worker": {
         "STUDY",
         "--device",
+        "--threads",
         "--max-trials",
         "--drain",
         "--prepare",
         "--probe",
+        "--require-kernels",
         "--checkpoints",
     },
     "launch": {"STUDY", "--engine", "--gpus", "--workers", "--workers-per-gpu", "--checkpoints"},
     "budget": {"STUDY", "NUM_TRIALS"},
+    "enqueue": {"STUDY", "[PARAMS]", "--like", "--again", "--json"},
     "pause": {"STUDY", "--reason"},
     "resume": {"STUDY"},
     "explain": {"STUDY", "TRIAL", "--json"},
@@ -89,12 +93,12 @@ COMMANDS = {
     "status": {"[STUDY]", "--json", "--watch"},
     "best": {"STUDY", "--against", "--json", "--yaml"},
     "trials": {"STUDY", "--json", "--csv"},
-    "dashboard": {"--host", "--port"},
+    "dashboard": {"--host", "--port", "--allowed-host", "--allow-write"},
     "extensions": {"--json"},
     "storage init": set(),
     "storage check": set(),
     "storage upgrade": set(),
-    "storage reap": set(),
+    "storage reap": {"--foreign", "--yes"},
 }
 
 
@@ -179,6 +183,7 @@ def test_the_help_of_a_command_says_what_it_does(
     assert str(command.help).splitlines()[0] in " ".join(result.output.split())
     for word in COMMANDS[path] | COMMON:
         shown = result.output.replace("NAME|FILE", "STUDY").replace("STUDY...", "STUDIES")
+        shown = shown.replace("[KEY=VALUE]...", "[PARAMS]")
         assert word.strip("[]") in shown
 
 
@@ -295,6 +300,37 @@ def test_the_trials_are_json_and_csv(run: Run, study: str) -> None:
     assert set(load_spec(study).search) <= set(rows[0])
 
 
+def test_what_is_set_and_searched_is_said_and_what_is_fixed_is_not_searched(run: Run) -> None:
+    setting = ("create-study", "digits-drg", "--set", "optimizer.lr=0.05")
+    note = (
+        "trial 0 starts from 0.05, and optimizer.lr is still searched over [0.01 to 0.5, log]; to "
+        "keep it: --fix optimizer.lr=0.05\n"
+    )
+    assert run(*setting, "--dry-run").stdout.endswith(note)
+    assert note in run(*setting, "--name", "set").stdout
+    assert note not in run(*setting, "--name", "set").stdout, "it is there already"
+    assert note not in run(*setting, "--name", "quiet", "-q").stdout
+    fixed = ("create-study", "digits-drg", "--fix", "optimizer.lr=0.05")
+    dry = run(*fixed, "--dry-run").stdout
+    assert ("  lr: 0.05" in dry, "optimizer.lr" in dry) == (True, False)
+    assert "still" not in run(*fixed, "--name", "fixed").stdout
+    assert exit_code("create-study", "digits-drg", "--fix", "method.drg=null") == 2
+
+
+def test_a_trial_of_a_persons_choice_is_queued(run: Run, study: str) -> None:
+    result = run("enqueue", study, "optimizer.lr=0.05")
+    assert result.stdout.splitlines()[0] == f"trial 2 of {study} waits with optimizer.lr=0.05"
+    assert result.stdout.splitlines()[-1] == (
+        f"{study} has 3 trials, 2 before; train it: skdtune launch {study}"
+    )
+    plain = json.loads(run("enqueue", study, "--like", "0", "optimizer.lr=0.02", "--json").stdout)
+    assert (plain["study"], plain["trial"], plain["num_trials"]) == (study, 3, 4)
+    assert plain["params"]["optimizer.lr"] == 0.02
+    assert plain["sampled"] == []
+    assert [exit_code("enqueue", study, *a) for a in ([], ["lr=1"], ["optimizer.lr=9"])] == [2] * 3
+    assert f"{study} has 4 trials, 4 before" in run("budget", study, "4").stdout
+
+
 def test_a_dry_run_prints_the_study_as_yaml_its_space_its_rungs_and_its_cost(
     run: Run, skdtune_home: Path
 ) -> None:
@@ -348,6 +384,7 @@ def test_wrong_use_and_wrong_input_are_2() -> None:
         (LeaseLostError, 1),
         (CheckpointError, 1),
         (StorageAwayError, 1),
+        (StorageLostError, 1),
         (TestSplitClosedError, 1),
         (StudyPausedError, 4),
         (KeyboardInterrupt, 130),

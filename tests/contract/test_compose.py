@@ -29,6 +29,7 @@ import pytest
 import yaml
 
 from skdtune.describe.presets import find
+from skdtune.views.dashboard.door import hosts_of
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -111,6 +112,11 @@ def test_only_the_dashboard_is_published_and_only_on_loopback(
     }
 
     assert published == {"dashboard": ["127.0.0.1:8080:8080"]}
+    command = services["dashboard"]["command"]
+    assert "--allow-write" not in command
+    # The loopback addresses of the container, and the port that a browser on the machine sees.
+    port = int(command[command.index("--port") + 1])
+    assert "127.0.0.1:8080" in hosts_of(["127.0.0.1"], port, [])
     assert not any("network_mode" in service for service in services.values())
     assert services["postgres"]["networks"] == ["queue"]
     assert compose["networks"]["queue"]["internal"] is True

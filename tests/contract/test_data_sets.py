@@ -24,11 +24,15 @@ from data_makers.made_data import MadeData
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.data import wall
 from skdtune.data.catalogue import load_search_data, load_test_images, load_training_images
+from skdtune.data.data_set import data_set
+from skdtune.data.duplicates import count_duplicates
 from skdtune.data.images import ImageSet
-from skdtune.data.loading import data_set
+from skdtune.data.look import look_at_data
 from skdtune.describe.config import DataConfig
 from skdtune.describe.data_facts import DataFacts, facts_of
-from skdtune.errors import TestSplitClosedError
+from skdtune.describe.presets import load_spec
+from skdtune.describe.spec import StudySpec
+from skdtune.errors import DataError, TestSplitClosedError
 
 STUDIES = Path(__file__).parent.parent.parent / "studies" / "data"
 MAKERS = Path(__file__).parent.parent / "data_makers"
@@ -67,6 +71,11 @@ class Loaded:
     def test(self, **values: Any) -> ImageSet:
         with wall.test_split_open():
             return load_test_images(self.config(**values), **self.folders)
+
+
+def study_of(loaded: Loaded) -> StudySpec:
+    overrides = [f"data.{key}={json.dumps(value)}" for key, value in loaded.settings.items()]
+    return load_spec(f"{loaded.settings['name']}-baseline", overrides=overrides)
 
 
 @pytest.fixture
@@ -167,9 +176,32 @@ def test_a_search_never_opens_the_test_part(loaded: Loaded, never_opened: NeverO
     assert loaded.made is not None
     assert loaded.made.test_only.exists()
     with never_opened(loaded.made.test_only):
+        spec = study_of(loaded)
+        assert look_at_data([spec], data_dir=loaded.folders["data_dir"]) == []
         load_search_data(loaded.config(), **loaded.folders)
+        count_duplicates(loaded.config(), is_tested=False, **loaded.folders)
         with pytest.raises(AssertionError, match="was opened"):
             loaded.test()
+
+
+@made
+def test_what_is_not_here_is_said_and_what_is_here_must_be_whole(loaded: Loaded) -> None:
+    assert loaded.made is not None
+    spec, data_dir, test_only = study_of(loaded), loaded.folders["data_dir"], loaded.made.test_only
+    test_only.rename(data_dir.parent / "elsewhere")
+    (said,) = look_at_data([spec, spec], data_dir=data_dir)
+    assert said.startswith(f"{spec.data.name} has no test images here (there is no f")
+    assert said.endswith(f"{test_only}): a search needs none, `skdtune evaluate` does")
+    first = next(path for path in sorted(data_dir.rglob("*")) if path.is_file())
+    kept = first.parent
+    for path in [first, *kept.iterdir()]:
+        path.unlink(missing_ok=True)
+    with pytest.raises(DataError, match=str(kept)):
+        look_at_data([spec], data_dir=data_dir)
+    data_dir.rename(data_dir.parent / "moved")
+    (said,) = look_at_data([spec], data_dir=data_dir)
+    assert said.startswith(f"the data of {spec.data.name} are not on this machine (there is no f")
+    assert str(data_dir) in said
 
 
 @loadable

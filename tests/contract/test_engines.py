@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,9 +60,9 @@ def make(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     made: list[Engine] = []
 
     def make_engine(name: str, workers: int, stored: StoredStudy | None = None) -> Engine:
-        def give_back(pid: int) -> None:
+        def give_back(token: str) -> None:
             assert stored is not None
-            leases.reap_worker(stored.engine, stored.study_id, socket.gethostname(), pid)
+            leases.reap_worker(stored.engine, stored.study_id, token)
 
         environment = {
             "SKDTUNE_STORAGE": sqlite_url,

@@ -281,11 +281,11 @@ def start_worker(start: Starter) -> StartWorker:
 
 
 @pytest.fixture
-def start_held_worker(start_worker: StartWorker) -> Callable[[Search], HeldWorker]:
+def start_held_worker(start_worker: StartWorker) -> Callable[..., HeldWorker]:
     """Start a worker whose trials wait in their second epoch until it is let go."""
 
-    def begin(search: Search) -> HeldWorker:
-        worker = start_worker(search, code=HOLD)
+    def begin(search: Search, env: Mapping[str, str] | None = None) -> HeldWorker:
+        worker = start_worker(search, code=HOLD, env=env)
         return HeldWorker(worker.pid, worker.folder, worker._ask)
 
     return begin

@@ -52,7 +52,7 @@ def test_optuna_loads_the_study(finished: Any) -> None:
     assert len(study.trials) == 5
     assert study.best_trial.number in (0, 2)
     assert study.best_value == max(finished.trials[n].value for n in (0, 2))
-    assert study.metric_names == ["validation accuracy"]
+    assert study.metric_names == ["validation_accuracy"]
     study._storage.remove_session()
 
 

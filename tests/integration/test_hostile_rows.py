@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from skdtune.describe import dotted
 from skdtune.queue import schema
-from skdtune.queue.stored_study import DIGEST_ATTRIBUTE, SPEC_ATTRIBUTE
+from skdtune.queue.study_attributes import DIGEST_ATTRIBUTE, SPEC_ATTRIBUTE
 
 MakeSearch = Callable[..., Any]
 StartWorker = Callable[..., Any]
@@ -21,11 +21,12 @@ StartWorker = Callable[..., Any]
 
 def rewrite_spec(search: Any, path: str, value: Any) -> None:
     """Put a value into the stored spec, with a hash that fits, as somebody with access could."""
-    content = json.loads(search.stored.study.user_attrs[SPEC_ATTRIBUTE])
+    storage, key = search.stored.storage, search.stored.study_id
+    content = json.loads(storage.get_study_system_attrs(key)[SPEC_ATTRIBUTE])
     content["spec"] = dotted.put(content["spec"], path, value)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:16]
-    search.stored.study.set_user_attr(SPEC_ATTRIBUTE, json.dumps(content))
+    storage.set_study_system_attr(key, SPEC_ATTRIBUTE, json.dumps(content))
     search.stored.study.set_user_attr(DIGEST_ATTRIBUTE, digest)
 
 
@@ -74,7 +75,8 @@ def test_a_stored_text_that_is_no_spec_is_one_line(
     text: str, sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
 ) -> None:
     search = make_search(sqlite_url, num_trials=1)
-    search.stored.study.set_user_attr(SPEC_ATTRIBUTE, text)
+    stored = search.stored
+    stored.storage.set_study_system_attr(stored.study_id, SPEC_ATTRIBUTE, text)
     worker = start_worker(search)
     assert worker.wait() == 2
     assert len(worker.err.splitlines()) == 1

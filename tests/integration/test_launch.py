@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
+from optuna.trial import TrialState
+
+from skdtune.queue import leases
 
 MakeSearch = Callable[..., Any]
 Start = Callable[..., Any]
@@ -31,17 +36,54 @@ def holder_pids(search: Any) -> set[int]:
 def test_a_killed_worker_is_replaced_and_its_trial_comes_back_at_once(
     sqlite_url: str, make_search: MakeSearch, start: Start
 ) -> None:
-    search = make_search(sqlite_url, "budget.epochs=100", num_trials=1)
+    search = make_search(sqlite_url, "budget.epochs=100", num_trials=2)
     launched = launch(start, search)
     search.wait_for_epochs(0)
     (victim,) = holder_pids(search)
+    # As another container has it, whose host is called the same.
+    namesake = leases.WorkerIdentity(device="cpu", pid=victim)
+    engine = search.stored.engine
+    held = leases.claim(engine, search.stored.study_id, namesake, lease_s=3600)
+    assert held is not None
     os.kill(victim, signal.SIGKILL)
+    search.wait_for_states("COMPLETE", "RUNNING")
+    assert search.story(held.number) == ["claimed"]
+    search.stored.storage.set_trial_state_values(held.trial_id, TrialState.FAIL)
     assert launched.wait() == 0
-    assert search.states == ["COMPLETE"]
     assert f"trial 0 waits again: its worker {victim} died" in launched.err
-    (log,) = (launched.folder / "home" / "logs" / "tiny").iterdir()
-    assert "trial 0 starts on cpu, attempt 2" in log.read_text()
-    assert "tiny: 1 complete, 0 pruned, 0 failed" in launched.out
+    (folder,) = (launched.folder / "home" / "logs" / "tiny").iterdir()
+    assert f"logs in {folder}" in launched.err
+    assert "trial 0 starts on cpu, attempt 2" in (folder / "worker-0.log").read_text()
+    assert "tiny: 1 complete, 0 pruned, 1 failed" in launched.out
+
+
+def test_two_launches_of_one_study_share_its_trials_and_keep_their_logs(
+    sqlite_url: str,
+    make_search: MakeSearch,
+    start: Start,
+    until: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    search = make_search(sqlite_url, "budget.epochs=60", num_trials=4)
+    both = [launch(start, search, SKDTUNE_HOME=str(tmp_path / "both")) for _ in range(2)]
+    until(lambda: len(holder_pids(search)) == 2, "both train")
+    assert [launched.wait() for launched in both] == [0, 0]
+    assert search.states == ["COMPLETE"] * 4
+    assert [search.story(number) for number in range(4)] == [["claimed", "complete"]] * 4
+    for launched in both:
+        assert "tiny: 4 complete, 0 pruned, 0 failed" in launched.out
+        assert "Traceback" not in launched.err
+    logs = sorted((tmp_path / "both" / "logs" / "tiny").glob("*/*.log"))
+    assert [str(log.relative_to(log.parents[1])) for log in logs] == [
+        "launch-001/worker-0.log",
+        "launch-002/worker-0.log",
+    ]
+    said = [log.read_text() for log in logs]
+    assert all("worker of tiny on cpu" in text for text in said)
+    # Between them they tell of every trial, once.
+    started = re.findall(r"trial (\d) starts on cpu", "".join(said))
+    assert sorted(started) == ["0", "1", "2", "3"]
+    assert not list((tmp_path / "both" / "checkpoints").rglob("*.ckpt"))
 
 
 def test_ctrl_c_finishes_the_trials_in_hand_and_takes_no_other(
@@ -97,8 +139,8 @@ def test_the_workers_of_a_killed_supervisor_give_their_trials_back_and_leave(
     assert launched.wait() == -signal.SIGKILL
     until(lambda: not psutil.pid_exists(worker), "the orphan is gone")
     assert search.states == ["WAITING", "WAITING"]
-    log = (launched.folder / "home" / "logs" / "tiny" / "worker-0.log").read_text()
-    assert "trial 0 was given back to the queue" in log
+    (log,) = (launched.folder / "home" / "logs" / "tiny").glob("*/worker-0.log")
+    assert "trial 0 was given back to the queue" in log.read_text()
 
 
 def test_a_third_ctrl_c_ends_the_workers_and_their_trials_wait_at_once(

@@ -80,7 +80,7 @@ def lumen(site: Site) -> Site:
 
 
 def attributes(home: Path, table: str) -> dict[str, Any]:
-    """Return the user attributes of the first study, or of its first trial."""
+    """Return attributes of the first study, or of its first trial."""
     with sqlite3.connect(home / "skdtune.db") as database:
         key = "study_id" if table.startswith("study") else "trial_id"
         rows = database.execute(f"select key, value_json from {table} where {key} = 1").fetchall()
@@ -95,7 +95,7 @@ def test_a_method_of_a_package_is_searched_and_named_with_every_trial(lumen: Sit
     trained = lumen.run("launch", STUDY, "--workers", "1")
     assert trained.returncode == 0, trained.stderr
     assert "2 complete" in trained.stdout + trained.stderr
-    of_study = attributes(lumen.home, "study_user_attributes")
+    of_study = attributes(lumen.home, "study_system_attributes")
     needed = {"lumen": {"version": "1.2", "offers": ["method confidence_penalty"]}}
     assert of_study["skdtune:packages"] == needed
     assert '"confidence_penalty": {"weight": 0.2}' in of_study["skdtune:spec"]

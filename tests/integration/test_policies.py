@@ -260,8 +260,9 @@ def test_a_pruned_trial_tells_what_it_was_compared_with(
         sqlite_url,
         "budget.epochs=3",
         "pruner={name: asha, min_epochs: 1}",
-        "enqueue=[{optimizer.lr: 0.05}, {optimizer.lr: 0.0011}, {optimizer.lr: 0.0012}]",
-        "search.optimizer.lr.low=0.001",
+        "optimizer.lr=0.05",
+        "search.optimizer.lr.low=1e-9",
+        "search.optimizer.lr.high=0.05",
         num_trials=4,
     )
     assert start_worker(search).wait() == 0

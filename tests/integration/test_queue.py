@@ -29,7 +29,7 @@ while claim := leases.claim(engine, 1, WorkerIdentity("cpu")):
     print(claim.number, claim.attempt)
     claimed.append(claim)
     while len(claimed) == 1 and len({h["pid"] for h in leases.holders(engine, 1)}) < 4:
-        pass  # until each process has one
+        time.sleep(0.02)  # until each process has one
 """
 
 Start = Callable[..., Any]

@@ -116,15 +116,19 @@ def test_a_worker_waits_for_the_trials_of_others_unless_it_drains(
     assert holder.wait() == 0
 
 
-def test_weak_trials_are_pruned_at_rungs(
-    sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
+def test_weak_trials_are_pruned_at_rungs_unless_a_person_queued_them(
+    sqlite_url: str,
+    make_search: MakeSearch,
+    start_worker: StartWorker,
+    start: Callable[..., Any],
 ) -> None:
-    bad = ", ".join(["{optimizer.lr: 1.0e-9}"] * 6)
     search = make_search(
         sqlite_url,
+        # A person's own is the worst of them, and runs to its end.
+        "enqueue=[{optimizer.lr: 1.0e-9}]",
         "search.optimizer.lr.low=1e-9",
+        "search.optimizer.lr.high=0.05",
         "search.optimizer.weight_decay=null",
-        f"enqueue=[{bad}]",
         "data.flip=false",
         "data.crop=none",
         "data.max_per_class=40",
@@ -134,14 +138,19 @@ def test_weak_trials_are_pruned_at_rungs(
         "optimizer.lr=0.05",
         "budget.epochs=9",
         "pruner={name: asha, min_epochs: 2, reduction_factor: 2}",
-        num_trials=7,
+        num_trials=8,
     )
     (rungs,) = search.stored.spec.effective_pruner.brackets(9)
     assert rungs == (2, 4, 8)
     assert start_worker(search).wait() == 0
     trials = search.trials
-    assert trials[0].state is TrialState.COMPLETE
-    assert len(trials[0].intermediate_values) == 9
+    for queued in trials[:2]:
+        assert queued.state is TrialState.COMPLETE
+        assert len(queued.intermediate_values) == 9
+    told = start("explain", "tiny", "1", "--storage", sqlite_url)
+    assert told.wait() == 0
+    assert "would have been pruned after epoch 2 with 0." in told.out
+    assert "is never pruned: it was queued by hand" in told.out
     pruned = [trial for trial in trials if trial.state is TrialState.PRUNED]
     assert len(pruned) >= 3
     assert trials[0].value > max(trial.value or 0 for trial in pruned)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from skdtune.data.archive import Archive
-from skdtune.data.data_set import ArrayDataSet, DecodedPart, PartRequest
+from skdtune.data.data_set import ArrayDataSet, DecodedPart, Glance, PartRequest
 from skdtune.data.short_hash import short_hash
 from skdtune.describe.data_facts import DataFacts
 
@@ -45,6 +45,17 @@ class Cifar(ArrayDataSet):
     def version(self, request: PartRequest) -> str:
         """Name the part by its files and their checksums."""
         return short_hash(repr(list(self.files[request.split])))
+
+    def glance(self, request: PartRequest) -> Glance:
+        """Look for the archive, or for the names of the files in the folder that it becomes."""
+        folder = request.root / self.archive.folder
+        if not folder.is_dir():
+            missing = "" if request.download else self.archive.missing(request)
+            return Glance(missing=missing)
+        for name, _ in (*self.files["train"], self.names):
+            self.archive.require(folder / name)
+        lost = [name for name, _ in self.files["test"] if not (folder / name).is_file()]
+        return Glance(missing_test=f"there is no file {folder / lost[0]}" if lost else "")
 
     def decode(self, request: PartRequest) -> DecodedPart:
         """Read the published files, each only after its checksum was compared."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from posixpath import basename
 
-from skdtune.data.data_set import FileDataSet, FileListing, PartRequest
+from skdtune.data.data_set import FileDataSet, FileListing, Glance, PartRequest
+from skdtune.data.real_files import entries_of, files_below, leads_to_folder
 from skdtune.describe.data_facts import DataFacts
 from skdtune.errors import DataError
 
@@ -15,6 +16,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".
 
 class ImageFolder(FileDataSet):
     """The folder of the other part is not opened, but for the names of the training classes."""
+
+    def glance(self, request: PartRequest) -> Glance:
+        """List the training images, unless the whole folder is somewhere else."""
+        if not request.root.exists():
+            return Glance(missing=f"there is no folder {request.root}")
+        test = request.root / "test"
+        missing_test = "" if test.is_dir() else f"there is no folder {test}"
+        return Glance(training_files=self.list_files(request), missing_test=missing_test)
 
     def list_files(self, request: PartRequest) -> FileListing:
         """List the images of each class folder, at any depth."""
@@ -26,15 +35,12 @@ class ImageFolder(FileDataSet):
         paths: list[str] = []
         labels: list[int] = []
         for label, name in enumerate(class_names):
-            images: list[str] = []
-            for parent, _, files in os.walk(folder / name, followlinks=True):
-                below = Path(parent).relative_to(folder).as_posix()
-                # macOS leaves files such as ._0001.jpg that are no images.
-                images += [
-                    f"{below}/{file}"
-                    for file in files
-                    if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-                ]
+            # macOS leaves files such as ._0001.jpg that are no images.
+            images = [
+                f"{name}/{path}"
+                for path in files_below(folder / name)
+                if path.lower().endswith(SUFFIXES) and not basename(path).startswith(".")
+            ]
             if len(images) < needed:
                 raise DataError(
                     f"{folder / name} holds {len(images)} images and needs at least {needed}: add "
@@ -83,12 +89,13 @@ def _check_test_classes(folder: Path, class_names: tuple[str, ...]) -> None:
 
 
 def _folders(parent: Path) -> list[str]:
-    try:
-        with os.scandir(parent) as entries:
-            # Names with a leading dot belong to tools (.ipynb_checkpoints), not to classes.
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"cannot list the folder {parent} ({error.strerror})") from error
+    # Names with a leading dot belong to tools (.ipynb_checkpoints), not to classes.
+    return sorted(
+        entry.name
+        for entry in entries_of(parent)
+        if not entry.name.startswith(".")
+        and (leads_to_folder(entry) if entry.is_symlink() else entry.is_dir())
+    )
 
 
 IMAGE_FOLDER = ImageFolder(

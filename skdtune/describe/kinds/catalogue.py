@@ -28,3 +28,9 @@ def kind_of(settings: Mapping[str, Any]) -> Kind:
 def is_search(raw: Mapping[str, Any]) -> bool:
     """Tell whether a spec as plain data, which nobody has validated, is that of a search."""
     return not any(raw.get(field) for field in KINDS)
+
+
+def picks_best(raw: Mapping[str, Any]) -> bool:
+    """Tell whether the trial of the highest value is a result, by a spec as plain data."""
+    kinds = [kind for field, kind in KINDS.items() if raw.get(field)]
+    return (kinds or [Search])[0].picks_best

@@ -108,6 +108,10 @@ class FinalEvaluation(Kind):
         index, seed_index = self.settings.place(number)
         return {"evaluated_trial": self.settings.trials[index], "seed_index": seed_index}
 
+    def never_pruned(self, number: int, is_queued: bool) -> str:
+        """Spare none: there is no pruner."""
+        return ""
+
     def require_consistent(self, search: SearchSpace, pruner: str) -> None:
         """Refuse a search space and a pruner."""
         if search or pruner != "none":
@@ -125,6 +129,13 @@ class FinalEvaluation(Kind):
         raise StudyError(
             f"study {study!r} is itself the final evaluation of {self.source}: "
             f"skdtune evaluate {self.source}"
+        )
+
+    def require_queueable(self, study: str) -> None:
+        """Refuse it."""
+        raise StudyError(
+            f"study {study!r} is the final evaluation of {self.source}, whose trials are its "
+            f"candidates; skdtune evaluate {self.source} --seeds N trains more seeds of them"
         )
 
     def default_trial(self, ranked: Sequence[int]) -> int:

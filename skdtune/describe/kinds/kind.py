@@ -116,6 +116,17 @@ class Kind(ABC):
         return {}
 
     @abstractmethod
+    def never_pruned(self, number: int, is_queued: bool) -> str:
+        """Say why a trial runs to its end, whatever the pruner says; empty if it may be pruned.
+
+        Others are judged against its values all the same.
+
+        Args:
+            number: Its number.
+            is_queued: A person chose parameters of it.
+        """
+
+    @abstractmethod
     def require_consistent(self, search: SearchSpace, pruner: str) -> None:
         """Refuse a spec that is none of this kind.
 
@@ -139,6 +150,14 @@ class Kind(ABC):
 
         Raises:
             StudyError: If it cannot be evaluated.
+        """
+
+    @abstractmethod
+    def require_queueable(self, study: str) -> None:
+        """Refuse trials whose parameters a person chooses where they are given.
+
+        Raises:
+            StudyError: If none can be queued.
         """
 
     @abstractmethod

@@ -33,6 +33,12 @@ class Search(Kind):
         """Derive it from the study's: trial k of two studies starts from the same weights."""
         return derive_seed(study_seed, "trial", number)
 
+    def never_pruned(self, number: int, is_queued: bool) -> str:
+        """Spare what all others are compared with, and what a person wants to know."""
+        if number == 0:
+            return "the published setting"
+        return "it was queued by hand" if is_queued else ""
+
     def require_consistent(self, search: SearchSpace, pruner: str) -> None:
         """Take any: a search of nothing tries its base with other seeds."""
 
@@ -41,6 +47,9 @@ class Search(Kind):
 
     def require_evaluable(self, study: str) -> None:
         """Let its best be evaluated."""
+
+    def require_queueable(self, study: str) -> None:
+        """Let people try what they like."""
 
     def default_trial(self, ranked: Sequence[int]) -> int:
         """Return the best one."""

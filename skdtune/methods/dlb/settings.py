@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from skdtune.describe.term_config import BatchPlanName, TermConfig
+from skdtune.describe.training_length import TrainingLength
 
 
 class DlbConfig(TermConfig):
@@ -23,3 +24,11 @@ class DlbConfig(TermConfig):
     def batch_plan(self) -> BatchPlanName:
         """Every image in two views, of which one is kept for the next step."""
         return "two_views" if self.weight else "plain"
+
+    def require_length(self, name: str, length: TrainingLength) -> None:
+        """Refuse a training of one batch; across epochs there is a batch before each but one."""
+        if self.weight and length.steps * length.epochs < 2:
+            raise ValueError(
+                f"method.{name}: learns from the batch before, there is one epoch, and "
+                f"{length.too_few_images}"
+            )

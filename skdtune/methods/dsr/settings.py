@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from skdtune.describe.term_config import TermConfig
+from skdtune.describe.training_length import TrainingLength
 
 
 class DsrConfig(TermConfig):
@@ -23,3 +24,11 @@ class DsrConfig(TermConfig):
 
     pairing: Literal["row", "batch_mean"] = "row"
     """Target of row i: row i of the batch before (published), or its mean profile."""
+
+    def require_length(self, name: str, length: TrainingLength) -> None:
+        """Refuse epochs of one batch: each begins without a batch before."""
+        if self.weight and length.steps < 2:
+            raise ValueError(
+                f"method.{name}: compares each batch of an epoch with the one before it, and "
+                f"{length.too_few_images}"
+            )

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from skdtune.describe.term_config import BatchPlanName, LabelTermConfig
+from skdtune.describe.training_length import TrainingLength
 
 
 class PsKdConfig(LabelTermConfig):
@@ -25,3 +26,11 @@ class PsKdConfig(LabelTermConfig):
     def batch_plan(self) -> BatchPlanName:
         """Every image once in an epoch: what is remembered of it is one prediction."""
         return "indexed" if self.weight else "plain"
+
+    def require_length(self, name: str, length: TrainingLength) -> None:
+        """Refuse one epoch, in which nothing is remembered yet."""
+        if self.weight and length.epochs < 2:
+            raise ValueError(
+                f"method.{name}: {self.name} learns from the predictions of the epoch before, and "
+                "there is one epoch: take a budget.epochs of 2 or more, or another method"
+            )

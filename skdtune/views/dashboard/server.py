@@ -1,14 +1,11 @@
-"""optuna-dashboard's own application, on the storage that skdtune opens, behind a password."""
+"""optuna-dashboard's own application, on the storage that skdtune opens, behind a door."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -17,6 +14,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import click
 
 from skdtune.errors import InputError
+from skdtune.views.dashboard.door import Door, WsgiApplication, hosts_of, is_loopback
+from skdtune.views.dashboard.notice import ReadOnlyNotice
 
 #: Where set, the dashboard asks for this password (any user name).
 PASSWORD_VARIABLE = "SKDTUNE_DASHBOARD_PASSWORD"
@@ -24,9 +23,8 @@ PASSWORD_VARIABLE = "SKDTUNE_DASHBOARD_PASSWORD"
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
-WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: What listens on every address of this machine.
+_ANY_ADDRESS = ("0.0.0.0", "::")
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -47,7 +45,15 @@ class _QuietHandler(WSGIRequestHandler):
         """Keep the access log off the terminal."""
 
 
-def serve(storage_url: str, artifacts: str, host: str, port: int) -> None:
+def serve(
+    storage_url: str,
+    artifacts: str,
+    host: str,
+    port: int,
+    *,
+    allowed_hosts: Sequence[str] = (),
+    allow_write: bool = False,
+) -> None:
     """Serve the dashboard until Ctrl-C.
 
     The schema is made first: on an empty database the dashboard would not start.
@@ -57,30 +63,47 @@ def serve(storage_url: str, artifacts: str, host: str, port: int) -> None:
         artifacts: Folder or fsspec URL of the artifacts.
         host: Address to listen on.
         port: Port to listen on, 0 for any.
+        allowed_hosts: Hosts, each with or without a port, to answer under beside the own ones.
+        allow_write: Let the page change what is stored.
 
     Raises:
         StorageError: If the storage cannot be used.
-        InputError: If the address cannot be bound, or the artifacts cannot be reached.
+        InputError: If the address cannot be bound, others than this machine reach it and there
+            is no password, or the artifacts cannot be reached.
     """
     from skdtune.queue.storage import masked, parse_url
 
+    password = os.environ.get(PASSWORD_VARIABLE)
     # The address first: where it cannot be had, no table is made either.
     with _bind(host, port) as server:
-        application = build_application(storage_url, artifacts)
-        password = os.environ.get(PASSWORD_VARIABLE)
-        if password:
-            application = with_password(application, password)
-        elif host not in _LOOPBACK:
-            click.echo(
-                f"warning: {PASSWORD_VARIABLE} is not set: anyone who reaches this can delete "
-                "studies",
-                err=True,
+        address = str(server.server_address[0])
+        if not password and not is_loopback(address):
+            raise InputError(
+                f"others than this machine would reach the dashboard on "
+                f"{host or 'every address'}: set "
+                f"{PASSWORD_VARIABLE} to the password it is to ask for"
             )
-        server.set_app(application)
+        is_any = address in _ANY_ADDRESS
+        names = _own_names() if is_any else [host, address]
+        hosts = hosts_of(names, server.server_port, allowed_hosts)
+        application = build_application(storage_url, artifacts)
+        shown_as = application if allow_write else ReadOnlyNotice(application)
+        server.set_app(Door(shown_as, hosts, password, allow_write))
         click.echo(f"dashboard of {masked(parse_url(storage_url))}", err=True)
-        shown = f"[{host}]" if ":" in host else host
-        click.echo(f"http://{shown}:{server.server_port}/dashboard/  (Ctrl-C ends it)", err=True)
+        shown = "localhost" if is_any else f"[{host}]" if ":" in host else host
+        page = f"http://{shown}:{server.server_port}/dashboard/"
+        others = ", or with the name or an address of this machine" if is_any else ""
+        click.echo(f"{page}{others}  (Ctrl-C ends it)", err=True)
         server.serve_forever()
+
+
+def _own_names() -> list[str]:
+    """List this machine's name and addresses."""
+    import psutil
+
+    families = (socket.AF_INET, socket.AF_INET6)
+    addresses = (one for found in psutil.net_if_addrs().values() for one in found)
+    return [socket.gethostname(), *(one.address for one in addresses if one.family in families)]
 
 
 def _bind(host: str, port: int) -> _Server:
@@ -97,10 +120,12 @@ def build_application(storage_url: str, artifacts: str) -> WsgiApplication:
     from optuna_dashboard import wsgi
 
     from skdtune.queue.storage import init_storage
+    from skdtune.views.dashboard.artifacts import Attachments
+    from skdtune.views.dashboard.study_pages import StudyPages
 
     storage = init_storage(storage_url)
-    application: WsgiApplication = wsgi(storage, artifact_store=_artifact_store(artifacts))
-    return application
+    application = wsgi(storage, artifact_store=_artifact_store(artifacts))
+    return Attachments(StudyPages(application, storage), storage)
 
 
 def _artifact_store(artifacts: str) -> ArtifactStore:
@@ -113,30 +138,3 @@ def _artifact_store(artifacts: str) -> ArtifactStore:
     from skdtune.networks.artifact_store import RemoteArtifactStore
 
     return RemoteArtifactStore(artifacts)
-
-
-def with_password(application: WsgiApplication, password: str) -> WsgiApplication:
-    """Ask for a password (HTTP basic authentication, any user name) before anything is served."""
-
-    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        given = _password_of(environ.get("HTTP_AUTHORIZATION", ""))
-        # Compared in constant time, so that the time to refuse says nothing about the password.
-        if given is not None and hmac.compare_digest(given, password.encode()):
-            return application(environ, start_response)
-        start_response(
-            "401 Unauthorized",
-            [("WWW-Authenticate", 'Basic realm="skdtune"'), ("Content-Type", "text/plain")],
-        )
-        return [b"password required\n"]
-
-    return guarded
-
-
-def _password_of(header: str) -> bytes | None:
-    kind, _, credentials = header.partition(" ")
-    if kind.lower() != "basic":
-        return None
-    try:
-        return base64.b64decode(credentials, validate=True).partition(b":")[2]
-    except (binascii.Error, ValueError):
-        return None

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from skdtune.analysis.study_record import StudyRecord, read_study
+from skdtune.queue.foreign_trials import without_foreign
 from skdtune.queue.stored_study import StoredStudy, load_study
 from skdtune.views.report_page.importance import importance_of
 
@@ -34,5 +35,6 @@ def read_with_importance(stored: StoredStudy) -> StudyRecord:
     study = read_study(stored)
     if not study.picks_best:
         return study
-    importance, note = importance_of(stored.study, stored.spec)
+    searched = without_foreign(stored.study, stored.storage, stored.spec.kind)
+    importance, note = importance_of(searched, stored.spec)
     return dataclasses.replace(study, importance=importance, importance_note=note)

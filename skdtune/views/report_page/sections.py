@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from skdtune.analysis.mixture import mixtures
 from skdtune.analysis.study_record import StudyRecord
 from skdtune.analysis.tables import format_duration
 from skdtune.analysis.trial_record import TrialRecord
@@ -43,6 +44,9 @@ def headline(studies: Sequence[StudyRecord]) -> str:
     evaluations = [study for study in studies if not study.picks_best]
     parts = [_searches(searches)] if searches else []
     parts += [_evaluation(study) for study in evaluations]
+    # Before anybody reads a number of it.
+    mixed = [said for study in studies for said in mixtures(study.name, study.trials)]
+    parts = [paragraph(sentence, "lead") for sentence in mixed] + parts
     return _section("result", "Result", *parts)
 
 
@@ -323,6 +327,19 @@ def failures(study: StudyRecord) -> str:
     return _part("Failures", paragraph(read, "read"), table(headers, rows, right=(2,)))
 
 
+def foreign(study: StudyRecord) -> str:
+    """List the trials that are in none of the numbers; nothing where there are none."""
+    if not study.foreign:
+        return ""
+    rows = [
+        (str(t.number), t.state, MISSING if t.value is None else f"{t.value:g}", t.foreign)
+        for t in study.foreign
+    ]
+    read = "Rows that skdtune's workers did not make; no number and no figure has them."
+    body = table(("trial", "state", "value", "why"), rows, right=(0, 2))
+    return _part("Foreign trials", paragraph(read, "read"), body)
+
+
 def repeat(study: StudyRecord) -> str:
     """Show the commands that make the study again, and its spec."""
     made = repetition(study.spec)
@@ -354,7 +371,7 @@ def study(record: StudyRecord, index: int, sheet: FigureSheet) -> str:
             slices(record, sheet),
             search_space(record),
         ]
-    parts += [environment(record), failures(record), repeat(record)]
+    parts += [environment(record), failures(record), foreign(record), repeat(record)]
     lead = paragraph(record.spec.description, "lead") if record.spec.description else ""
     return _section(f"study-{index}", record.name, lead, *parts)
 

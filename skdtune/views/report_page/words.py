@@ -15,6 +15,7 @@ MISSING = "–"  # noqa: RUF001 - a dash, as tables have it
 #: How the report calls the attributes that say where and with what a trial ran.
 FACT_NAMES = {
     attributes.DATA_FINGERPRINT: "data fingerprint",
+    attributes.SOURCE: "data source",
     attributes.NUM_VAL_IMAGES: "validation images",
     attributes.NUM_TEST_IMAGES: "test images",
     attributes.SPEC_HASH: "spec",

@@ -227,6 +227,12 @@ def test_differences_beside_the_method_are_noted() -> None:
         "Not all budgets are known, images of the search: "
         "50,000 (cifar-ce), not known (cifar-drg).",
     )
+    assert notes(computed_by=("native", "torch")) == (
+        "Kernels differ: not known (cifar-ce), native and torch (cifar-drg).",
+    )
+    assert notes(mixed=("The trials of drg are not alike.",)) == (
+        "The trials of drg are not alike.",
+    )
 
 
 @pytest.mark.parametrize(

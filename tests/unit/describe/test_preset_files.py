@@ -118,6 +118,26 @@ def test_a_file_that_extends_itself_is_refused(files: Folder, chain: list[str]) 
         files.resolve("a.yaml")
 
 
+def test_files_that_extend_each_other_twice_are_laid_out_once_each(files: Folder) -> None:
+    # Each on its own would be two to the thirtieth.
+    files.write("f29.yaml", {"seed": 29, "num_trials": 7})
+    for number in range(29):
+        twice = [f"f{number + 1}", f"./f{number + 1}.yaml"]
+        files.write(f"f{number}.yaml", {"extends": twice, "seed": number})
+    assert files.resolve("f0.yaml") == {"seed": 0, "num_trials": 7}
+
+
+def test_what_a_study_extends_is_bounded(files: Folder) -> None:
+    for number in range(40):
+        files.write(f"f{number}.yaml", {"extends": f"f{number + 1}"})
+    with pytest.raises(SpecError, match=r"^f33\.yaml: extends: .* more than 32 deep; write some"):
+        files.resolve("f0.yaml")
+    files.write("leaf.yaml", {"seed": 1})
+    files.write("wide.yaml", {"extends": ["leaf"] * 201})
+    with pytest.raises(SpecError, match=r"^wide\.yaml: extends: .* more than 200 files"):
+        files.resolve("wide.yaml")
+
+
 def test_a_missing_parent_is_named_together_with_the_child(files: Folder) -> None:
     with pytest.raises(SpecError, match=r"^study\.yaml: extends 'nobody', but there is no such"):
         files.load({"extends": "nobody"})
@@ -397,14 +417,61 @@ def test_a_file_that_is_no_mapping_is_refused(files: Folder, text: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"a: \xff\xfe\n", b"a: b\0c\n", b"a: 2001-99-99\n", b"? [1]\n: 2\n", b"[" * 1500],
-    ids=["not utf-8", "null byte", "no date", "list as key", "deep"],
+    [b"a: \xff\xfe\n", b"a: b\0c\n", b"a: 2001-99-99\n", b"? [1]\n: 2\n", b"a: " + b"x" * 300_000],
+    ids=["not utf-8", "null byte", "no date", "list as key", "large"],
 )
 def test_a_file_that_cannot_be_read_is_refused_by_its_path(files: Folder, content: bytes) -> None:
     with pytest.raises(SpecError, match=r"study\.yaml: cannot be read as YAML: ") as raised:
         files.load(content)
     assert str(files.path / "study.yaml") in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+#: Ten times ten times ten ..., and each of the ten is an alias.
+LAUGHS = "a0: &a0 [1, 1]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+#: Every alias is one level more.
+STAIRS = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 200))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "problem"),
+    [
+        (LAUGHS, 6, "more than 100000 values, aliases counted"),
+        (STAIRS, 31, "more than 32 levels of nesting"),
+        ("seed: 1\ndata: " + "[" * 1500, 2, "more than 32 levels of nesting"),
+        ("seed: 1\ndata: " + "{a: " * 1500, 2, "more than 32 levels of nesting"),
+        ("a: 1\nb: &b [*b]", 2, "an alias stands for what it is a part of"),
+        ("a: 1\nb: &b {c: {d: *b}}", 2, "an alias stands for what it is a part of"),
+        ("seed: 1" + ":30" * 50_000, 1, "a number of more than 1000 characters"),
+        ("seed: " + "1" * 5000, 1, "a number of more than 1000 characters"),
+    ],
+    ids=["laughs", "stairs", "lists", "mappings", "itself", "its part", "hours", "digits"],
+)
+def test_yaml_that_stands_for_too_much_is_refused_with_its_line(
+    files: Folder, text: str, line: int, problem: str
+) -> None:
+    with pytest.raises(SpecError, match=rf"^study\.yaml, line {line}: {problem}$"):
+        files.load(text)
+
+
+def test_a_value_of_set_that_stands_for_too_much_is_refused() -> None:
+    laughs = f"{{{', '.join(LAUGHS.splitlines())}}}"
+    for value in (laughs, "[" * 1500, "&a [*a]", "1" * 5000):
+        with pytest.raises(SpecError, match=r"^--set data: .{,60}, which is more than is read$"):
+            load_spec("digits-dsr", overrides=[f"data={value}"])
+
+
+def test_an_alias_that_stands_for_little_is_read(files: Folder) -> None:
+    text = "extends: digits-dsr\nenqueue: [&one {optimizer.lr: 0.05}, *one]\n"
+    assert files.load(text).enqueue == ({"optimizer.lr": 0.05},) * 2
+
+
+def test_a_text_that_is_nearly_a_number_is_read_in_one_go(files: Folder) -> None:
+    # Its time grew with the square of the length: minutes, for so long a one.
+    text = "1" * 200_000 + "x"
+    assert files.load(f"extends: digits-dsr\ndescription: {text}\n").description == text
 
 
 def test_a_mistake_in_the_syntax_is_refused_with_its_line(files: Folder) -> None:

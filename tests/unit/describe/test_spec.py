@@ -150,7 +150,11 @@ def test_the_hash_is_16_hexadecimal_digits() -> None:
     assert int(digest, 16) >= 0
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "[]", "1", "null", "{}", '{"format": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", "[]", "1", "null", "{}", '{"format": 1}', "[" * 100_000],
+    ids=lambda text: text[:12],
+)
 def test_a_text_that_is_no_spec_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match="the stored text is not a study spec"):
         spec_from_json(text)

@@ -15,9 +15,9 @@ from skdtune.engines import local
 from skdtune.engines.engine import Job, Placement
 from skdtune.engines.local import LocalEngine
 
-#: Says its process number, obeys as a worker does, and ends as the file beside it says.
+#: Says its process number and token, obeys as a worker does, and ends as the file beside it says.
 WORKER = """#!/bin/sh
-echo "$$ $*"
+echo "$$ $SKDTUNE_WORKER_TOKEN $*"
 trap 'exit 0' USR1 TERM
 while :; do
     [ -f "{end}" ] && exit "$(cat "{end}")"
@@ -35,13 +35,13 @@ def end(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def given_back() -> list[int]:
+def given_back() -> list[str]:
     return []
 
 
 @pytest.fixture
 def make(
-    tmp_path: Path, end: Path, given_back: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, end: Path, given_back: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Make]:
     program = tmp_path / "worker"
     program.write_text(WORKER.format(end=end))
@@ -76,6 +76,11 @@ def follow_until(engine: LocalEngine, condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def tokens(engine: LocalEngine, index: int = 0) -> list[str]:
+    """Return what the workers of one place were known by, one after the other."""
+    return [line.split()[1] for line in lines(engine, index)]
+
+
 def start(engine: LocalEngine) -> list[int]:
     """Start an engine, and return the process numbers of its workers."""
     engine.start()
@@ -87,7 +92,7 @@ def start(engine: LocalEngine) -> list[int]:
 def test_a_worker_is_the_same_command_everywhere(make: Make) -> None:
     engine = make(1)
     start(engine)
-    assert lines(engine)[0].split()[1:] == [
+    assert lines(engine)[0].split()[2:] == [
         *["-P", "-m", "skdtune", "worker", "tiny", "--device", "cpu"]
     ]
     assert (engine.num_workers, engine.num_restarts, engine.stopping) == (1, 0, False)
@@ -95,7 +100,7 @@ def test_a_worker_is_the_same_command_everywhere(make: Make) -> None:
 
 @pytest.mark.parametrize("ask", [LocalEngine.drain, LocalEngine.interrupt])
 def test_workers_that_are_asked_to_leave_are_not_started_again(
-    ask: Callable[[LocalEngine], None], make: Make, given_back: list[int]
+    ask: Callable[[LocalEngine], None], make: Make, given_back: list[str]
 ) -> None:
     engine = make(2)
     start(engine)
@@ -105,15 +110,26 @@ def test_workers_that_are_asked_to_leave_are_not_started_again(
     assert (engine.failures(), given_back, engine.num_restarts) == ([], [], 0)
 
 
-def test_a_worker_that_dies_is_given_back_and_started_again(
-    make: Make, given_back: list[int]
+def test_a_worker_that_dies_is_given_back_by_its_token_and_started_again_with_another(
+    make: Make, given_back: list[str]
 ) -> None:
     engine = make(1)
     (pid,) = start(engine)
     os.kill(pid, 9)
     follow_until(engine, lambda: engine.num_restarts == 1 and len(lines(engine)) == 2)
-    assert given_back == [pid]
+    first, second = tokens(engine)
+    assert given_back == [first]
+    assert (len(first), first != second) == (32, True)
     assert engine.poll()
+
+
+def test_a_log_that_is_there_is_never_emptied(make: Make, tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "worker-0.log"
+    log.parent.mkdir()
+    log.write_text("1 0 what somebody else said\n")
+    engine = make(1)
+    start(engine)
+    assert lines(engine)[0] == "1 0 what somebody else said"
 
 
 @pytest.mark.parametrize("code", [0, 2, 4])
@@ -128,7 +144,7 @@ def test_an_end_that_no_restart_would_mend_is_final(code: int, make: Make, end: 
 
 
 def test_more_workers_are_started_and_fewer_finish_their_trial(
-    make: Make, given_back: list[int]
+    make: Make, given_back: list[str]
 ) -> None:
     engine = make(1)
     first = start(engine)
@@ -155,9 +171,9 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def test_killed_workers_are_given_back(make: Make, given_back: list[int]) -> None:
+def test_killed_workers_are_given_back(make: Make, given_back: list[str]) -> None:
     engine = make(2)
-    pids = start(engine)
+    start(engine)
     engine.kill()
-    assert sorted(given_back) == sorted(pids)
+    assert sorted(given_back) == sorted(tokens(engine, 0) + tokens(engine, 1))
     assert not engine.poll()

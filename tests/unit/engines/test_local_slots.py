@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skdtune.engines.local_slots import list_gpus, num_cores, plan_slots
+from skdtune.engines.local_slots import list_gpus, plan_slots
 from skdtune.errors import DeviceError
 
 CORES = len(os.sched_getaffinity(0))
@@ -118,25 +118,3 @@ def test_cpu_workers_keep_their_memory_unless_told_otherwise(
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
     (slot,) = plan_slots("none", 1)
     assert slot.environment["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [
-        ("max 100000", CORES),
-        ("100000 100000", 1),
-        ("150000 100000", 1),
-        ("50000 100000", 1),
-        ("1000000000 100000", CORES),
-        ("nonsense", CORES),
-        ("", CORES),
-        ("100000 0", CORES),
-    ],
-)
-def test_a_containers_limit_counts(tmp_path: Path, limit: str, expected: int) -> None:
-    (tmp_path / "cpu.max").write_text(limit)
-    assert num_cores(tmp_path) == expected
-
-
-def test_without_a_limit_all_cores_count(tmp_path: Path) -> None:
-    assert num_cores(tmp_path) == CORES

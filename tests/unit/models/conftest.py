@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from skdtune.models.kernels.native import Kernels, load_kernels
+from skdtune.models.kernels.native import Kernels, forget_kernels, load_kernels
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def one_thread_one_seed() -> Iterator[None]:
 @pytest.fixture
 def kernels() -> Kernels:
     """Return the C part; without a C compiler there is nothing to test."""
-    load_kernels.cache_clear()
+    forget_kernels()
     loaded = load_kernels()
     if loaded is None:
         pytest.skip("needs a C compiler")
@@ -32,6 +32,6 @@ def kernels() -> Kernels:
 def torch_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let torch compute everything."""
     monkeypatch.setenv("SKDTUNE_NATIVE", "0")
-    load_kernels.cache_clear()
+    forget_kernels()
     yield
-    load_kernels.cache_clear()
+    forget_kernels()

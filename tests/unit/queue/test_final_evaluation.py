@@ -84,7 +84,7 @@ def test_the_best_trial_is_evaluated_and_the_lower_number_wins_a_tie(
     assert evaluation.digest == searched.spec.digest
     assert evaluation.trials == (1,)
     assert states(there) == ["WAITING"] * 5
-    assert there.study.metric_names == ["test accuracy"]
+    assert there.study.metric_names == ["test_accuracy"]
 
 
 def test_candidates_are_ranked_by_value_and_then_by_number(

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from skdtune.describe.space import sample
 from skdtune.errors import InputError, LeaseLostError
 from skdtune.queue import leases, schema, trial_writes
-from skdtune.queue.events import EventKind
+from skdtune.queue.events import EventKind, record
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
@@ -223,6 +223,9 @@ def change(stored: StoredStudy, operation: str, trial: FrozenTrial) -> None:
         return
     elif operation == "finish":
         storage.set_trial_state_values(key, TrialState.COMPLETE, [0.5])
+        with stored.engine.begin() as connection:
+            told = {"kind": EventKind.COMPLETE, "attempt": 1, "worker": "a", "final": True}
+            record(connection, study_id=stored.study_id, trial_id=key, **told)
     elif operation == "report":
         step = len(trial.intermediate_values)
         storage.set_trial_intermediate_value(key, step, 0.25)
@@ -234,7 +237,7 @@ def change(stored: StoredStudy, operation: str, trial: FrozenTrial) -> None:
 
 
 def write_lease(stored: StoredStudy, trial_id: int) -> None:
-    """Note that a trial has begun, so that no budget takes it away."""
+    """Note that a worker began a trial: no budget takes it away, and it is not foreign."""
     with stored.engine.begin() as connection:
         connection.execute(sa.delete(schema.leases).where(schema.leases.c.trial_id == trial_id))
         connection.execute(
@@ -242,6 +245,7 @@ def write_lease(stored: StoredStudy, trial_id: int) -> None:
                 trial_id=trial_id,
                 study_id=stored.study_id,
                 attempt=1,
+                owner="alice",
                 host="a",
                 pid=1,
                 device="cpu",
@@ -253,6 +257,19 @@ def write_lease(stored: StoredStudy, trial_id: int) -> None:
 
 
 # The trial in hand
+
+
+def test_a_list_of_trials_does_not_change_with_the_trial_in_hand(make_study: MakeStudy) -> None:
+    """Successive halving lists the trials, marks its own, and adds its value to the list."""
+    stored = make_study()
+    history = new_history(stored)
+    claimed = claim(stored)
+    history.begin(claimed, RandomSampler())
+    (listed,) = history.get_all_trials(stored.study_id, deepcopy=False)
+    history.set_trial_system_attr(claimed.trial_id, "completed_rung_0", 0.5)
+    assert "completed_rung_0" not in listed.system_attrs
+    (later,) = history.get_all_trials(stored.study_id, deepcopy=False)
+    assert later.system_attrs["completed_rung_0"] == 0.5
 
 
 def test_parameters_are_stored_in_one_transaction(make_study: MakeStudy) -> None:

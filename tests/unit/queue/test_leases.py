@@ -537,27 +537,28 @@ def test_reaping_without_a_study_looks_at_all(make_study: MakeStudy, pass_time: 
     assert states(first)[0] == states(second)[0] == "WAITING"
 
 
-def test_the_trials_of_a_dead_process_come_back_at_once(make_study: MakeStudy) -> None:
+def test_the_trials_of_a_dead_worker_come_back_at_once_and_nobody_elses(
+    make_study: MakeStudy,
+) -> None:
     stored = make_study()
-    neighbour = WorkerIdentity(device="cpu", token="carol", host=ALICE.host, pid=33)
-    same_pid = WorkerIdentity(device="cpu", token="dave", host="elsewhere", pid=ALICE.pid)
-    dead = claim(stored, ALICE)
-    for worker in (neighbour, same_pid, BOB):
-        claim(stored, worker)
-    assert leases.reap_worker(stored.engine, stored.study_id, ALICE.host, ALICE.pid) == [0]
-    assert states(stored)[:4] == ["WAITING", "RUNNING", "RUNNING", "RUNNING"]
-    assert owner(stored, dead) is None
-    assert leases.reap_worker(stored.engine, stored.study_id, ALICE.host, ALICE.pid) == []
+    # Containers: one host name for all, and each has a process 1.
+    first, second = (
+        WorkerIdentity(device="cpu", token=token, host="worker", pid=1) for token in ("1st", "2nd")
+    )
+    dead, neighbour = claim(stored, first), claim(stored, second)
+    (given_back,) = leases.reap_worker(stored.engine, stored.study_id, first.token)
+    assert (given_back.number, given_back.attempt) == (0, 1)
+    assert str(given_back.worker) == str(first)
+    assert states(stored)[:2] == ["WAITING", "RUNNING"]
+    assert (owner(stored, dead), owner(stored, neighbour)) == (None, second.token)
+    assert leases.reap_worker(stored.engine, stored.study_id, first.token) == []
     *_, event = story(stored.engine, stored.study_id, dead.trial_id)
     assert (event.kind, event.detail) == ("lost", "its worker died")
-
-
-def test_a_dead_process_gives_back_nothing_that_it_had_finished(make_study: MakeStudy) -> None:
-    stored = make_study()
-    claimed = claim(stored)
-    end(stored, claimed, TrialState.PRUNED)
-    assert leases.reap_worker(stored.engine, stored.study_id, ALICE.host, ALICE.pid) == []
-    assert states(stored)[0] == "PRUNED"
+    # Nor what a worker holds of another study, or has finished.
+    assert leases.reap_worker(stored.engine, stored.study_id + 1, second.token) == []
+    end(stored, neighbour, TrialState.PRUNED)
+    assert leases.reap_worker(stored.engine, stored.study_id, second.token) == []
+    assert states(stored)[1] == "PRUNED"
 
 
 @pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
@@ -645,6 +646,59 @@ def test_the_time_that_the_server_was_down_is_nobodys_silence(
         assert leases.reap(stored.engine, stored.study_id) == [0]
 
 
+# Clocks that are set
+
+
+@pytest.mark.parametrize("server", ["started before", "started in the future"])
+def test_a_sign_of_life_from_the_future_is_none_and_the_living_have_a_lease_to_be_heard(
+    server: str, make_study: MakeStudy, pass_time: PassTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = make_study()
+    if server == "started in the future":
+        # The clock was ahead when PostgreSQL was started, too.
+        pass_time(-3 * 3600)
+    dead, living = claim(stored, ALICE), claim(stored, BOB)
+    pass_time(3600)
+    assert leases.renew(stored.engine, dead)
+    assert leases.renew(stored.engine, living)
+    pass_time(-3600)
+    for holder in leases.holders(stored.engine, stored.study_id):
+        assert (holder["silent_s"], holder["held_s"] >= 0) == (0, True)
+    # Whoever looks first lets these leases begin now; looking again changes nothing.
+    assert leases.reap(stored.engine, stored.study_id) == []
+    assert caplog.text.count("was heard of in the future") == 2
+    pass_time(40)
+    assert leases.reap(stored.engine) == []
+    assert caplog.text.count("was heard of in the future") == 2
+    assert leases.holders(stored.engine, stored.study_id)[0]["silent_s"] >= 40
+    assert leases.renew(stored.engine, living)
+    pass_time(30)
+    assert leases.reap(stored.engine, stored.study_id) == [dead.number]
+    assert states(stored)[:2] == ["WAITING", "RUNNING"]
+    assert kinds(stored, living) == ["claimed"]
+
+
+def test_a_stamp_from_the_future_in_the_table_itself_is_mended_once(
+    make_study: MakeStudy,
+) -> None:
+    stored, other = make_study(), make_study(name="other")
+    claim(stored)
+    claim(other)
+    with stored.engine.begin() as connection:
+        stamps = (schema.leases.c.renewed_at, schema.leases.c.claimed_at)
+        ahead = {stamp.name: stamp + 3600 for stamp in stamps}
+        connection.execute(sa.update(schema.leases).values(ahead))
+    assert leases.reap(stored.engine, stored.study_id) == []
+    query = sa.select(schema.leases.c.renewed_at - schema.now(connection))
+    with stored.engine.connect() as connection:
+        (mended, not_looked_at) = connection.scalars(query.order_by(schema.leases.c.study_id))
+    assert mended <= 0
+    assert not_looked_at > 3000
+    for study in (stored, other):
+        (holder,) = leases.holders(study.engine, study.study_id)
+        assert (holder["held_s"], holder["silent_s"] < 50) == (0, True)
+
+
 # Several at once
 
 
@@ -692,7 +746,7 @@ def test_reports_ends_releases_renewals_and_reaps_at_once_do_not_block_each_othe
         engines = [one.engine for one in own]
         work: list[Callable[[], object]] = [
             lambda: leases.reap(engines[2], study_id),
-            lambda: leases.reap_worker(engines[2], study_id, ALICE.host, ALICE.pid),
+            lambda: leases.reap_worker(engines[2], study_id, ALICE.token),
             lambda: [leases.renew(engines[3], claimed) for claimed in [*in_hand.values()]],
         ]
         trained = [

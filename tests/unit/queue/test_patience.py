@@ -135,7 +135,7 @@ def test_a_real_missing_table_is_a_mistake(any_url: str) -> None:
 def test_a_call_that_is_answered_is_made_once(clock: Clock) -> None:
     calm = Patience(sleep=clock.sleep)
     assert calm(lambda: "answer") == "answer"
-    assert (calm.away_s, calm.answers_for_s, calm.is_due) == (0.0, float("inf"), True)
+    assert (calm.away_s, calm.answers_for_s, calm.is_away) == (0.0, float("inf"), False)
     assert clock.pauses == []
 
 
@@ -219,6 +219,9 @@ def test_once_is_once(clock: Clock) -> None:
     with pytest.raises(StorageAwayError):
         patient.once(call)
     assert (len(calls), clock.pauses) == (1, [])
+    assert patient.is_away
+    patient.once(lambda: None)
+    assert not patient.is_away
 
 
 def test_after_an_outage_it_is_known_for_how_long_the_storage_answers(clock: Clock) -> None:
@@ -232,22 +235,6 @@ def test_after_an_outage_it_is_known_for_how_long_the_storage_answers(clock: Clo
     clock.time += 7
     patient.once(lambda: None)
     assert patient.answers_for_s == 7
-
-
-def test_during_an_outage_a_try_is_due_every_few_seconds(clock: Clock) -> None:
-    patient = Patience(sleep=clock.sleep)
-    with pytest.raises(StorageAwayError):
-        patient.once(fails(away()))
-    due = []
-    for _ in range(3):
-        due.append(patient.is_due)
-        clock.time += 1.5
-    assert due == [False, False, True]
-    with pytest.raises(StorageAwayError):
-        patient.once(fails(away()))
-    assert not patient.is_due
-    patient.once(lambda: None)
-    assert patient.is_due
 
 
 def test_a_mistake_ends_no_outage(clock: Clock) -> None:

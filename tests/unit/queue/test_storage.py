@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -12,14 +15,16 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
+from filelock import FileLock
 from hypothesis import example, given
 from hypothesis import strategies as st
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
 
 from skdtune.describe.presets import load_spec
-from skdtune.errors import StorageError
-from skdtune.queue import leases, schema
+from skdtune.errors import StorageError, StorageLostError
+from skdtune.queue import deadline, leases, schema, storage
+from skdtune.queue.deadline import Deadline, within
 from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity
 from skdtune.queue.storage import (
@@ -30,10 +35,11 @@ from skdtune.queue.storage import (
     open_storage,
     parse_url,
     require_writable,
-    setup_lock,
+    set_up,
     upgrade_storage,
 )
 from skdtune.queue.stored_study import create_study, load_study
+from skdtune.queue.trial_budget import set_budget
 from skdtune.queue.trial_queue import TrialQueue
 
 MARK = "S3cr3t"
@@ -132,13 +138,31 @@ def sqlite_storage(sqlite_url: str) -> Iterator[RDBStorage]:
     storage.engine.dispose()
 
 
-def test_sqlite_writes_ahead_and_waits_for_others(sqlite_storage: RDBStorage) -> None:
+def test_sqlite_writes_ahead_and_waits_for_others(
+    sqlite_storage: RDBStorage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with sqlite_storage.engine.connect() as connection:
         found = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "busy_timeout", "synchronous")
+            for name in ("journal_mode", "synchronous")
         }
-    assert found == {"journal_mode": "wal", "busy_timeout": 30_000, "synchronous": 1}
+    assert found == {"journal_mode": "wal", "synchronous": 1}
+    other = sqlite3.connect(tmp_path / "study.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    # A person is told what takes so long; whoever tries again later waits for a shorter time.
+    monkeypatch.setattr(deadline, "WORD_AFTER_S", 0.0)
+    with within(Deadline(0.1)), pytest.raises(sa.exc.OperationalError, match="is locked"):
+        sqlite_storage.engine.connect().begin()
+    assert caplog.text == ""
+    release = threading.Timer(0.5, lambda: other.execute("COMMIT"))
+    release.start()
+    assert sqlite_storage.get_all_studies() == []
+    assert caplog.text.count("another process holds its lock: waiting for at most 30 s") == 1
+    release.join()
+    other.close()
 
 
 def test_an_sqlite_transaction_holds_the_write_lock_before_it_reads(
@@ -196,7 +220,8 @@ def test_a_storage_whose_set_up_was_cut_off_is_completed(any_url: str) -> None:
 def test_the_tables_of_skdtune_may_be_made_again(any_url: str) -> None:
     storage = init_storage(any_url)
     for _ in range(2):
-        schema.create_own_tables(storage.engine)
+        with storage.engine.begin() as connection:
+            schema.create_own_tables(connection)
     with storage.engine.connect() as connection:
         assert schema.own_version(connection) == schema.SCHEMA_VERSION
         found = {index["name"] for index in sa.inspect(connection).get_indexes("trials")}
@@ -298,7 +323,7 @@ def test_the_set_up_lock_keeps_others_out(any_url: str) -> None:
     free = threading.Event()
 
     def first() -> None:
-        with setup_lock(any_url):
+        with set_up(any_url):
             inside.set()
             free.wait(30)
             events.append("first leaves")
@@ -316,8 +341,32 @@ def test_the_set_up_lock_keeps_others_out(any_url: str) -> None:
     assert events == ["first leaves", "second enters"]
 
 
+def test_a_set_up_lock_that_somebody_holds_is_said_and_waited_for_no_longer_than_a_while(
+    any_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    init_storage(any_url).engine.dispose()
+    monkeypatch.setattr(storage, "WORD_AFTER_S", 0.0)
+    monkeypatch.setattr(storage, "SETUP_WAIT_S", 0.2)
+    with contextlib.ExitStack() as held:
+        holder = "another process"
+        if any_url.startswith("sqlite"):
+            held.enter_context(FileLock(f"{any_url.removeprefix('sqlite:///')}.lock"))
+        else:
+            # As older versions held it, which behind a pooler never gave it back.
+            engine = sa.create_engine(any_url, connect_args={"application_name": "older"})
+            held.callback(engine.dispose)
+            session = held.enter_context(engine.connect())
+            session.execute(sa.text(f"SELECT pg_advisory_lock({storage._SETUP_LOCK})"))
+            pid = session.scalar(sa.text("SELECT pg_backend_pid()"))
+            holder = rf"the server's process {pid} \(older, since \d{{4}}-.*\)"
+        with pytest.raises(StorageError, match=f"set-up lock .* is held for .* by {holder}: end"):
+            create_study(load_spec("digits-dsr"), storage=any_url)
+    assert caplog.text.count("waiting for the set-up lock of storage") == 1
+    assert create_study(load_spec("digits-dsr"), storage=any_url)
+
+
 def _enter(url: str, events: list[str]) -> None:
-    with setup_lock(url):
+    with set_up(url):
         events.append("second enters")
 
 
@@ -398,3 +447,70 @@ def test_a_storage_that_can_only_be_read_says_so(sqlite_url: str, tmp_path: Path
     with pytest.raises(StorageError, match="is read-only, name one that can be written"):
         require_writable(storage)
     storage.engine.dispose()
+
+
+def test_a_file_that_can_only_be_read_is_read_unless_a_part_of_it_is_missing() -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as writers:
+        place, url = Path(folder), f"sqlite:///{folder}/study.db"
+        create_study(load_spec("digits-dsr", name="tiny"), storage=url)
+
+        def read() -> int:
+            with only_reading(place), contextlib.closing(load_study("tiny", storage=url)) as found:
+                with pytest.raises(StorageError, match="is read-only, name one that can be writ"):
+                    require_writable(found.storage)
+                return len(found.study.get_trials())
+
+        num_trials = read()
+        assert not list(place.glob("*-wal")), "nobody has it open, and none was made"
+        with only_reading(place):
+            reader = writers.enter_context(contextlib.closing(load_study("tiny", storage=url)))
+        writer = writers.enter_context(contextlib.closing(load_study("tiny", storage=url)))
+        set_budget(writer.engine, writer.study_id, num_trials + 1)
+        with (
+            only_reading(place),
+            pytest.raises(StorageError, match=r"cannot be read .* study\.db-wal holds a part"),
+        ):
+            reader.study.get_trials()
+        assert read() == num_trials + 1, "a writer's files are enough to read it"
+        # What a writer leaves that died, after its machine was started anew.
+        left = place / "left"
+        left.mkdir()
+        for name in ("study.db", "study.db-wal"):
+            shutil.copy(place / name, left)
+        with only_reading(left), pytest.raises(StorageError, match="copy both to another folder"):
+            load_study("tiny", storage=f"sqlite:///{left}/study.db")
+
+
+@contextlib.contextmanager
+def only_reading(folder: Path) -> Iterator[None]:
+    """Be somebody who can write nothing in a folder."""
+    for path in folder.glob("study.db*"):
+        path.chmod(0o644)
+    folder.chmod(0o555)
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_is_deleted_or_replaced_in_use_is_never_written(
+    is_replaced: bool, sqlite_url: str, tmp_path: Path
+) -> None:
+    create_study(load_spec("digits-dsr", name="tiny"), storage=sqlite_url)
+    with contextlib.closing(load_study("tiny", storage=sqlite_url)) as stored:
+        (tmp_path / "study.db").rename(tmp_path / "kept.db")
+        if is_replaced:
+            create_study(load_spec("digits-dsr", name="tiny"), storage=sqlite_url)
+        said = "is another one now" if is_replaced else "is gone"
+        for _ in ("a connection that is open", "a new one"):
+            with pytest.raises(StorageLostError, match=f"study.db, {said}: it was deleted or re"):
+                leases.claim(stored.engine, stored.study_id, WorkerIdentity(device="cpu"))
+            stored.engine.dispose()
+        assert (tmp_path / "study.db").exists() is is_replaced
+        (tmp_path / "kept.db").rename(tmp_path / "study.db")
+        assert leases.claim(stored.engine, stored.study_id, WorkerIdentity(device="cpu"))

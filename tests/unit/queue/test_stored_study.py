@@ -9,13 +9,14 @@ import optuna
 import pytest
 import sqlalchemy as sa
 from optuna.study import StudyDirection
+from optuna.study._dataframe import _create_records_and_aggregate_column
 from optuna.trial import TrialState
 
 from skdtune.describe.presets import load_family
 from skdtune.describe.space import sample
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
-from skdtune.queue import leases, pausing, schema
+from skdtune.queue import leases, pausing, schema, study_attributes
 from skdtune.queue import stored_study as study
 from skdtune.queue.events import story
 from skdtune.queue.storage import init_storage
@@ -93,11 +94,20 @@ def test_more_enqueued_settings_than_trials_add_no_trial(make_study: MakeStudy) 
 def test_the_stored_study_carries_spec_metric_and_direction(make_study: MakeStudy) -> None:
     stored = make_study()
     assert stored.study.direction is StudyDirection.MAXIMIZE
-    assert stored.study.metric_names == ["validation accuracy"]
+    assert stored.study.metric_names == ["validation_accuracy"]
     attributes = stored.study.user_attrs
     assert attributes["skdtune:spec_hash"] == stored.spec.digest
-    assert json.loads(attributes["skdtune:spec"])["spec"]["name"] == "tiny"
     assert set(attributes["skdtune:versions"]) == {"skdtune", "optuna", "python"}
+    # What fills a screen stands where no list of studies shows it.
+    assert len(attributes) == 2
+    assert all(len(json.dumps(value)) < 100 for value in attributes.values())
+    hidden = stored.storage.get_study_system_attrs(stored.study_id)
+    assert json.loads(hidden["skdtune:spec"])["spec"]["name"] == "tiny"
+
+
+def test_a_data_frame_has_no_blanks_in_its_names(make_study: MakeStudy) -> None:
+    _, columns = _create_records_and_aggregate_column(make_study().study, ("number", "value"))
+    assert columns == [("number", ""), ("value", "validation_accuracy")]
 
 
 def test_the_spec_comes_back_as_it_was_stored(make_study: MakeStudy, make_spec: MakeSpec) -> None:
@@ -188,7 +198,7 @@ def test_a_spec_that_was_changed_in_the_storage_is_refused(
 ) -> None:
     create_study(make_spec(), storage=ready_url)
     storage = init_storage(ready_url)
-    table = schema.study_user_attributes
+    table = schema.study_system_attributes
     with storage.engine.begin() as connection:
         stored = connection.scalar(
             sa.select(table.c.value_json).where(table.c.key == "skdtune:spec")
@@ -231,7 +241,7 @@ def test_the_dashboard_shows_the_whole_note(
 ) -> None:
     from optuna_dashboard import get_note
 
-    monkeypatch.setattr(study, "_NOTE_PIECE", 100)
+    monkeypatch.setattr(study_attributes, "_NOTE_PIECE", 100)
     stored = make_study(preset=preset)
     note = get_note(stored.study)
     assert len(note) > 600

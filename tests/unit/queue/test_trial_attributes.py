@@ -46,11 +46,13 @@ def started(kind: Kind) -> dict[str, Any]:
         number=3,
         num_val_images=None if kind.learns_from_all_images else 337,
         data_fingerprint="ab",
+        source="cd",
     )
 
 
 def test_a_trial_of_a_search_names_the_images_it_is_judged_on() -> None:
-    *_, num_val_images, data_fingerprint = started(Search()).items()
+    *_, source, num_val_images, data_fingerprint = started(Search()).items()
+    assert source == ("source", "cd")
     assert num_val_images == ("num_val_images", 337)
     assert data_fingerprint == ("data_fingerprint", "ab")
 
@@ -60,7 +62,8 @@ def test_a_trial_of_an_evaluation_names_what_it_trains_again() -> None:
         source="tiny", lineage="", digest="", trials=(7, 3), params=({}, {})
     )
     user = started(FinalEvaluation(settings))
-    assert list(user.items())[-2:] == [("evaluated_trial", 3), ("seed_index", 1)]
+    origin = [("evaluated_trial", 3), ("seed_index", 1), ("source", "cd")]
+    assert list(user.items())[-3:] == origin
     assert not {"num_val_images", "data_fingerprint"} & user.keys()
 
 

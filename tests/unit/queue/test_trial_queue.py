@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from skdtune.errors import LeaseLostError, StorageAwayError
-from skdtune.queue import leases, patience, trial_writes
+from skdtune.queue import leases, patience, silence, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
@@ -36,7 +37,8 @@ def held(make_study: MakeStudy) -> Held:
 def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the time of the process's own clock, to be changed by the test."""
     time = [1000.0]
-    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: time[0]))
+    for module in (patience, silence):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: time[0]))
     return time
 
 
@@ -155,3 +157,85 @@ def test_after_an_outage_nobody_is_taken_for_dead_for_as_long_as_a_lease(
     at[0] += 2
     assert queue.reap_silent() == [0]
     assert leases.counts(stored.engine, stored.study_id)[TrialState.WAITING] == 5
+
+
+def test_after_a_clock_was_set_ahead_nobody_is_taken_for_dead_for_as_long_as_a_lease(
+    held: Held, pass_time: PassTime, at: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    stored, living = held
+    queue = TrialQueue(stored)
+    dead = queue.claim(dataclasses.replace(ALICE, token="bob"))
+    assert dead is not None
+
+    def pass_real_time(seconds: float) -> None:
+        pass_time(seconds)
+        at[0] += seconds
+
+    assert queue.reap_silent() == []
+    pass_real_time(20)
+    assert queue.reap_silent() == []
+    pass_time(3600)
+    assert queue.reap_silent() == []
+    assert "the database's clock went 3600 s ahead at once" in caplog.text
+    pass_real_time(40)
+    assert queue.renew(living)
+    # Both views of a queue know of it.
+    assert queue.once.reap_silent() == []
+    pass_real_time(25)
+    assert queue.reap_silent() == [dead.number]
+    assert queue.renew(living)
+    # Back again, and every lease begins anew.
+    pass_time(-3600)
+    assert queue.reap_silent() == []
+    pass_real_time(50)
+    assert queue.reap_silent() == []
+    pass_real_time(15)
+    assert queue.reap_silent() == [living.number]
+    assert caplog.text.count("ahead at once") == 1
+
+
+def test_after_a_freeze_of_the_database_nobody_is_taken_for_dead_for_as_long_as_a_lease(
+    held: Held, pass_time: PassTime, at: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, living = held
+    queue = TrialQueue(stored)
+    real = leases.renew
+
+    def pass_real_time(seconds: float) -> None:
+        pass_time(seconds)
+        at[0] += seconds
+
+    def answered_late(*arguments: Any) -> bool:
+        pass_real_time(100)
+        return real(*arguments)
+
+    assert queue.reap_silent() == []
+    other = queue.claim(dataclasses.replace(ALICE, token="bob"))
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "renew", answered_late)
+        assert queue.renew(living)
+    assert queue.reap_silent() == [], "the other one waited for the same answer"
+    pass_real_time(59)
+    assert queue.renew(living)
+    assert queue.reap_silent() == []
+    pass_real_time(2)
+    assert queue.reap_silent() == [other.number if other else None]
+
+
+def test_a_freeze_in_the_middle_of_a_look_makes_nobody_silent(
+    held: Held, pass_time: PassTime, at: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, living = held
+    queue = TrialQueue(stored)
+    real = leases.reap
+
+    def answered_late(*arguments: Any) -> list[int]:
+        pass_time(100)
+        at[0] += 100
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "reap", answered_late)
+        assert queue.reap_silent() == []
+    assert queue.reap_silent() == []
+    assert queue.renew(living)

@@ -377,6 +377,35 @@ def test_a_checkpoint_of_another_owner_is_refused_and_the_difference_named(
     ]
 
 
+def test_a_checkpoint_of_other_images_is_refused(tmp_path: Path) -> None:
+    ours = dataclasses.replace(OWNER, source="aa")
+    path = plant(tmp_path, 3, 1, owner=dataclasses.replace(OWNER, source="bb"))
+    said: list[str] = []
+    assert store(tmp_path, 2, ours).load(said.append) is None
+    assert said == [
+        f"checkpoint {path} is not used: it learned from other images (source 'bb', not 'aa')"
+    ]
+    plant(tmp_path, 3, 1, owner=ours)
+    assert is_what_was_saved(store(tmp_path, 2, ours).load(pytest.fail), 3)
+
+
+def test_a_checkpoint_that_names_no_images_is_used_where_they_are_known(tmp_path: Path) -> None:
+    path = plant(tmp_path, 3, 1)
+    magic, line, content = path.read_bytes().split(b"\n", 2)
+    header = json.loads(line)
+    # As releases wrote it that knew no sources.
+    assert header.pop("source") == ""
+    path.write_bytes(b"\n".join([magic, json.dumps(header).encode(), content]))
+    ours = store(tmp_path, 2, dataclasses.replace(OWNER, source="aa"))
+    assert is_what_was_saved(ours.load(pytest.fail, trust_nameless=True), 3)
+    said: list[str] = []
+    assert ours.load(said.append, trust_nameless=False) is None
+    assert said == [
+        f"checkpoint {path} is not used: it is of an earlier release, and nothing proves that it "
+        "learned from the images that are there now"
+    ]
+
+
 @pytest.mark.parametrize("renamed", [name_of(4, 1), name_of(3, 2)])
 def test_a_file_that_was_renamed_is_refused(renamed: str, tmp_path: Path) -> None:
     path = plant(tmp_path, 3, 1)

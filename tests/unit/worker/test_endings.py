@@ -10,7 +10,13 @@ from skdtune.queue.events import EventKind
 from skdtune.worker.endings import CONSEQUENCES, Ending, ending_of_error
 
 #: What happens to a trial without ending an attempt at it.
-ON_THE_WAY = {EventKind.CLAIMED, EventKind.RESUMED, EventKind.RESTARTED, EventKind.NOTED}
+ON_THE_WAY = {
+    EventKind.CLAIMED,
+    EventKind.RESUMED,
+    EventKind.RESTARTED,
+    EventKind.NOTED,
+    EventKind.SPARED,
+}
 
 
 def raised(error: Exception) -> Exception:

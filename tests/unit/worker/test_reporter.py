@@ -86,6 +86,12 @@ class Desk:
         assert claimed is not None
         return claimed
 
+    def claim_sampled(self) -> Claim:
+        """Claim a trial that may be pruned: not the published setting, nor one of a person's."""
+        while (claimed := self.claim()).number < 2:
+            pass
+        return claimed
+
     def reporter(self, claimed: Claim, training: Any = None) -> TrialReporter:
         queue = TrialQueue(self.stored, self.patience)
         history = TrialHistory(queue)
@@ -104,20 +110,53 @@ class Desk:
         assert reporter.resume(training or Training()) is Verdict.CONTINUE
         return reporter
 
+    def train(self, claimed: Claim, accuracy: float, until: int = 9) -> TrialReporter | Verdict:
+        """Report epochs of one accuracy; the reporter where the trial went on to the last."""
+        reporter = self.reporter(claimed)
+        for epoch in range(len(reporter.epochs), until):
+            if (verdict := reporter.epoch_finished(report(epoch, accuracy))) is Verdict.PRUNE:
+                return verdict
+        return reporter
+
+    def complete(self, claimed: Claim, accuracy: float) -> None:
+        """Train a trial to its end."""
+        assert self.train(claimed, accuracy) is not Verdict.PRUNE
+        ended = (TrialState.COMPLETE, EventKind.COMPLETE)
+        trial_writes.finish(self.stored.engine, claimed, *ended, value=accuracy, epochs=9)
+
+    def marks(self, claimed: Claim) -> dict[str, float]:
+        """Return what the pruner left at its rungs."""
+        system = self.stored.storage.get_trial(claimed.trial_id).system_attrs
+        return {k: v for k, v in system.items() if k.startswith("completed_rung")}
+
     def curve(self, number: int = 0) -> dict[int, float]:
         return self.stored.storage.get_all_trials(self.stored.study_id)[number].intermediate_values
 
+    def events(self, claimed: Claim) -> list[events.Event]:
+        return events.story(self.stored.engine, claimed.study_id, claimed.trial_id)
+
     def story(self, claimed: Claim) -> list[str]:
-        told = events.story(self.stored.engine, claimed.study_id, claimed.trial_id)
-        return [event.kind for event in told]
+        return [event.kind for event in self.events(claimed)]
+
+
+ASHA = "{name: asha, min_epochs: 2, reduction_factor: 3}"
 
 
 @pytest.fixture
-def desk(sqlite_url: str, make_spec: Callable[..., StudySpec], tmp_path: Path) -> Iterator[Desk]:
+def pruner() -> str:
+    """The pruner of the study; a test may name another one."""
+    return ASHA
+
+
+@pytest.fixture
+def desk(
+    sqlite_url: str, make_spec: Callable[..., StudySpec], tmp_path: Path, pruner: str
+) -> Iterator[Desk]:
     spec = make_spec(
         "budget.epochs=9",
-        "pruner={name: asha, min_epochs: 2, reduction_factor: 3}",
+        f"pruner={pruner}",
         "objective.window_epochs=3",
+        "enqueue=[{optimizer.lr: 0.05}]",
     )
     create_study(spec, storage=sqlite_url)
     opened = load_study(spec.name, storage=sqlite_url)
@@ -159,7 +198,7 @@ def test_every_epoch_is_stored_and_the_pruner_is_asked_at_the_rungs_only(desk: D
 
 def test_the_pruners_word_ends_the_trial(desk: Desk) -> None:
     desk.stored.study.pruner = Spy(prune_at=1)
-    reporter = desk.reporter(desk.claim())
+    reporter = desk.reporter(desk.claim_sampled())
     verdicts = [reporter.epoch_finished(report(epoch)) for epoch in range(2)]
     assert verdicts == [Verdict.CONTINUE, Verdict.PRUNE]
     assert reporter.pruned_because == "after epoch 2 with 0.5000"
@@ -282,13 +321,13 @@ def test_epochs_trained_after_a_rung_that_ends_the_trial_do_not_count(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.stored.study.pruner = Spy(prune_at=1)
-    reporter = desk.reporter(desk.claim())
+    reporter = desk.reporter(desk.claim_sampled())
     back = away(monkeypatch)
     for epoch in range(4):
         reporter.epoch_finished(report(epoch))
     back()
     assert reporter.settle() is Verdict.PRUNE
-    assert desk.curve() == {0: 0.5, 1: 0.5}
+    assert desk.curve(2) == {0: 0.5, 1: 0.5}
     assert len(reporter.epochs) == 2
 
 
@@ -381,13 +420,14 @@ def test_a_rung_that_was_stored_but_not_judged_is_judged_on_resume(
 
 
 def test_a_pruning_whose_end_was_cut_off_is_decided_again(desk: Desk) -> None:
-    first = desk.claim()
+    first = desk.claim_sampled()
     desk.stored.study.pruner = Spy(prune_at=1)
     reporter = desk.reporter(first)
     reporter.epoch_finished(report(0))
     assert reporter.epoch_finished(report(1)) is Verdict.PRUNE
     leases.release(desk.stored.engine, first)
     second = desk.claim()
+    assert second.number == first.number
     with pytest.raises(AssertionError):
         desk.reporter(second)  # it expects to go on, and is told to prune
 
@@ -410,6 +450,82 @@ def test_a_judgement_that_the_storage_cut_off_is_made_later(
     marks = desk.stored.storage.get_trial(reporter.claim.trial_id).system_attrs
     assert marks["completed_rung_0"] == 0.2
     assert marks["skdtune:judged_epochs"] == 2
+
+
+# Trials that are never pruned
+
+PRUNERS = {
+    "none": "{name: none}",
+    "median": "{name: median, num_startup_trials: 1, warmup_epochs: 2}",
+    "asha": ASHA,
+    "hyperband": "{name: hyperband, min_epochs: 2, reduction_factor: 3}",
+}
+
+
+@pytest.mark.parametrize("pruner", PRUNERS.values(), ids=PRUNERS)
+def test_what_others_are_compared_with_is_judged_and_never_pruned(desk: Desk, pruner: str) -> None:
+    spec = desk.stored.spec
+    rungs = sorted(spec.effective_pruner.judged_epochs(9))
+    published, enqueued = desk.claim(), desk.claim()
+    desk.stored.study.enqueue_trial({"optimizer.lr": 0.02})
+    sampled = [desk.claim() for _ in range(3)]
+    outside = desk.claim()
+    assert outside.number == 5
+    desk.complete(sampled[0], 0.9)
+    spared: list[events.Event] = []
+    for claimed, why in (
+        (published, "the published setting"),
+        (enqueued, "it was queued by hand"),
+        (outside, "it was queued by hand"),
+    ):
+        reporter = desk.train(claimed, 0.1)
+        assert not isinstance(reporter, Verdict), why
+        assert (desk.curve(claimed.number), reporter.pruned_because) == (
+            dict.fromkeys(range(9), 0.1),
+            "",
+        )
+        told = [event for event in desk.events(claimed) if event.kind == "spared"]
+        spared += told
+        for event in told:
+            assert not event.final
+            assert event.epochs in rungs
+            place = f"would have been pruned after epoch {event.epochs} with 0.1000: place "
+            assert event.detail.startswith(place)
+            assert event.detail.endswith(f"; is never pruned: {why}")
+    # Each once; a trial that Hyperband deals into a bracket of its own is the best one there.
+    num_spared = {"none": (0,), "hyperband": (1, 2, 3)}.get(spec.pruner.name, (3,))
+    assert len(spared) in num_spared
+    if spec.pruner.name == "asha":
+        assert desk.train(sampled[1], 0.05) is Verdict.PRUNE, "as all others are"
+        assert desk.marks(published) == {"completed_rung_0": 0.1, "completed_rung_1": 0.1}
+        # Two of six pass the first rung, and one of five the second: the spared ones count.
+        assert desk.train(sampled[2], 0.2) is Verdict.PRUNE
+        assert desk.marks(sampled[2]) == {"completed_rung_0": 0.2, "completed_rung_1": 0.2}
+
+
+def test_a_spared_trial_is_spared_on_resume_and_after_an_outage_and_it_is_told_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = desk.claim()
+    desk.complete(desk.claim_sampled(), 0.9)
+    reporter = desk.reporter(published)
+    monkeypatch.setattr(reporter, "_judge", lambda epoch, queue: Verdict.CONTINUE)
+    for epoch in range(3):
+        reporter.epoch_finished(report(epoch, 0.1))
+    leases.release(desk.stored.engine, published)
+    resumed = desk.claim()
+    assert resumed.number == 0
+    # The rung at which it was cut off is judged now.
+    again = desk.reporter(resumed)
+    assert desk.marks(resumed) == {"completed_rung_0": 0.1}
+    back = away(monkeypatch)
+    for epoch in range(3, 8):
+        assert again.epoch_finished(report(epoch, 0.1)) is Verdict.CONTINUE
+    back()
+    assert again.settle() is Verdict.CONTINUE
+    assert len(again.epochs) == 8, "what was trained during the outage counts"
+    assert desk.marks(resumed) == {"completed_rung_0": 0.1, "completed_rung_1": 0.1}
+    assert desk.story(resumed).count("spared") == 1
 
 
 # Scores, cost, and final evaluations

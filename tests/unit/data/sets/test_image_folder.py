@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from skdtune.data import decoding, wall
+from skdtune.data import decoding, many_files, wall
 from skdtune.data.images import ImageSet, Split
-from skdtune.data.loading import load_part
+from skdtune.data.loading import load_part, require_parts_apart
 from skdtune.data.sets.image_folder import SUFFIXES
 from skdtune.describe.config import DataConfig
-from skdtune.errors import DataError
+from skdtune.errors import DataError, TestSplitClosedError
 
 MakeTree = Callable[..., Path]
 
@@ -196,7 +196,116 @@ def test_a_dangling_link_is_named(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree()
     path = root / "train" / "dog" / "zzz.png"
     path.symlink_to(tmp_path / "nowhere.png")
-    assert message(root, tmp_path) == f"cannot read {path} (No such file or directory)"
+    lost = f"{path} is a link to {tmp_path / 'nowhere.png'}, which is not there: mend or remove"
+    assert message(root, tmp_path).startswith(lost)
+    # It may have led to a folder of images, or to a class.
+    path.unlink()
+    for path in (root / "train" / "dog" / "more", root / "train" / "hog"):
+        path.symlink_to(path)
+        assert message(root, tmp_path).startswith(f"{path} is a link to {path}, which is not")
+        path.unlink()
+    (root / "train" / "dog" / ".tool").symlink_to("nowhere")
+    os.mkfifo(root / "train" / "dog" / "pipe.png")
+    assert len(load(root, tmp_path)) == 8
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    make_tree: MakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_tree()
+    # Longer than any system opens; whoever runs as root may list all else.
+    deep = root / "train" / "dog"
+    monkeypatch.chdir(deep)
+    for _ in range(20):
+        os.mkdir("x" * 250)
+        os.chdir("x" * 250)
+    os.chdir(tmp_path)
+    assert message(root, tmp_path).endswith("(File name too long)")
+    shutil.rmtree(deep)
+
+
+def test_an_image_counts_once_however_many_links_lead_to_it(
+    make_tree: MakeTree, tmp_path: Path
+) -> None:
+    root = make_tree()
+    plain = load(root, tmp_path)
+    cat = root / "train" / "cat"
+    (cat / "000").symlink_to(cat)
+    (cat / "loop").symlink_to("../cat")
+    (cat / "000-again.png").symlink_to("000.png")
+    (cat / "more").mkdir()
+    (cat / "more" / "up").symlink_to("../more")
+    linked = load(root, tmp_path)
+    assert linked.fingerprint == plain.fingerprint
+    # The same names decide the cache, so that it is not decoded again.
+    assert len(list((tmp_path / "cache").glob("imagefolder-train-*"))) == 1
+
+
+def test_images_may_lie_behind_links(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    plain = load(root, tmp_path)
+    (root / "train").rename(tmp_path / "elsewhere")
+    for name in ("cat", "dog"):
+        (root / "train" / name).mkdir(parents=True)
+        (root / "train" / name / "all").symlink_to(tmp_path / "elsewhere" / name)
+    assert load(root, tmp_path).fingerprint == plain.fingerprint
+    shutil.rmtree(root / "train")
+    (root / "train").mkdir()
+    for name in ("cat", "dog"):
+        (root / "train" / name).symlink_to(tmp_path / "elsewhere" / name)
+    assert load(root, tmp_path).fingerprint == plain.fingerprint
+
+
+def test_two_names_on_the_disk_are_two_files_as_two_copies_are(
+    make_tree: MakeTree, tmp_path: Path
+) -> None:
+    cat = make_tree() / "train" / "cat"
+    os.link(cat / "000.png", cat / "copy.png")
+    assert len(load(cat.parents[1], tmp_path)) == 9
+    (cat / "linked.png").symlink_to("copy.png")
+    assert len(load(cat.parents[1], tmp_path)) == 9
+
+
+@pytest.mark.parametrize("link", ["cat/up", "cat/dogs", "hog", "cat/one.png"])
+def test_a_file_of_two_classes_is_named_by_both_paths(
+    make_tree: MakeTree, tmp_path: Path, link: str
+) -> None:
+    train = make_tree() / "train"
+    leads_to = {
+        "cat/up": "..",
+        "cat/dogs": "../dog",
+        "hog": "dog",
+        "cat/one.png": "../dog/000.png",
+    }
+    (train / link).symlink_to(leads_to[link])
+    text = message(train.parent, tmp_path)
+    below = {"cat/up": "cat/up/dog/000.png", "cat/one.png": link}.get(link, f"{link}/000.png")
+    assert text.startswith(f"{train}/dog/000.png and {train}/{below} are one file, which would be")
+    assert text.endswith(": remove the link that is wrong")
+
+
+def test_a_class_of_links_to_one_image_has_too_few(make_tree: MakeTree, tmp_path: Path) -> None:
+    train = make_tree() / "train"
+    (train / "hog").mkdir()
+    for number in range(3):
+        (train / "hog" / f"{number}.png").symlink_to(tmp_path / "hog.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "hog.png")
+    text = message(train.parent, tmp_path)
+    assert text.startswith(f"class 'hog' in {train} has 1 images and needs at least 2")
+
+
+def test_a_file_that_is_learned_from_is_not_tested_on(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    config = DataConfig(name="imagefolder", root=str(root), image_size=8)
+    with wall.test_split_open():
+        require_parts_apart(config, data_dir=tmp_path)
+        (root / "test" / "cat" / "easy.png").symlink_to("../../train/cat/000.png")
+        with pytest.raises(DataError) as caught:
+            require_parts_apart(config, data_dir=tmp_path)
+    tested, learned = root / "test" / "cat" / "easy.png", root / "train" / "cat" / "000.png"
+    assert str(caught.value).startswith(f"{tested} and {learned} are one file: an accuracy on")
+    with pytest.raises(TestSplitClosedError):
+        require_parts_apart(config, data_dir=tmp_path)
 
 
 def test_many_images_are_announced_once(
@@ -205,7 +314,7 @@ def test_many_images_are_announced_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(decoding, "_MANY_FILES", 8)
+    monkeypatch.setattr(many_files, "_MANY_FILES", 8)
     root = make_tree()
     for _ in range(2):
         load(root, tmp_path)

@@ -62,6 +62,13 @@ def test_a_search_is_judged_on_validation_images_and_its_best_is_picked() -> Non
     assert kind.made_by("tiny", 5) is None
 
 
+def test_the_published_setting_and_what_a_person_queued_are_never_pruned() -> None:
+    kind = Search()
+    assert kind.never_pruned(0, True) == kind.never_pruned(0, False) == "the published setting"
+    assert kind.never_pruned(3, True) == "it was queued by hand"
+    assert kind.never_pruned(3, False) == ""
+
+
 def test_an_evaluation_learns_from_all_images_and_nothing_of_it_is_picked() -> None:
     assert EVALUATION.learns_from_all_images
     assert EVALUATION.is_tested
