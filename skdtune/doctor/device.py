@@ -13,16 +13,15 @@ _ANSWER_S = 30
 
 def examine(installation: Installation) -> Iterator[Finding]:
     """Look at the GPUs as the driver and as torch see them, and at the cores."""
-    import psutil
-
-    from skdtune.engines.local_slots import num_cores
+    from skdtune.analysis.tables import format_count
+    from skdtune.cores import CoreWatch, num_cores
 
     cores = num_cores()
-    busy = psutil.cpu_percent(interval=0.3) / 100 * (psutil.cpu_count() or 1)
-    crowded = busy > 0.5 * cores
+    free = max(0.0, CoreWatch().num_free())
+    crowded = free < cores / 2
     yield _found(
         "note" if crowded else "ok",
-        f"{cores} {'core' if cores == 1 else 'cores'}, {busy:.1f} of them busy now",
+        f"{format_count(cores, 'core')}, {min(free, cores):.1f} of them free now",
         "workers on the CPU share them with what else runs" if crowded else "",
     )
     driven = _driven_gpus()

@@ -37,8 +37,7 @@ def examine(installation: Installation) -> Iterator[Finding]:
             yield Finding(
                 about="software",
                 level="note",
-                says=f"{offer.name} of {offer.package.name} {offer.package.version} cannot be used: "
-                f"{offer.problem}",
+                says=f"{offer.name} of {offer.package} cannot be used: {offer.problem}",
                 remedy="install a version that fits; `skdtune extensions` lists all",
             )
 

@@ -21,13 +21,17 @@ _CROWDED = 0.8
 def examine(installation: Installation) -> Iterator[Finding]:
     """Look at the storage; where it cannot be used, its error says why."""
     from skdtune.analysis.tables import format_count
-    from skdtune.errors import StorageError
+    from skdtune.errors import StorageEmptyError, StorageError
     from skdtune.queue.storage import masked, open_storage, parse_url, require_writable
     from skdtune.queue.storage_facts import storage_facts
     from skdtune.queue.stored_study import study_names
 
     url = parse_url(installation.storage_url)
-    storage = open_storage(installation.storage_url)
+    try:
+        storage = open_storage(installation.storage_url)
+    except StorageEmptyError as error:
+        yield _found("note", str(error))
+        return
     try:
         facts = storage_facts(storage)
         there = format_count(len(study_names(storage)), "study").replace("studys", "studies")

@@ -13,12 +13,17 @@ from skdtune.doctor.finding import Finding, Installation, Level
 def examine(installation: Installation) -> Iterator[Finding]:
     """Look at the workers of all studies, or of those that are named."""
     from skdtune.analysis.tables import format_count
+    from skdtune.errors import StorageError
     from skdtune.queue.storage import open_storage
     from skdtune.queue.stored_study import expand_family, study_names
     from skdtune.queue.workers_seen import held_trials, versions_seen
 
     url = installation.storage_url
-    storage = open_storage(url)
+    try:
+        storage = open_storage(url)
+    except StorageError:
+        # Why is said where the storage is looked at.
+        return
     try:
         there = study_names(storage)
         wanted = expand_family(installation.study, storage=url) if installation.study else there
@@ -53,7 +58,8 @@ def _mixed(package: str, counts: Counter[str]) -> Iterator[Finding]:
             f"trials were trained with several versions of {package}: {shares}",
             "compare them with care; give all workers one version",
         )
-    elif here is not None and here not in counts:
+    # A version that was built for CUDA says so behind a plus, where it is installed it does not.
+    elif here is not None and here not in {found.partition("+")[0] for found in counts}:
         yield _found(
             "note",
             f"trials were trained with {package} {next(iter(counts))}, this machine has {here}",
@@ -65,7 +71,7 @@ def _version_here(package: str) -> str | None:
     if package == "python":
         return platform.python_version()
     try:
-        return version(package)
+        return version(package).partition("+")[0]
     except PackageNotFoundError:
         return None
 
