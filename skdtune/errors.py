@@ -7,6 +7,7 @@
     │   │   └── OtherDataError      2   the data are not those that the study was begun with
     │   ├── DeviceError             2   the device asked for is not there
     │   ├── StorageError            2   the storage cannot be used as it is
+    │   │   └── StorageEmptyError   2   nobody has made a study in it yet
     │   └── StudyError              2   the study does not exist, or exists with another spec
     ├── NonFiniteLossError          1   a loss became NaN or infinite: the trial ends
     ├── LeaseLostError              1   another worker owns the trial now
@@ -61,6 +62,10 @@ class StorageError(InputError):
     def __init__(self, message: str = "", *, may_pass: bool = False) -> None:
         super().__init__(message)
         self.may_pass = may_pass
+
+
+class StorageEmptyError(StorageError):
+    """Nobody has made a study in the storage yet."""
 
 
 class StudyError(InputError):

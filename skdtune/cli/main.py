@@ -50,6 +50,7 @@ _COMMANDS = (
     "export",
     "report",
     "dashboard",
+    "doctor",
     "extensions",
     "storage",
 )

@@ -22,7 +22,7 @@ from filelock import FileLock
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
 
-from skdtune.errors import StorageError
+from skdtune.errors import StorageEmptyError, StorageError
 from skdtune.home import home
 from skdtune.queue import schema
 from skdtune.queue.connections import connections_to
@@ -128,7 +128,7 @@ def open_storage(text: str) -> RDBStorage:
         with _brief_engine(url) as engine, engine.connect() as connection:
             has_studies = sa.inspect(connection).has_table("studies")
             if not has_studies or not _has_own_tables(connection):
-                raise StorageError(
+                raise StorageEmptyError(
                     f"storage {masked(url)} holds no studies yet: create one, or "
                     "`skdtune storage init`"
                 )
@@ -359,7 +359,7 @@ def _sqlite_file(url: URL) -> Path | None:
 def _require_file(url: URL) -> None:
     file = _sqlite_file(url)
     if file is not None and not file.is_file():
-        raise StorageError(
+        raise StorageEmptyError(
             f"storage {masked(url)}: there is no such file; create a study first, or name "
             "another with --storage"
         )

@@ -105,9 +105,10 @@ def test_a_study_lives_behind_a_pooler_with_a_single_connection(
     assert search.states == ["COMPLETE"] * 14
     assert [search.story(number) for number in range(14)] == [["claimed", "complete"]] * 14
 
-    for command in (["status", "tiny"], ["best", "tiny"], ["storage", "upgrade"]):
+    for command in (["status", "tiny"], ["best", "tiny"], ["storage", "upgrade"], ["doctor"]):
         done = start(*command, *place)
         assert done.wait() == 0, done.err
+    assert "a connection pooler stands before the server" in done.out
     search.stored.storage.delete_study(search.stored.study_id)
     assert [study.study_name for study in search.stored.storage.get_all_studies()] == [
         "digits-dsr"

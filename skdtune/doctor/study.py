@@ -1,0 +1,73 @@
+"""Whether a worker of this machine could train a study's trials: state, packages, data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from skdtune.doctor.finding import Finding, Installation, Level
+
+if TYPE_CHECKING:
+    from skdtune.home import Home
+    from skdtune.queue.stored_study import StoredStudy
+
+
+def examine(installation: Installation) -> Iterator[Finding]:
+    """Look at the study that is named, or at all of a family."""
+    from skdtune.errors import SkdtuneError, StorageError
+    from skdtune.queue.stored_study import expand_family, load_study
+
+    url = installation.storage_url
+    try:
+        named = installation.study
+        names = expand_family(named, storage=url) if named else []
+    except StorageError:
+        # Why is said where the storage is looked at.
+        return
+    for name in names:
+        try:
+            with closing(load_study(name, storage=url)) as stored:
+                yield from _examine(stored, installation.home)
+        except SkdtuneError as error:
+            yield _found("wrong", str(error))
+
+
+def _examine(stored: StoredStudy, home: Home) -> Iterator[Finding]:
+    from skdtune.data.look import look_at_data
+    from skdtune.queue.pausing import paused_reason
+    from skdtune.queue.stored_study import require_packages
+
+    name = stored.study.study_name
+    if reason := paused_reason(stored.engine, stored.study_id):
+        remedy = f"mend it, then `skdtune resume {name}`"
+        yield _found("note", f"{name} is paused: {reason}", remedy)
+    require_packages(stored)
+    missing = look_at_data([stored.spec], data_dir=home.data)
+    for warning in missing:
+        yield _found("note", f"{name}: {warning}")
+    if not missing:
+        yield from _compare_data(stored, home)
+
+
+def _compare_data(stored: StoredStudy, home: Home) -> Iterator[Finding]:
+    """Compare the training images on this machine with those that the study was begun with."""
+    from skdtune.data.source import find_source, first_changed_file
+    from skdtune.describe.data_source import refusal
+    from skdtune.queue.pinned_source import read_pins
+
+    name = stored.study.study_name
+    pinned = read_pins(stored.engine, stored.study_id, name).get("train")
+    data = stored.spec.data
+    found = find_source(data, "train", data_dir=home.data, cache_dir=home.cache)
+    if pinned is None:
+        yield _found("ok", f"{name}: its data are here; no trial was taken yet")
+    elif pinned == found.source:
+        yield _found("ok", f"{name}: its data are here, and those that it was begun with")
+    else:
+        file = first_changed_file(pinned, found, home.cache)
+        yield _found("wrong", refusal(name, "train", pinned, found.source, file))
+
+
+def _found(level: Level, says: str, remedy: str = "") -> Finding:
+    return Finding(about="study", level=level, says=says, remedy=remedy)
