@@ -24,6 +24,9 @@ class StudyRecord:
 
     spec: StudySpec
     trials: tuple[TrialRecord, ...]
+    digest: str = ""
+    """Hash of the spec as it was created, which trials leave behind; a new name changes none."""
+
     num_images: int | None = None
     """Validation images behind every value of the objective."""
 
@@ -113,7 +116,9 @@ def read_study(stored: StoredStudy) -> StudyRecord:
     kind = stored.spec.kind
     trials = tuple(read_trial(one, kind) for one in stored.study.get_trials(deepcopy=False))
     num_images = next((trial.num_val_images for trial in trials if trial.num_val_images), None)
-    return StudyRecord(spec=stored.spec, trials=trials, num_images=num_images)
+    return StudyRecord(
+        spec=stored.spec, trials=trials, digest=stored.digest, num_images=num_images
+    )
 
 
 def study_record(study: str, *, storage: str | None = None) -> StudyRecord:

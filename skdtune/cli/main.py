@@ -40,6 +40,8 @@ _COMMANDS = (
     "budget",
     "pause",
     "resume",
+    "rename",
+    "delete",
     "status",
     "best",
     "trials",

@@ -30,6 +30,7 @@ from skdtune.home import (
     STORAGE_VARIABLE,
     Home,
     checkpoints_url,
+    study_folder,
 )
 from skdtune.queue.leases import lease_seconds, reap_worker
 from skdtune.queue.storage import DATABASE_ERRORS
@@ -119,7 +120,7 @@ class Launch:
         job = Job(
             study=study,
             environment={**environment, SUPERVISED_VARIABLE: str(os.getpid())},
-            log_dir=self.at.logs / study,
+            log_dir=self.at.logs / study_folder(study, stored.lineage),
             give_back=lambda pid: self._give_back(stored, pid),
         )
         engine = engine_named(self.engine)(job, self.placement)

@@ -222,7 +222,7 @@ def _facts(
     return {
         "study": stored.spec.name,
         "trial": trial.number,
-        "spec_hash": stored.spec.digest,
+        "spec_hash": stored.digest,
         "study_seed": stored.spec.seed,
         "params": trial.params,
         "value": trial.value,

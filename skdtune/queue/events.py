@@ -55,6 +55,9 @@ class EventKind(StrEnum):
     COMPLETE = "complete"
     """It ran to its end."""
 
+    DELETED = "deleted"
+    """No trial's: a study was deleted, and its files are still to go."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:

@@ -16,7 +16,6 @@ from skdtune.describe.epoch_report import Verdict
 from skdtune.describe.packages import package_versions
 from skdtune.describe.settings import canonical
 from skdtune.describe.space import sample
-from skdtune.describe.spec import StudySpec
 from skdtune.errors import CheckpointError
 from skdtune.queue.stored_study import StoredStudy, versions
 from skdtune.queue.trial_attributes import FinalScores, describe_start
@@ -61,7 +60,7 @@ def run_trial(config: TrialConfig, store: DataStore, reporter: TrialReporter) ->
     spec = queue.stored.spec
     data = data_of_trial(store, spec, config)
     trainer = build_trainer(config, data)
-    queue.write_attributes(claim, start_of(trainer, data, spec, claim.number))
+    queue.write_attributes(claim, start_of(trainer, data, queue.stored, claim.number))
     try:
         verdict = reporter.resume(trainer)
     except CheckpointError as error:
@@ -99,15 +98,18 @@ def build_trainer(config: TrialConfig, data: DataOnDevice) -> Trainer:
     return Trainer(config, data.train, data.val, data.num_classes, data.train.device)
 
 
-def start_of(trainer: Trainer, data: DataOnDevice, spec: StudySpec, number: int) -> dict[str, Any]:
+def start_of(
+    trainer: Trainer, data: DataOnDevice, stored: StoredStudy, number: int
+) -> dict[str, Any]:
     """Return the user attributes that are needed to repeat a trial."""
+    spec = stored.spec
     return describe_start(
         device=f"{trainer.device} ({describe_device(trainer.device)})",
         precision=str(trainer.dtype or torch.float32).removeprefix("torch."),
         kernels=describe_kernels(trainer.device),
         threads=torch.get_num_threads(),
         seed=trainer.config.seed,
-        spec_hash=spec.digest,
+        spec_hash=stored.digest,
         versions={**versions(), "torch": torch.__version__, **package_versions(spec)},
         kind=spec.kind,
         number=number,

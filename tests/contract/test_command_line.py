@@ -68,6 +68,8 @@ COMMANDS = {
     "budget": {"STUDY", "NUM_TRIALS"},
     "pause": {"STUDY", "--reason"},
     "resume": {"STUDY"},
+    "rename": {"STUDY", "NEW_NAME"},
+    "delete": {"STUDY", "--yes", "--json", "--checkpoints"},
     "explain": {"STUDY", "TRIAL", "--json"},
     "evaluate": {
         "STUDY",

@@ -39,7 +39,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_comes_back_at_once(
     assert launched.wait() == 0
     assert search.states == ["COMPLETE"]
     assert f"trial 0 waits again: its worker {victim} died" in launched.err
-    (log,) = (launched.folder / "home" / "logs" / "tiny").iterdir()
+    (log,) = (launched.folder / "home" / "logs").glob("tiny-*/**/worker-*.log")
     assert "trial 0 starts on cpu, attempt 2" in log.read_text()
     assert "tiny: 1 complete, 0 pruned, 0 failed" in launched.out
 
@@ -97,8 +97,8 @@ def test_the_workers_of_a_killed_supervisor_give_their_trials_back_and_leave(
     assert launched.wait() == -signal.SIGKILL
     until(lambda: not psutil.pid_exists(worker), "the orphan is gone")
     assert search.states == ["WAITING", "WAITING"]
-    log = (launched.folder / "home" / "logs" / "tiny" / "worker-0.log").read_text()
-    assert "trial 0 was given back to the queue" in log
+    (log,) = (launched.folder / "home" / "logs").glob("tiny-*/**/worker-0.log")
+    assert "trial 0 was given back to the queue" in log.read_text()
 
 
 def test_a_third_ctrl_c_ends_the_workers_and_their_trials_wait_at_once(
