@@ -54,9 +54,13 @@ def _plain(story: TrialStory) -> dict[str, Any]:
 
 
 def _summary(study: str, story: TrialStory) -> str:
+    from skdtune.describe.value_format import format_value
+
     trial = story.trial
     attempts = max((event.attempt for event in story.events), default=0)
-    value = f", {trial.value_name} {trial.value:.4f}" if trial.value is not None else ""
+    value = ""
+    if trial.value is not None:
+        value = f", {trial.value_name} {format_value(trial.value, trial.value_name)}"
     if not story.events:
         return f"Trial {trial.number} of {study} is {trial.state}: nobody has taken it yet."
     return (

@@ -67,6 +67,7 @@ def _print_trials(study: StudyRecord) -> None:
 
 def _trial_row(trial: TrialRecord) -> tuple[str, ...]:
     from skdtune.analysis.tables import format_duration
+    from skdtune.describe.value_format import format_value
 
     params = ", ".join(
         f"{path.removeprefix('method.')}={value:.4g}"
@@ -78,7 +79,7 @@ def _trial_row(trial: TrialRecord) -> tuple[str, ...]:
     return (
         str(trial.number),
         state,
-        f"{trial.value:.4f}" if trial.value is not None else "-",
+        "-" if trial.value is None else format_value(trial.value, trial.value_name),
         str(trial.epochs),
         format_duration(trial.seconds) if trial.seconds is not None else "-",
         trial.failure_reason or params,

@@ -13,7 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from skdtune.analysis.study_record import read_study
 from skdtune.analysis.study_results import Progress, read_progress
+from skdtune.analysis.without_result import describe_no_result, is_without_result
 from skdtune.describe.data_facts import facts_of
 from skdtune.engines.engine import Engine, Job, Placement, Slot
 from skdtune.engines.named import DEFAULT_ENGINE, engine_named
@@ -115,7 +117,7 @@ class Launch:
         stored = load_study(study, storage=self.storage)
         progress = read_progress(stored)
         if progress.finished:
-            return Launched(0, was_finished=True, progress=progress)
+            return Launched(self._judge(stored), was_finished=True, progress=progress)
         queue = TrialQueue(stored, lease_s=lease_seconds())
         job = Job(
             study=study,
@@ -203,7 +205,16 @@ class Launch:
             if first.exit_code == StudyPausedError.exit_code:
                 raise StudyPausedError(message)
             raise SkdtuneError(f"{message} (log: {first.log})")
-        return Launched(0 if progress.counts["complete"] else 1, progress=progress)
+        return Launched(self._judge(stored), progress=progress)
+
+    def _judge(self, stored: StoredStudy) -> int:
+        """Return the exit code of a study that ended: 1, with the reason, if nothing came out."""
+        record = read_study(stored)
+        if record.ranked:
+            return 0
+        if is_without_result(record):
+            self.say(describe_no_result(record))
+        return 1
 
 
 def _reap(queue: TrialQueue) -> list[str]:

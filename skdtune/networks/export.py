@@ -117,7 +117,7 @@ def _pick(stored: StoredStudy, number: int | None) -> FrozenTrial:
         return trial
     ranked = best_first(trial for trial in trials if trial.state is TrialState.COMPLETE)
     if not ranked:
-        raise StudyError(f"study {name!r} has no complete trial yet: skdtune status {name}")
+        raise StudyError(f"study {name!r} has no complete trial yet: skdtune best {name}")
     chosen = stored.spec.kind.default_trial([trial.number for trial in ranked])
     return next(trial for trial in ranked if trial.number == chosen)
 

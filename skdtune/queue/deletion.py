@@ -17,15 +17,15 @@ from optuna.storages import RDBStorage
 from skdtune.describe.kinds.catalogue import settings_of
 from skdtune.errors import StudyError
 from skdtune.queue import schema
-from skdtune.queue.events import EventKind
 from skdtune.queue.final_evaluation import evaluations_of
 from skdtune.queue.idle import lock_idle, reap_silent
 from skdtune.queue.stored_study import RawStudy, raw_studies, unknown_study
 
 #: How Optuna and its dashboard begin the attributes that name artifacts.
 _ARTIFACT_PREFIX = "artifacts:"
-#: Key of no study and no trial: under it stands what is left of those that were deleted.
+#: Key of no study and no trial: under it the table of events lists what is left of the deleted.
 _NOBODY = 0
+_DELETED = "deleted"
 _CHUNK = 500
 
 
@@ -216,7 +216,7 @@ def _note_left(connection: sa.Connection, left: DeletedStudy) -> None:
         "study_id": _NOBODY,
         "trial_id": _NOBODY,
         "attempt": 0,
-        "kind": EventKind.DELETED.value,
+        "kind": _DELETED,
         "final": True,
         "epochs": 0,
         "worker": "",
@@ -229,7 +229,7 @@ def _note_left(connection: sa.Connection, left: DeletedStudy) -> None:
 def _noted(connection: sa.Connection) -> list[tuple[int, DeletedStudy]]:
     events = schema.events
     query = sa.select(events.c.event_id, events.c.detail).where(
-        events.c.study_id == _NOBODY, events.c.kind == EventKind.DELETED.value
+        events.c.study_id == _NOBODY, events.c.kind == _DELETED
     )
     found = []
     for event_id, detail in connection.execute(query):

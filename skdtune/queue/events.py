@@ -55,9 +55,6 @@ class EventKind(StrEnum):
     COMPLETE = "complete"
     """It ran to its end."""
 
-    DELETED = "deleted"
-    """No trial's: a study was deleted, and its files are still to go."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Event:

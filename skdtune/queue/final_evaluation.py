@@ -165,9 +165,7 @@ def best_trials(source: StoredStudy, top: int) -> list[FrozenTrial]:
     ranked = best_first(trials)
     name = source.spec.name
     if not ranked:
-        raise StudyError(
-            f"study {name!r} has no complete trial to evaluate: skdtune status {name}"
-        )
+        raise StudyError(f"study {name!r} has no complete trial to evaluate: skdtune best {name}")
     if len(ranked) < top:
         raise StudyError(
             f"study {name!r} has {len(ranked)} complete trials, and the best {top} are asked for"

@@ -87,7 +87,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(quickstart: Quicksta
     finished = [line for line in lines if line.endswith("; finished")]
     assert len(finished) == len(STUDIES), "the last line of a study is written once"
     for line in finished:
-        assert re.match(rf"{TRIALS}/{TRIALS} trials: .*; best 0\.\d{{4}} \(trial \d\)", line)
+        assert re.match(rf"{TRIALS}/{TRIALS} trials: .*; best \d+\.\d\d% \(trial \d\)", line)
 
 
 def test_the_best_trial_stands_beside_trial_0_and_the_baseline(quickstart: Quickstart) -> None:
