@@ -36,7 +36,7 @@ class Home:
 
     @property
     def logs(self) -> Path:
-        """One log per launched worker."""
+        """One log per launched worker, in a folder per study (`study_folder`)."""
         return self.path / "logs"
 
     @property

@@ -11,6 +11,7 @@ from skdtune.cli.application import (
     common_options,
     console,
     echo_json,
+    json_option,
     pass_application,
 )
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study")
 @click.option("--against", metavar="STUDY", help="Another study to show beside it.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print the best configuration as YAML.")
 @common_options
 @pass_application

@@ -11,7 +11,9 @@ from skdtune.cli.application import (
     Application,
     common_options,
     echo_json,
+    json_option,
     pass_application,
+    printable,
     say,
 )
 from skdtune.cli.workers_options import checkpoints_option
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @checkpoints_option
 @common_options
 @pass_application
@@ -57,7 +59,7 @@ def delete(
         if doomed and not yes:
             if not sys.stdin.isatty():
                 raise InputError(f"nobody is there to ask whether {study} shall go: add --yes")
-            click.echo("\n".join(map(_described, doomed)), err=True)
+            click.echo(printable("\n".join(map(_described, doomed))), err=True)
             if not click.confirm("Delete all of it?", err=True):
                 say(application, "nothing was deleted")
                 return 1
@@ -68,10 +70,14 @@ def delete(
 
 
 def _described(doomed: DoomedStudy) -> str:
-    counted = ", ".join(f"{number} {state.lower()}" for state, number in doomed.counts.items())
-    why = f" (final evaluation of {doomed.source})" if doomed.source else ""
-    files = f"{doomed.num_artifacts} kept networks and other artifacts, checkpoints and logs here"
-    return f"{doomed.name}{why}: {doomed.num_trials} trials ({counted}), {files}"
+    from skdtune.analysis.trial_record import STATE_NAMES
+
+    counts = ", ".join(f"{number} {STATE_NAMES[state]}" for state, number in doomed.counts.items())
+    why = f", the final evaluation of {doomed.source}" if doomed.source else ""
+    return (
+        f"{doomed.name}{why}: {doomed.num_trials} trials ({counts}), {doomed.num_artifacts} "
+        "artifacts (kept networks), checkpoints and logs on this machine"
+    )
 
 
 def _clear(
@@ -103,10 +109,10 @@ def _clear(
         rows.append(
             {
                 "study": left.name,
-                "trials": left.num_trials,
-                "artifacts": removed.num_artifacts,
-                "checkpoint_folders": removed.num_checkpoint_folders,
-                "log_folders": removed.num_log_folders,
+                "num_trials": left.num_trials,
+                "num_artifacts": removed.num_artifacts,
+                "num_checkpoint_folders": removed.num_checkpoint_folders,
+                "num_log_folders": removed.num_log_folders,
                 "problems": removed.problems,
             }
         )
@@ -114,7 +120,7 @@ def _clear(
         echo_json(rows)
     else:
         for row in rows:
-            counted = f"{row['trials']} trials, {row['artifacts']} artifacts"
+            counted = f"{row['num_trials']} trials, {row['num_artifacts']} artifacts"
             say(application, f"deleted {row['study']}: {counted}")
     for problem in problems:
         click.echo(f"{problem}; `skdtune delete {study}` tries again", err=True)

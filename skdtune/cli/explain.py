@@ -12,6 +12,7 @@ from skdtune.cli.application import (
     common_options,
     console,
     echo_json,
+    json_option,
     pass_application,
 )
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study")
 @click.argument("trial", type=click.IntRange(min=0))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @common_options
 @pass_application
 def explain(application: Application, study: str, trial: int, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from skdtune.cli.application import (
     common_options,
     console,
     echo_json,
+    json_option,
     pass_application,
 )
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("study")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @common_options
 @pass_application

@@ -6,6 +6,7 @@ Tensor shapes: B batch, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -54,6 +55,20 @@ class Exported:
 
     agreement: Agreement
     """How near the network comes to the one that was evaluated."""
+
+    def to_dict(self, study: str) -> dict[str, Any]:
+        """Return plain data for JSON.
+
+        Args:
+            study: Name of the study.
+        """
+        return {
+            "study": study,
+            "trial": self.trial,
+            "folder": str(self.folder),
+            "files": list(self.files),
+            "agreement": dataclasses.asdict(self.agreement),
+        }
 
 
 def export_network(

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 
 from skdtune.describe.kinds.catalogue import settings_of
 from skdtune.errors import StudyError
@@ -42,8 +43,8 @@ class DoomedStudy:
     """The study that it is a final evaluation of, where that is why it goes."""
 
     family: str
-    counts: dict[str, int]
-    """Trials by the name of their state in Optuna, those that there are."""
+    counts: dict[TrialState, int]
+    """Trials by state, those that there are."""
 
     num_artifacts: int
     """Kept networks, and other files that hang on its trials."""
@@ -109,12 +110,14 @@ def delete_studies(storage: RDBStorage, doomed: Sequence[DoomedStudy]) -> None:
     """Delete all rows of some studies, or none; their files are listed by `deleted_studies`.
 
     Raises:
-        StudyError: If workers train one of them; nothing was changed.
+        StudyError: If workers train one of them, or one is not there any more; nothing was
+            changed.
     """
     ids = [one.study_id for one in doomed]
     reap_silent(storage.engine, ids)
     with storage.engine.begin() as connection:
         lock_idle(connection, ids)
+        _require_same(connection, doomed)
         artifacts = {one: _artifacts(connection, one) for one in ids}
         for study_id in ids:
             _delete_rows(connection, study_id)
@@ -162,19 +165,33 @@ def forget_deleted(engine: sa.Engine, deleted: DeletedStudy) -> None:
         connection.execute(sa.delete(events).where(events.c.event_id.in_(ids)))
 
 
+def _require_same(connection: sa.Connection, doomed: Sequence[DoomedStudy]) -> None:
+    """Refuse what changed since it was listed: SQLite gives the key of a deleted study out again."""
+    studies, own = schema.studies, schema.own_studies
+    for one in doomed:
+        query = (
+            sa.select(studies.c.study_name, own.c.lineage)
+            .outerjoin(own, own.c.study_id == studies.c.study_id)
+            .where(studies.c.study_id == one.study_id)
+        )
+        row = connection.execute(query).first()
+        if row is None or (row.study_name, row.lineage or "") != (one.name, one.lineage):
+            raise StudyError(f"study {one.name!r} was changed or deleted meanwhile: look again")
+
+
 def _family_of(study: RawStudy) -> str:
     family = study.raw.get("family")
     return family if isinstance(family, str) else ""
 
 
-def _counts(connection: sa.Connection, study_id: int) -> dict[str, int]:
+def _counts(connection: sa.Connection, study_id: int) -> dict[TrialState, int]:
     trials = schema.trials
     query = (
         sa.select(trials.c.state, sa.func.count())
         .where(trials.c.study_id == study_id)
         .group_by(trials.c.state)
     )
-    return {state.name: number for state, number in connection.execute(query)}
+    return {state: number for state, number in connection.execute(query).all()}
 
 
 def _artifacts(connection: sa.Connection, study_id: int) -> list[str]:

@@ -166,9 +166,9 @@ def test_a_study_goes_with_all_that_belongs_to_it_and_nothing_else_does(
     assert files.of(evaluated) == files.of(f"{evaluated}.test") == KINDS
     found = json.loads(run("delete", evaluated, "--yes", "--json").stdout)
     assert [row["study"] for row in found] == [evaluated, f"{evaluated}.test"]
-    assert [row["trials"] for row in found] == [2, 2]
-    assert [row["artifacts"] for row in found] == [2, 1]
-    assert [row["checkpoint_folders"] for row in found] == [2, 1]
+    assert [row["num_trials"] for row in found] == [2, 2]
+    assert [row["num_artifacts"] for row in found] == [2, 1]
+    assert [row["num_checkpoint_folders"] for row in found] == [2, 1]
     assert [row["problems"] for row in found] == [[], []]
     assert files.of(evaluated, f"{evaluated}.test") == set()
     assert set(rows(url).values()) == {0}

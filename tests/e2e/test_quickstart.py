@@ -116,6 +116,8 @@ def test_three_next_commands_are_printed_and_exist(
     assert [command.split()[0] for command in commands] == ["dashboard", "create-study", "launch"]
     created, launched = commands[1].split()[1], commands[2].split()[1]
     assert created == launched
+    # What would be refused on a machine without a GPU is no hint.
+    assert "--gpus" not in next_
     assert run_cli("create-study", created, "--dry-run").returncode == 0
 
 
