@@ -18,11 +18,18 @@ for study in digits-baseline digits-drg-dsr; do
 done
 run best digits-drg-dsr --against digits-baseline
 
+# A study of CIFAR-100 takes a GPU; what is for the CPU compares all methods on the digits.
+if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
+    next=cifar100-dsr what="a real study (downloads CIFAR-100 at first use)" who="one worker per GPU"
+else
+    next=digits-compare what="one study for each method" who="one worker per core"
+fi
+
 cat <<END
 
 Done in $((SECONDS - start)) s. What to type next:
 
-  $skdtune dashboard                        look at the trials in the browser
-  $skdtune create-study cifar100-dsr        define a real study (downloads CIFAR-100 at first use)
-  $skdtune launch cifar100-dsr --gpus all   train it, one worker per GPU
+  $skdtune dashboard                     look at the trials in the browser
+  $skdtune create-study $next   define $what
+  $skdtune launch $next         train, $who
 END

@@ -14,6 +14,9 @@ STORAGE_VARIABLE = "SKDTUNE_STORAGE"
 CHECKPOINTS_VARIABLE = "SKDTUNE_CHECKPOINTS"
 ARTIFACTS_VARIABLE = "SKDTUNE_ARTIFACTS"
 
+#: Digits of a study's token that are part of the names of its folders.
+_TOKEN_LENGTH = 8
+
 
 @dataclass(frozen=True)
 class Home:
@@ -33,7 +36,7 @@ class Home:
 
     @property
     def logs(self) -> Path:
-        """One log per launched worker: ``logs/STUDY/launch-NNN/worker-N.log``."""
+        """One log per launched worker, in a folder per study (`study_folder`) and launch."""
         return self.path / "logs"
 
     @property
@@ -76,6 +79,26 @@ def checkpoints_url(url: str | None = None, *, at: Home | None = None) -> str:
 def artifacts_url(url: str | None = None, *, at: Home | None = None) -> str:
     """Return where artifacts lie: as named, by ``SKDTUNE_ARTIFACTS``, or in the home."""
     return url or os.environ.get(ARTIFACTS_VARIABLE) or str((at or home()).artifacts)
+
+
+def study_folder(study: str, lineage: str) -> str:
+    """Name the folder of what belongs to one study: its name for people, its token for certainty.
+
+    Args:
+        study: Name of the study, which may be any text in a storage that others write to.
+        lineage: Token of the study's creation.
+    """
+    return f"{quote(study, safe='')[:100]}-{lineage[:_TOKEN_LENGTH]}"
+
+
+def is_folder_of(folder: str, lineage: str) -> bool:
+    """Tell whether a folder is that of a study, under whatever name it was made.
+
+    Args:
+        folder: Name of the folder.
+        lineage: Token of the study's creation.
+    """
+    return bool(lineage) and folder.endswith(f"-{lineage[:_TOKEN_LENGTH]}")
 
 
 def seconds_from_environment(name: str, default: float, *, least: float = 0.0) -> float:

@@ -13,17 +13,14 @@ from skdtune.analysis.study_record import read_study
 from skdtune.analysis.trial_record import TrialRecord, read_trial
 from skdtune.describe import dotted
 from skdtune.describe.config import MethodConfig, ModelConfig
-from skdtune.describe.kinds.final_evaluation import (
-    EvaluationConfig,
-    FinalEvaluation,
-    evaluation_name,
-)
+from skdtune.describe.kinds.final_evaluation import EvaluationConfig, FinalEvaluation
 from skdtune.describe.kinds.search import Search
 from skdtune.describe.method_config import PLAIN_LABEL
 from skdtune.describe.spec import StudySpec
 from skdtune.errors import StudyError
+from skdtune.queue.final_evaluation import find_evaluation
 from skdtune.queue.foreign_trials import read_own
-from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study, study_names
+from skdtune.queue.stored_study import StoredStudy, find_lineage, load_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +52,9 @@ class EvaluationResults:
 
     name: str
     spec: StudySpec
+    digest: str
+    """Hash of the spec as it was created; a new name does not change it."""
+
     evaluation: EvaluationConfig
     candidates: tuple[EvaluatedStudy, ...]
     """In the order of their rank in the search; each with the seeds that are there."""
@@ -107,14 +107,10 @@ def evaluation_results(study: str, *, storage: str | None = None) -> EvaluationR
     with contextlib.closing(load_study(study, storage=storage)) as stored:
         if isinstance(stored.spec.kind, FinalEvaluation):
             return read_evaluation(stored, stored.spec.kind.settings)
-        name = evaluation_name(study)
-        if name not in study_names(stored.storage):
+        name = find_evaluation(stored)
+        if name is None:
             raise StudyError(f"study {study!r} has no final evaluation: skdtune evaluate {study}")
-    with contextlib.closing(load_study(name, storage=storage)) as stored:
-        kind = stored.spec.kind
-        if not isinstance(kind, FinalEvaluation) or kind.source != study:
-            raise StudyError(f"study {name!r} is no final evaluation of {study}")
-        return read_evaluation(stored, kind.settings)
+    return evaluation_results(name, storage=storage)
 
 
 def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> EvaluationResults:
@@ -130,9 +126,10 @@ def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> Evalua
     return EvaluationResults(
         name=stored.spec.name,
         spec=stored.spec,
+        digest=stored.digest,
         evaluation=evaluation,
         candidates=tuple(
-            _candidate(stored.spec, evaluation, index, trials, cost | {"mixed": mixed})
+            _candidate(stored, evaluation, index, trials, cost | {"mixed": mixed})
             for index in range(len(evaluation.trials))
         ),
         missing=tuple(_missing(trial, evaluation) for trial in trials if not _is_evaluated(trial)),
@@ -158,12 +155,13 @@ def method_name(method: MethodConfig) -> str:
 
 
 def _candidate(
-    spec: StudySpec,
+    stored: StoredStudy,
     evaluation: EvaluationConfig,
     index: int,
     trials: Sequence[TrialRecord],
     cost: Mapping[str, Any],
 ) -> EvaluatedStudy:
+    spec = stored.spec
     config = spec.trial_config({}, index)
     own = [trial for trial in trials if evaluation.place(trial.number)[0] == index]
     ours = [trial for trial in own if not trial.foreign]
@@ -199,7 +197,7 @@ def _candidate(
         num_left=sum(not seed.failed for seed in missing),
         has_teacher=bool(config.method.teachers),
         epochs=config.budget.epochs,
-        digest=spec.digest,
+        digest=stored.digest,
         versions=_joined([trial.versions for trial in ours]),
         **cost,
     )

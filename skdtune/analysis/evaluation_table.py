@@ -98,7 +98,7 @@ def _notes(results: EvaluationResults) -> list[str]:
     }
     facts = {
         "seeds": seeds,
-        "spec": results.spec.digest,
+        "spec": results.digest,
         "data": ", ".join(prints),
         "network": results.spec.model.name,
         "device": ", ".join(results.devices),
@@ -145,7 +145,7 @@ def evaluation_data(results: EvaluationResults) -> dict[str, Any]:
     return mixed | {
         "study": results.evaluation.source,
         "evaluation": results.name,
-        "spec_hash": results.spec.digest,
+        "spec_hash": results.digest,
         "source_spec_hash": results.evaluation.digest,
         "finished": results.finished,
         "devices": list(results.devices),

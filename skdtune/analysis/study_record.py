@@ -30,6 +30,9 @@ class StudyRecord:
     foreign: tuple[TrialRecord, ...] = ()
     """Trials that count nowhere: rows of somebody else, or that nobody can read."""
 
+    digest: str = ""
+    """Hash of the spec as it was created, which trials leave behind; a new name changes none."""
+
     num_images: int | None = None
     """Validation images behind every value of the objective."""
 
@@ -126,8 +129,13 @@ def read_study(stored: StoredStudy) -> StudyRecord:
     listed = [read_trial(one.trial, kind, one.foreign) for one in checked]
     trials = tuple(trial for trial in listed if not trial.foreign)
     num_images = next((trial.num_val_images for trial in trials if trial.num_val_images), None)
-    foreign = tuple(trial for trial in listed if trial.foreign)
-    return StudyRecord(spec=stored.spec, trials=trials, foreign=foreign, num_images=num_images)
+    return StudyRecord(
+        spec=stored.spec,
+        trials=trials,
+        foreign=tuple(trial for trial in listed if trial.foreign),
+        digest=stored.digest,
+        num_images=num_images,
+    )
 
 
 def study_record(study: str, *, storage: str | None = None) -> StudyRecord:

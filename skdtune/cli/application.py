@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -122,6 +122,14 @@ def say(application: Application, message: str) -> None:
 def echo_json(value: Any) -> None:
     """Print plain data as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def echo_rows(rows: Sequence[Any]) -> None:
+    """Print one study's row as an object, those of several (a family) as a list."""
+    echo_json(rows[0] if len(rows) == 1 else list(rows))
 
 
 def printable(text: str) -> str:

@@ -11,6 +11,7 @@ from skdtune.cli.application import (
     common_options,
     console,
     echo_json,
+    json_option,
     pass_application,
 )
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study")
 @click.option("--against", metavar="STUDY", help="Another study to show beside it.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print the best configuration as YAML.")
 @common_options
 @pass_application
@@ -31,6 +32,7 @@ def best(
 ) -> None:
     """Show the best trial of STUDY beside trial 0, the published setting."""
     from skdtune.analysis.study_record import study_record
+    from skdtune.analysis.without_result import describe_no_result, is_without_result
     from skdtune.errors import StudyError
 
     shown = study_record(study, storage=application.url)
@@ -39,6 +41,8 @@ def best(
         if one is not None:
             one.spec.kind.require_picking(one.name)
     if shown.best is None:
+        if is_without_result(shown):
+            raise StudyError(describe_no_result(shown))
         raise StudyError(f"study {study!r} has no complete trial yet: skdtune status {study}")
     if as_json:
         echo_json(_plain(shown) | ({"against": _plain(other)} if other else {}))
@@ -72,6 +76,8 @@ def _plain(study: StudyRecord) -> dict[str, Any]:
 def _print_best(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None) -> None:
     from rich.table import Table
 
+    from skdtune.describe.value_format import format_accuracy
+
     out = console()
     accuracies = Table(title="Validation accuracy", title_justify="left")
     for column in ("study", "trial", "accuracy", "standard error", "epochs"):
@@ -83,8 +89,8 @@ def _print_best(shown: StudyRecord, best: TrialRecord, other: StudyRecord | None
         for label, trial in rows:
             if trial is not None:
                 value, error = trial.value or 0.0, study.standard_error(trial.value)
-                deviation = f"{error:.2%}" if error is not None else "-"
-                cells = (f"{value:.2%}", deviation, str(trial.epochs))
+                deviation = format_accuracy(error) if error is not None else "-"
+                cells = (format_accuracy(value), deviation, str(trial.epochs))
                 accuracies.add_row(study.name, label.format(trial.number), *cells)
     out.print(accuracies)
     parameters = Table(title="Parameters", title_justify="left")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,8 @@ from skdtune.cli.application import (
     Application,
     common_options,
     console,
+    echo_rows,
+    json_option,
     pass_application,
     say,
 )
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     help="Print the study, its rungs and its cost; create nothing. (A budget in images or "
     "seconds is planned all the same, which takes the data.)",
 )
+@json_option
 @common_options
 @pass_application
 def create_study(
@@ -52,6 +55,7 @@ def create_study(
     overrides: tuple[str, ...],
     fixed: tuple[str, ...],
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Define a study, or a family of them to compare, and queue the trials."""
     from skdtune.data.look import look_at_data
@@ -61,7 +65,10 @@ def create_study(
     specs = load_changed(study, changes, name=name, num_trials=trials)
     warnings = look_at_data(specs, data_dir=application.home.data)
     if any(spec.budget.is_open for spec in specs):
-        specs = [_planned(application, spec) for spec in specs]
+        specs = [_planned(application, spec, quiet=as_json) for spec in specs]
+    if dry_run and as_json:
+        echo_rows([_planned_row(spec) for spec in specs])
+        return
     if dry_run:
         _warn(warnings)
         _print_plan(specs[0]) if len(specs) == 1 else _print_family(specs)
@@ -73,6 +80,9 @@ def create_study(
     created = create_studies(specs, storage=application.url)
     # Not before: what was wrong is one line.
     _warn(warnings)
+    if as_json:
+        echo_rows([_row(spec) | {"created": spec.name in created} for spec in specs])
+        return
     for spec in specs:
         if spec.name in created:
             say(
@@ -93,7 +103,31 @@ def _warn(warnings: list[str]) -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
-def _planned(application: Application, spec: StudySpec) -> StudySpec:
+def _row(spec: StudySpec) -> dict[str, Any]:
+    """Return what JSON says of a study, whether it is created or not."""
+    return {
+        "study": spec.name,
+        "family": spec.family or None,
+        "spec_hash": spec.digest,
+        "num_trials": spec.num_trials,
+        "epochs_per_trial": spec.budget.epochs,
+        "max_epochs": spec.max_epochs,
+    }
+
+
+def _planned_row(spec: StudySpec) -> dict[str, Any]:
+    from skdtune.describe.packages import packages_of
+
+    return _row(spec) | {
+        "created": False,
+        "trial_0": spec.base_params(),
+        "rungs": [list(rungs) for rungs in spec.effective_pruner.brackets(spec.budget.epochs)],
+        "packages": packages_of(spec),
+        "spec": spec.model_dump(mode="json"),
+    }
+
+
+def _planned(application: Application, spec: StudySpec, *, quiet: bool) -> StudySpec:
     """Turn a budget in images or seconds into epochs, which takes a look at the data."""
     from contextlib import closing
 
@@ -114,7 +148,8 @@ def _planned(application: Application, spec: StudySpec) -> StudySpec:
         if spec.budget.images is not None
         else f"{spec.budget.seconds:g} device seconds"
     )
-    say(application, f"{spec.name}: {given} are {planned.budget.epochs} epochs")
+    if not quiet:
+        say(application, f"{spec.name}: {given} are {planned.budget.epochs} epochs")
     return planned
 
 

@@ -12,6 +12,7 @@ from skdtune.cli.application import (
     common_options,
     console,
     echo_json,
+    json_option,
     pass_application,
 )
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study")
 @click.argument("trial", type=click.IntRange(min=0))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @common_options
 @pass_application
 def explain(application: Application, study: str, trial: int, as_json: bool) -> None:
@@ -60,9 +61,13 @@ def _plain(story: TrialStory) -> dict[str, Any]:
 
 
 def _summary(study: str, story: TrialStory) -> str:
+    from skdtune.describe.value_format import format_value
+
     trial = story.trial
     attempts = max((event.attempt for event in story.events), default=0)
-    value = f", {trial.value_name} {trial.value:.4f}" if trial.value is not None else ""
+    value = ""
+    if trial.value is not None:
+        value = f", {trial.value_name} {format_value(trial.value, trial.value_name)}"
     if trial.foreign:
         return (
             f"Trial {trial.number} of {study} is {trial.state}{value}. It is foreign, and counts "

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from skdtune.cli.application import Application, common_options, pass_application, say
+from skdtune.cli.application import (
+    Application,
+    common_options,
+    echo_json,
+    json_option,
+    pass_application,
+    say,
+)
 
 #: What a machine without the extra lacks, by the name of the import.
 _TRAIN_PACKAGES = ("torch", "numpy", "safetensors", "fsspec")
@@ -29,10 +36,16 @@ _TRAIN_PACKAGES = ("torch", "numpy", "safetensors", "fsspec")
     help="Folder to make.  [default: STUDY-trial-N]",
 )
 @click.option("--no-program", is_flag=True, help="Leave model.pt2 out: weights and card only.")
+@json_option
 @common_options
 @pass_application
 def export(
-    application: Application, study: str, number: int | None, folder: Path | None, no_program: bool
+    application: Application,
+    study: str,
+    number: int | None,
+    folder: Path | None,
+    no_program: bool,
+    as_json: bool,
 ) -> None:
     """Write the trained network of a trial of STUDY into a folder, with a model card.
 
@@ -58,6 +71,9 @@ def export(
         storage=application.url,
         at=application.home,
     )
+    if as_json:
+        echo_json(exported.to_dict(study))
+        return
     say(
         application,
         f"exported trial {exported.trial} of {study} to {exported.folder}: "

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from skdtune.cli.application import common_options, console, echo_json
+from skdtune.cli.application import common_options, console, echo_json, json_option
 
 if TYPE_CHECKING:
     from skdtune.catalogues.catalogue import Catalogue
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @common_options
 def extensions(as_json: bool) -> None:
     """List what installed packages add: methods, data sets, networks, engines and hooks."""

@@ -44,7 +44,8 @@ def launch(
             return launched.exit_code
         progress = launched.progress
         if launched.was_finished and progress is not None:
-            click.echo(f"{name} is finished already: {progress.result_command}")
+            result = progress.result_command if launched.exit_code == 0 else "without a result"
+            click.echo(f"{name} is finished already: {result}")
         elif progress is not None:
             counts = progress.counts
             ended = ", ".join(f"{counts[s]} {s}" for s in ("complete", "pruned", "failed"))

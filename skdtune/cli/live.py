@@ -16,6 +16,7 @@ from rich.text import Text
 from skdtune.analysis.study_results import Progress, read_progress
 from skdtune.analysis.tables import format_duration
 from skdtune.cli.application import printable, terminal
+from skdtune.describe.value_format import format_accuracy
 from skdtune.queue.storage import DATABASE_ERRORS
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def _worker_table(progress: Progress) -> Table:
             str(worker.pid),
             worker.device,
             f"{worker.trial}{attempt}",
-            f"{worker.epochs}/{progress.epochs_per_trial}",
+            # The one in hand.
+            f"{min(worker.epochs + 1, progress.epochs_per_trial)}/{progress.epochs_per_trial}",
             format_duration(worker.seconds),
             f"{worker.silent_s:.0f} s ago",
         )
@@ -156,8 +158,10 @@ def progress_line(progress: Progress) -> str:
     """Write where a study stands in one line."""
     counts = ", ".join(f"{number} {state}" for state, number in progress.counts.items() if number)
     best = (
-        f"best {progress.best_value:.4f} (trial {progress.best_trial})"
+        f"best {format_accuracy(progress.best_value)} (trial {progress.best_trial})"
         if progress.best_value is not None
+        else f"no trial complete: {progress.result_command} says why"
+        if progress.finished
         else "no trial complete yet"
     )
     if progress.evaluates is not None:

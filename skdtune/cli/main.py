@@ -41,6 +41,8 @@ _COMMANDS = (
     "enqueue",
     "pause",
     "resume",
+    "rename",
+    "delete",
     "status",
     "best",
     "trials",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from skdtune.cli.application import common_options, echo_json
+from skdtune.cli.application import common_options, echo_json, json_option
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @common_options
 def studies(as_json: bool) -> None:
     """List the presets, one line each."""

@@ -12,6 +12,7 @@ from skdtune.cli.application import (
     common_options,
     console,
     echo_json,
+    json_option,
     pass_application,
 )
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("study")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @common_options
 @pass_application
@@ -74,6 +75,7 @@ def _print_trials(study: StudyRecord) -> None:
 
 def _trial_row(trial: TrialRecord) -> tuple[str, ...]:
     from skdtune.analysis.tables import format_duration
+    from skdtune.describe.value_format import format_value
 
     params = ", ".join(
         f"{path.removeprefix('method.')}={value:.4g}"
@@ -86,7 +88,7 @@ def _trial_row(trial: TrialRecord) -> tuple[str, ...]:
     return (
         str(trial.number),
         state,
-        f"{trial.value:.4f}" if trial.value is not None else "-",
+        "-" if trial.value is None else format_value(trial.value, trial.value_name),
         str(trial.epochs),
         format_duration(trial.seconds) if trial.seconds is not None else "-",
         trial.foreign or trial.failure_reason or params,

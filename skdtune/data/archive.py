@@ -75,7 +75,7 @@ class Archive:
             wrong = f"cannot be read ({error.strerror})"
         if wrong:
             raise DataError(
-                f"{path} {wrong}: delete the folder {path.parent} and run again to have it "
+                f"{path} {wrong}: move the folder {path.parent} away and run again to have it "
                 f"fetched, or copy it again from {self.url}"
             )
 
@@ -89,8 +89,7 @@ class Archive:
         if archive.exists():
             if file_md5(archive) != self.md5:
                 raise DataError(
-                    f"{archive} is damaged or incomplete (its md5 is not {self.md5}): "
-                    f"delete it, then {by_hand}"
+                    f"{archive} is damaged or incomplete (its md5 is not {self.md5}): {by_hand}"
                 )
             self._unpack(archive, request.root)
         elif not request.download:

@@ -73,7 +73,7 @@ def decode_file(path: Path, image_size: int) -> NDArray[np.uint8]:
     # A broken file makes Pillow raise nearly anything (SyntaxError, EOFError, struct.error).
     except Exception as error:
         raise DataError(
-            f"cannot read the image {path} ({error}): replace or remove this file"
+            f"cannot read the image {path} ({error}): replace this file, or move it elsewhere"
         ) from error
     if rgb.size != (image_size, image_size):
         side = min(rgb.size)

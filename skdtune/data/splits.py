@@ -42,7 +42,7 @@ def stratified_split(
         lonely = int(labels_N[sizes_N < 2][0])
         raise DataError(
             f"class {lonely} has 1 training image, and a split into training and validation "
-            "needs 2 of each class: add images or remove the class"
+            "needs 2 of each class: add images, or move the class elsewhere"
         )
     in_val_N = ranks_N < num_validating(sizes_N, val_fraction)
     return np.flatnonzero(~in_val_N), np.flatnonzero(in_val_N)

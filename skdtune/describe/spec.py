@@ -246,6 +246,20 @@ class StudyFields(Frozen):
         """How the trials of the study are made, judged, named and shown."""
         return kind_of({field: getattr(self, field) for field in KINDS})
 
+    def called(self, name: str, source: str | None = None) -> StudySpec:
+        """Return the same study under the names that it and the study behind it have now.
+
+        Args:
+            name: Name of the study, any that a storage allows.
+            source: Name of the study that it trains trials of again; default as it is.
+        """
+        changed: dict[str, Any] = {"name": name}
+        for field in KINDS:
+            settings = getattr(self, field)
+            if settings is not None and source is not None:
+                changed[field] = settings.model_copy(update={"source": source})
+        return self.model_copy(update=changed)
+
     def note(self) -> str:
         """Write the Markdown note that the dashboard shows with the study."""
         outline = Outline(

@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from skdtune.analysis.study_record import read_study
 from skdtune.analysis.study_results import Progress, read_progress
+from skdtune.analysis.without_result import describe_no_result, is_without_result
 from skdtune.describe.data_facts import facts_of
 from skdtune.engines.engine import Engine, Job, Placement, Slot
 from skdtune.engines.log_folder import own_log_folder
@@ -31,6 +33,7 @@ from skdtune.home import (
     STORAGE_VARIABLE,
     Home,
     checkpoints_url,
+    study_folder,
 )
 from skdtune.models.kernels.library import ensure_library, native_folder
 from skdtune.queue.deadline import ANSWER_S, Deadline, within
@@ -118,7 +121,7 @@ class Launch:
         stored = load_study(study, storage=self.storage)
         progress = read_progress(stored)
         if progress.finished:
-            return Launched(0, was_finished=True, progress=progress)
+            return Launched(self._judge(stored), was_finished=True, progress=progress)
         stop = StopRequest()
         patience = Patience(must_end=lambda: stop.interrupted)
         queue = TrialQueue(stored, patience, lease_seconds())
@@ -128,7 +131,7 @@ class Launch:
             prepared = subprocess.run(command, env={**os.environ, **environment}, check=False)
             if prepared.returncode != 0:
                 raise SystemExit(prepared.returncode)
-        with own_log_folder(self.at.logs / study) as log_dir:
+        with own_log_folder(self.at.logs / study_folder(study, stored.lineage)) as log_dir:
             job = Job(
                 study=study,
                 environment={**environment, SUPERVISED_VARIABLE: str(os.getpid())},
@@ -224,7 +227,16 @@ class Launch:
             if first.exit_code == StudyPausedError.exit_code:
                 raise StudyPausedError(message)
             raise SkdtuneError(f"{message} (log: {first.log})")
-        return Launched(0 if progress.counts["complete"] else 1, progress=progress)
+        return Launched(self._judge(stored), progress=progress)
+
+    def _judge(self, stored: StoredStudy) -> int:
+        """Return the exit code of a study that ended: 1, with the reason, if nothing came out."""
+        record = read_study(stored)
+        if record.ranked:
+            return 0
+        if is_without_result(record):
+            self.say(describe_no_result(record))
+        return 1
 
 
 def _brief_calls(stop: StopRequest) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ Tensor shapes: B batch, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -56,6 +57,20 @@ class Exported:
 
     agreement: Agreement
     """How near the network comes to the one that was evaluated."""
+
+    def to_dict(self, study: str) -> dict[str, Any]:
+        """Return plain data for JSON.
+
+        Args:
+            study: Name of the study.
+        """
+        return {
+            "study": study,
+            "trial": self.trial,
+            "folder": str(self.folder),
+            "files": list(self.files),
+            "agreement": dataclasses.asdict(self.agreement),
+        }
 
 
 def export_network(
@@ -123,7 +138,7 @@ def _pick(stored: StoredStudy, number: int | None) -> FrozenTrial:
     own = [one.trial for one in checked if not one.foreign]
     ranked = best_first(trial for trial in own if trial.state is TrialState.COMPLETE)
     if not ranked:
-        raise StudyError(f"study {name!r} has no complete trial yet: skdtune status {name}")
+        raise StudyError(f"study {name!r} has no complete trial yet: skdtune best {name}")
     chosen = stored.spec.kind.default_trial([trial.number for trial in ranked])
     return next(trial for trial in ranked if trial.number == chosen)
 
@@ -228,7 +243,7 @@ def _facts(
     return {
         "study": stored.spec.name,
         "trial": trial.number,
-        "spec_hash": stored.spec.digest,
+        "spec_hash": stored.digest,
         "study_seed": stored.spec.seed,
         "params": trial.params,
         "value": trial.value,

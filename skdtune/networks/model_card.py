@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from skdtune.describe.value_format import format_accuracy
+
 _PROGRAM_USE = """\
 import json, pathlib, torch
 
@@ -64,10 +66,10 @@ def _summary(facts: Mapping[str, Any]) -> str:
 def _accuracy(facts: Mapping[str, Any]) -> str:
     measured = facts["measured"]
     accuracy, error = measured["accuracy"], measured["standard_error"]
-    plus = f" ± {error:.2%} (standard error)" if error is not None else ""
+    plus = f" ± {format_accuracy(error)} (standard error)" if error is not None else ""
     lines = [
-        f"**{accuracy:.2%}**{plus} of {measured['num_images'] or '?'} {measured['images']} "
-        f"images, in {facts['network']['precision']}, after the last epoch."
+        f"**{format_accuracy(accuracy)}**{plus} of {measured['num_images'] or '?'} "
+        f"{measured['images']} images, in {facts['network']['precision']}, after the last epoch."
     ]
     if measured["images"] == "test":
         lines.append(
@@ -81,9 +83,14 @@ def _accuracy(facts: Mapping[str, Any]) -> str:
         )
     scores = {name: value for name, value in measured["scores"].items() if value is not None}
     if scores:
-        rows = [f"| {_SCORES[name]} | {value:.4f} |" for name, value in scores.items()]
+        rows = [f"| {_SCORES[name]} | {_score(name, value)} |" for name, value in scores.items()]
         lines.append("\n".join(["| on the same images | |", "| :--- | ---: |", *rows]))
     return "\n\n".join(lines)
+
+
+def _score(name: str, value: float) -> str:
+    # The likelihood alone is no share of 1.
+    return f"{value:.4f}" if name == "nll" else format_accuracy(value)
 
 
 _SCORES = {

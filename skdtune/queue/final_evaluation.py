@@ -8,10 +8,11 @@ are queued, claimed, checkpointed and resumed as all others are.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
+from skdtune.describe.kinds.catalogue import settings_of
 from skdtune.describe.kinds.final_evaluation import (
     EvaluationConfig,
     FinalEvaluation,
@@ -23,7 +24,14 @@ from skdtune.queue import leases
 from skdtune.queue.best_trial import best_first
 from skdtune.queue.foreign_trials import count_foreign, read_own
 from skdtune.queue.pinned_source import inherit_pin
-from skdtune.queue.stored_study import StoredStudy, create_study, load_study, study_names
+from skdtune.queue.stored_study import (
+    RawStudy,
+    StoredStudy,
+    create_study,
+    load_study,
+    raw_studies,
+    study_names,
+)
 from skdtune.queue.trial_budget import set_budget
 
 DEFAULT_SEEDS = 5
@@ -45,7 +53,7 @@ def create_evaluation(
         top: Best complete trials to evaluate; default 1, or as many as the evaluation has.
         num_seeds: Trainings of each; default 5, or as many as the evaluation has. One that has
             more keeps them.
-        name: Name of the evaluation; default ``<study>.test``.
+        name: Name of the evaluation; default that of the one there is, else ``<study>.test``.
         now: Evaluate a study some of whose trials are not finished.
         storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
 
@@ -57,9 +65,9 @@ def create_evaluation(
             nothing was changed.
         StorageError: If the storage cannot be used.
     """
-    name = name or evaluation_name(study)
     with contextlib.closing(load_study(study, storage=storage)) as source:
         _require_evaluable(source, now)
+        name = name or find_evaluation(source) or evaluation_name(study)
         if name not in study_names(source.storage):
             spec = evaluation_spec(source, name, top or 1, num_seeds or DEFAULT_SEEDS)
             create_study(spec, storage=storage)
@@ -86,6 +94,31 @@ def require_evaluable(study: str, *, now: bool = False, storage: str | None = No
         best_trials(source, 1)
 
 
+def find_evaluation(source: StoredStudy) -> str | None:
+    """Return the name of the evaluation that a study has unless another one is named.
+
+    It is the one that was made under the usual name, whatever it and the study are called now.
+
+    Args:
+        source: The study that was searched.
+    """
+    with source.engine.connect() as connection:
+        every = evaluations_of(raw_studies(connection), [source.lineage])
+    names = [one.name for one in every if _has_usual_name(one)]
+    usual = evaluation_name(source.spec.name)
+    return usual if usual in names else next(iter(names), None)
+
+
+def evaluations_of(studies: Iterable[RawStudy], lineages: Collection[str]) -> list[RawStudy]:
+    """Return the final evaluations of some studies, by the tokens of these."""
+    return [one for one in studies if settings_of(one.raw).get("lineage") in lineages]
+
+
+def _has_usual_name(study: RawStudy) -> bool:
+    """Tell whether an evaluation was made under the usual name."""
+    return study.raw.get("name") == evaluation_name(str(settings_of(study.raw).get("source")))
+
+
 def evaluation_spec(source: StoredStudy, name: str, top: int, num_seeds: int) -> StudySpec:
     """Write the spec of an evaluation: the base of the study, and its best trials.
 
@@ -103,7 +136,7 @@ def evaluation_spec(source: StoredStudy, name: str, top: int, num_seeds: int) ->
     evaluation = EvaluationConfig(
         source=source.spec.name,
         lineage=source.lineage,
-        digest=source.spec.digest,
+        digest=source.digest,
         trials=tuple(trial.number for trial in candidates),
         params=tuple(dict(trial.params) for trial in candidates),
     )
@@ -134,9 +167,7 @@ def best_trials(source: StoredStudy, top: int) -> list[FrozenTrial]:
     ranked = best_first(trial for trial in trials if trial.state is TrialState.COMPLETE)
     name = source.spec.name
     if not ranked:
-        raise StudyError(
-            f"study {name!r} has no complete trial to evaluate: skdtune status {name}"
-        )
+        raise StudyError(f"study {name!r} has no complete trial to evaluate: skdtune best {name}")
     if len(ranked) < top:
         raise StudyError(
             f"study {name!r} has {len(ranked)} complete trials, and the best {top} are asked for"
@@ -163,13 +194,14 @@ def _extend(
 ) -> None:
     """Queue the seeds that an evaluation lacks, if it is one of the same candidates."""
     name, kind = evaluated.spec.name, evaluated.spec.kind
-    if not isinstance(kind, FinalEvaluation) or kind.source != source.spec.name:
+    is_ours = kind.source_lineage == source.lineage
+    if not isinstance(kind, FinalEvaluation) or not (is_ours or kind.source == source.spec.name):
         raise StudyError(
             f"study {name!r} exists and is no final evaluation of {source.spec.name}; "
             "choose another --name"
         )
     evaluation = kind.settings
-    if evaluation.lineage != source.lineage:
+    if not is_ours:
         raise StudyError(
             f"study {name!r} evaluates an earlier study of the name {source.spec.name}; "
             "choose another --name"

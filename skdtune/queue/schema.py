@@ -29,6 +29,17 @@ values: sa.Table = models.TrialValueModel.__table__
 trial_user_attributes: sa.Table = models.TrialUserAttributeModel.__table__
 trial_system_attributes: sa.Table = models.TrialSystemAttributeModel.__table__
 
+
+def _referring_to(table: sa.Table) -> tuple[sa.Table, ...]:
+    every = reversed(table.metadata.sorted_tables)
+    return tuple(t for t in every if any(k.column.table is table for k in t.foreign_keys))
+
+
+#: Every table of Optuna's whose rows belong to a trial, and those whose rows belong to a study,
+#: the trials themselves among them.
+TABLES_OF_TRIALS = _referring_to(trials)
+TABLES_OF_STUDIES = _referring_to(studies)
+
 #: States that a trial does not leave any more.
 FINISHED = tuple(state for state in TrialState if state.is_finished())
 

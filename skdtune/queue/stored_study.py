@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
@@ -16,15 +18,16 @@ from optuna.trial import TrialState
 
 import skdtune
 from skdtune.describe import dotted
-from skdtune.describe.kinds.catalogue import is_search
+from skdtune.describe.kinds.catalogue import is_search, settings_of
 from skdtune.describe.packages import differs, other_versions, what_is_missing
 from skdtune.describe.spec import StudySpec, spec_from_json, stored_digest
 from skdtune.describe.training_length import most_training_images, require_long_enough
 from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
+from skdtune.queue.leases import upsert
 from skdtune.queue.pinned_source import inherit_pin
-from skdtune.queue.storage import open_storage, set_up
+from skdtune.queue.storage import DATABASE_ERRORS, open_storage, set_up
 from skdtune.queue.study_attributes import (
     DIGEST_ATTRIBUTE,
     PACKAGES_ATTRIBUTE,
@@ -45,8 +48,13 @@ class StoredStudy:
     storage: RDBStorage
     study: optuna.Study
     spec: StudySpec
+    """Its spec, with the names that it and the study behind it have now."""
+
     lineage: str
     """Token of the study's creation: another study of the same name has another one."""
+
+    digest: str
+    """Hash of its spec as it was created; a new name does not change it."""
 
     @property
     def study_id(self) -> int:
@@ -145,7 +153,7 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
     try:
         study = optuna.load_study(study_name=name, storage=opened)
     except KeyError:
-        raise StudyError(_unknown_study(opened, name)) from None
+        raise StudyError(unknown_study(opened, name)) from None
     with opened.engine.connect() as connection:
         attributes = read_attributes(connection, study._study_id)
     text = attributes.get(SPEC_ATTRIBUTE)
@@ -163,10 +171,39 @@ def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
         raise StudyError(f"study {name!r}: {missing or why}") from None
     if other := differs(spec, needed):
         raise StudyError(f"study {name!r}: {other}")
-    if stored_digest(text) != attributes.get(DIGEST_ATTRIBUTE):
+    digest = stored_digest(text)
+    if digest != attributes.get(DIGEST_ATTRIBUTE):
         raise StudyError(f"study {name!r}: its spec was changed after it was created")
     study.pruner = spec.effective_pruner.build(spec.budget.epochs)
-    return StoredStudy(opened, study, spec, find_lineage(opened.engine, study._study_id) or "")
+    spec = spec.called(name, find_name(opened.engine, spec.kind.source_lineage))
+    lineage = find_lineage(opened.engine, study._study_id)
+    if lineage is None:
+        lineage = _adopt(opened.engine, study._study_id, digest)
+    return StoredStudy(opened, study, spec, lineage, digest)
+
+
+def _adopt(engine: sa.Engine, study_id: int, digest: str) -> str:
+    """Give a token to a study that somebody copied with other means than ours.
+
+    It goes on with the token of the study that it is a copy of, if that is gone and its final
+    evaluation knows it: so optuna-dashboard renames one.
+
+    Returns:
+        Its token; empty where nothing can be written.
+    """
+    own, studies = schema.own_studies, schema.studies
+    living = sa.select(own.c.lineage).join(studies, studies.c.study_id == own.c.study_id)
+    with contextlib.suppress(*DATABASE_ERRORS), engine.begin() as connection:
+        taken = set(connection.scalars(living))
+        sources = [settings_of(one.raw) for one in raw_studies(connection)]
+        free = (
+            str(source.get("lineage"))
+            for source in sources
+            if source.get("digest") == digest and source.get("lineage") not in taken
+        )
+        row = {"study_id": study_id, "lineage": next(free, secrets.token_hex(16))}
+        connection.execute(upsert(engine.dialect.name, own).on_conflict_do_nothing(), row)
+    return find_lineage(engine, study_id) or ""
 
 
 def require_packages(stored: StoredStudy) -> None:
@@ -188,6 +225,20 @@ def find_lineage(engine: sa.Engine, study_id: int) -> str | None:
         sa.select(own.c.lineage)
         .join(studies, studies.c.study_id == own.c.study_id)
         .where(own.c.study_id == study_id)
+    )
+    with engine.connect() as connection:
+        return connection.scalar(query)
+
+
+def find_name(engine: sa.Engine, lineage: str | None) -> str | None:
+    """Return what the study of a token is called now, None if there is no such study."""
+    if not lineage:
+        return None
+    own, studies = schema.own_studies, schema.studies
+    query = (
+        sa.select(studies.c.study_name)
+        .join(own, studies.c.study_id == own.c.study_id)
+        .where(own.c.lineage == lineage)
     )
     with engine.connect() as connection:
         return connection.scalar(query)
@@ -229,20 +280,39 @@ def expand_family(name: str, *, storage: str | None = None) -> list[str]:
         opened.engine.dispose()
 
 
-def _members_of(opened: RDBStorage, family: str) -> list[str]:
-    """List the studies of a family, oldest first; rows that nobody can read are none."""
+@dataclass(frozen=True)
+class RawStudy:
+    """A study of skdtune's as the storage has it: nobody has validated its spec."""
+
+    study_id: int
+    name: str
+    raw: Mapping[str, Any]
+    """Its spec as plain data; empty where that cannot be read."""
+
+
+def raw_studies(connection: sa.Connection) -> list[RawStudy]:
+    """List the studies that hold a spec, oldest first."""
     specs = stored_specs()
     query = (
-        sa.select(schema.studies.c.study_name, specs.c.value_json)
+        sa.select(schema.studies.c.study_id, schema.studies.c.study_name, specs.c.value_json)
         .join(specs, specs.c.study_id == schema.studies.c.study_id)
         .order_by(specs.c.study_id)
     )
+    return [
+        RawStudy(study_id, name, raw_spec(text) or {})
+        for study_id, name, text in connection.execute(query).all()
+    ]
+
+
+def _members_of(opened: RDBStorage, family: str) -> list[str]:
+    """List the studies of a family, oldest first; rows that nobody can read are none."""
     with opened.engine.connect() as connection:
-        read = [(name, raw_spec(text)) for name, text in connection.execute(query).all()]
-    return [name for name, raw in read if raw and raw.get("family") == family and is_search(raw)]
+        every = raw_studies(connection)
+    return [one.name for one in every if one.raw.get("family") == family and is_search(one.raw)]
 
 
-def _unknown_study(storage: RDBStorage, name: str) -> str:
+def unknown_study(storage: RDBStorage, name: str) -> str:
+    """Say that there is no such study, and which one may be meant."""
     names = study_names(storage)
     members = _members_of(storage, name)
     if members:
@@ -259,7 +329,8 @@ def _refuse_other_spec(connection: sa.Connection, study_id: int, spec: StudySpec
             f"study {spec.name!r} exists and was not created by skdtune; choose another --name"
         )
     try:
-        difference = describe_difference(spec_from_json(stored), spec)
+        there = spec_from_json(stored).called(spec.name, spec.kind.source)
+        difference = describe_difference(there, spec)
     except SpecError as error:
         difference = str(error)
     if difference:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
+from skdtune.describe.value_format import format_accuracy
+
 
 def describe_rank(trials: Sequence[FrozenTrial], number: int, epoch: int, value: float) -> str:
     """Say in a sentence what a trial was compared with when it was pruned.
@@ -23,12 +25,12 @@ def describe_rank(trials: Sequence[FrozenTrial], number: int, epoch: int, value:
         if trial.number != number and epoch in trial.intermediate_values
     }
     if not others:
-        return f"after epoch {epoch + 1} with {value:.4f}"
+        return f"after epoch {epoch + 1} with {format_accuracy(value)}"
     better = sorted((v, n) for n, v in others.items() if v > value)[::-1]
-    best = ", ".join(f"trial {n} {v:.4f}" for v, n in better[:3])
+    best = ", ".join(f"trial {n} {format_accuracy(v)}" for v, n in better[:3])
     median = statistics.median(others.values())
     return (
-        f"after epoch {epoch + 1} with {value:.4f}: place {len(better) + 1} of the "
-        f"{len(others) + 1} trials seen there, median of the others {median:.4f}"
+        f"after epoch {epoch + 1} with {format_accuracy(value)}: place {len(better) + 1} of the "
+        f"{len(others) + 1} trials seen there, median of the others {format_accuracy(median)}"
         + (f"; ahead: {best}" if best else "")
     )

@@ -2,6 +2,8 @@
 
     <url>/<study>-<lineage>/trial-00012/epoch-00007.attempt-002.ckpt
 
+The study's name is for people: a study that was renamed finds what it wrote before by its lineage.
+
 A file is a magic line, a header line of JSON (whose checkpoint it is, and the checksum of what
 follows), and a payload of ``torch.save`` that is only ever read with ``weights_only=True``.
 
@@ -27,6 +29,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from skdtune.errors import CheckpointError
+from skdtune.home import is_folder_of, study_folder
 from skdtune.training.files import (
     absolute,
     listed,
@@ -97,8 +100,8 @@ class TrialCheckpoints:
         self._owner = owner
         self._attempt = attempt
         self._url = absolute(url)
-        study = _study_folder(owner.study, owner.lineage)
-        self._folder = f"{study}/trial-{owner.number:05d}"
+        self._trial = f"trial-{owner.number:05d}"
+        self._folder = f"{study_folder(owner.study, owner.lineage)}/{self._trial}"
 
     def save(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         """Write a checkpoint, then remove the ones that are not needed any more.
@@ -132,20 +135,25 @@ class TrialCheckpoints:
             The checkpoint; None if there is none that can be used.
         """
         try:
-            files, folder = self._open()
-            names = persistently(lambda: self._names(files, folder))
+            files, own = self._open()
+            folders = self._folders(files, own)
+            names = [
+                (*entry, folder)
+                for folder in folders
+                for entry in persistently(functools.partial(self._names, files, folder))
+            ]
         except Exception as error:
             say(f"the checkpoints in {self._where} cannot be read: {reason_of(error)}")
             return None
         # What a dead writer left is no harm; a writer that is not dead may just have renamed it.
         with contextlib.suppress(Exception):
-            for path in listed(files, folder):
+            for path in (path for folder in folders for path in listed(files, folder)):
                 match = _TEMPORARY.fullmatch(path.rpartition("/")[2])
                 if match and int(match[2]) <= self._attempt:
                     files.rm_file(path)
         # The newest attempt first: what an older one still wrote after it had lost the trial
         # is not what the storage knows.
-        for attempt, epochs, name in sorted(names, reverse=True):
+        for attempt, epochs, name, folder in sorted(names, reverse=True):
             if attempt > self._attempt:
                 continue
             try:
@@ -159,12 +167,14 @@ class TrialCheckpoints:
     def delete(self) -> None:
         """Remove all checkpoints of the trial; best effort, and no harm if they are gone."""
         with contextlib.suppress(Exception):
-            files, folder = self._open()
-            files.rm(folder, recursive=True)
-        with contextlib.suppress(Exception):
-            # The folder of the study, if this was its last trial.
-            if isinstance(files, LocalFileSystem):
-                os.rmdir(os.path.dirname(folder))
+            files, own = self._open()
+            for folder in self._folders(files, own):
+                with contextlib.suppress(Exception):
+                    files.rm(folder, recursive=True)
+                with contextlib.suppress(Exception):
+                    # The folder of the study, if this was its last trial.
+                    if isinstance(files, LocalFileSystem):
+                        os.rmdir(os.path.dirname(folder))
 
     @property
     def _where(self) -> str:
@@ -176,6 +186,15 @@ class TrialCheckpoints:
         """Return the file system, and the trial's folder on it."""
         files, root = open_folder(self._url)
         return files, f"{root}/{self._folder}"
+
+    def _folders(self, files: Any, own: str) -> list[str]:
+        """List the trial's folders: its own first, then those under the study's earlier names."""
+        root = own.removesuffix(f"/{self._folder}")
+        studies: list[str] = []
+        # Who may not list what lies beside its own folder still has that.
+        with contextlib.suppress(Exception):
+            studies = persistently(lambda: _study_folders(files, root, self._owner.lineage))
+        return list(dict.fromkeys([own, *(f"{study}/{self._trial}" for study in studies)]))
 
     def _pack(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> bytes:
         payload = io.BytesIO()
@@ -226,6 +245,9 @@ class TrialCheckpoints:
         expected = {**dataclasses.asdict(self._owner), "epochs": epochs, "attempt": attempt}
         # A release that knew no sources wrote none.
         del expected["source"]
+        if self._owner.lineage:
+            # What the study was called when it was written says nothing.
+            del expected["study"]
         for name, value in expected.items():
             if header.get(name) != value:
                 raise CheckpointError(
@@ -263,12 +285,16 @@ def trials_with_checkpoints(url: str, study: str, lineage: str) -> list[int]:
     """
     try:
         files, root = open_folder(absolute(url))
-        names = listed(files, f"{root}/{_study_folder(study, lineage)}")
+        own = f"{root}/{study_folder(study, lineage)}"
+        folders = dict.fromkeys([own, *_study_folders(files, root, lineage)])
+        names = [path for folder in folders for path in listed(files, folder)]
     except Exception:
         return []
     matches = (re.fullmatch(r"trial-(\d{5,})", name.rpartition("/")[2]) for name in names)
-    return sorted(int(match[1]) for match in matches if match)
+    return sorted({int(match[1]) for match in matches if match})
 
 
-def _study_folder(study: str, lineage: str) -> str:
-    return f"{study}-{lineage[:8]}"
+def _study_folders(files: Any, root: str, lineage: str) -> list[str]:
+    """List the folders of a study, one for each name that it had while it wrote."""
+    paths = (path.rstrip("/") for path in listed(files, root))
+    return [path for path in paths if is_folder_of(path.rpartition("/")[2], lineage)]

@@ -235,7 +235,7 @@ class Trainer:
         wrong = [name for name, mean in means.items() if not math.isfinite(mean)]
         if wrong:
             raise NonFiniteLossError(
-                f"the loss {' and '.join(wrong)} became non-finite in epoch {epoch}"
+                f"the loss {' and '.join(wrong)} became non-finite in epoch {epoch + 1}"
             )
         return means
 

@@ -18,7 +18,6 @@ from skdtune.describe.epoch_report import Verdict
 from skdtune.describe.packages import package_versions
 from skdtune.describe.settings import canonical
 from skdtune.describe.space import sample
-from skdtune.describe.spec import StudySpec
 from skdtune.errors import CheckpointError
 from skdtune.queue.checked_values import whole
 from skdtune.queue.stored_study import StoredStudy, versions
@@ -84,7 +83,7 @@ def run_trial(
         trainer = build_trainer(config, data)
         verdict = reporter.start_over(trainer)
     _take_threads(threads, trainer, reporter)
-    queue.write_attributes(claim, start_of(trainer, data, spec, claim.number))
+    queue.write_attributes(claim, start_of(trainer, data, queue.stored, claim.number))
     if verdict is Verdict.CONTINUE:
         verdict = trainer.run(reporter, first_epoch=len(reporter.epochs))
     if verdict is Verdict.CONTINUE:
@@ -132,8 +131,11 @@ def build_trainer(config: TrialConfig, data: DataOnDevice) -> Trainer:
     return Trainer(config, data.train, data.val, data.num_classes, data.train.device)
 
 
-def start_of(trainer: Trainer, data: DataOnDevice, spec: StudySpec, number: int) -> dict[str, Any]:
+def start_of(
+    trainer: Trainer, data: DataOnDevice, stored: StoredStudy, number: int
+) -> dict[str, Any]:
     """Return the user attributes that are needed to repeat a trial."""
+    spec = stored.spec
     arithmetic = arithmetic_on(trainer.device, trainer.dtype)
     return describe_start(
         device=f"{trainer.device} ({describe_device(trainer.device)})",
@@ -141,7 +143,7 @@ def start_of(trainer: Trainer, data: DataOnDevice, spec: StudySpec, number: int)
         kernels=arithmetic.kernels,
         threads=arithmetic.threads,
         seed=trainer.config.seed,
-        spec_hash=spec.digest,
+        spec_hash=stored.digest,
         versions={**versions(), "torch": torch.__version__, **package_versions(spec)},
         kind=spec.kind,
         number=number,

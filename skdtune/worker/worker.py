@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from optuna.trial import TrialState
 
+from skdtune.analysis.study_record import read_study
+from skdtune.analysis.without_result import describe_no_result, is_without_result
 from skdtune.data.store import DataStore
 from skdtune.describe.config import ModelConfig
 from skdtune.describe.spec import StudySpec
@@ -232,6 +234,7 @@ class Worker:
                     self._take(claim)
                 elif drain or self._is_finished():
                     self._sweep_checkpoints()
+                    self._tell_of_no_result()
                     break
                 else:
                     place.stop.wait(_POLL_S)
@@ -293,6 +296,13 @@ class Worker:
         """Tell whether no trial can come back to the queue any more."""
         # Trials that run without a lease are somebody else's: Optuna's own ask and tell.
         return self._queue.counts()[TrialState.WAITING] == 0 and not self._queue.holders()
+
+    def _tell_of_no_result(self) -> None:
+        """Say what to do where all trials ended and none is complete."""
+        if self._queue.counts()[TrialState.COMPLETE] == 0:
+            record = self._queue.call(read_study, self._place.stored)
+            if is_without_result(record):
+                logger.warning("%s", describe_no_result(record))
 
     def _sweep_checkpoints(self) -> None:
         """Remove what a worker left that died between the end of its trial and this."""

@@ -55,7 +55,7 @@ FORMATS = {"--json", "--markdown", "--latex", "--csv"}
 #: into the documentation and into the changelog.
 COMMANDS = {
     "studies": {"--json"},
-    "create-study": {"STUDY", "--name", "--trials", "--set", "--fix", "--dry-run"},
+    "create-study": {"STUDY", "--name", "--trials", "--set", "--fix", "--dry-run", "--json"},
     "worker": {
         "STUDY",
         "--device",
@@ -68,10 +68,12 @@ COMMANDS = {
         "--checkpoints",
     },
     "launch": {"STUDY", "--engine", "--gpus", "--workers", "--workers-per-gpu", "--checkpoints"},
-    "budget": {"STUDY", "NUM_TRIALS"},
+    "budget": {"STUDY", "NUM_TRIALS", "--json"},
     "enqueue": {"STUDY", "[PARAMS]", "--like", "--again", "--json"},
     "pause": {"STUDY", "--reason"},
     "resume": {"STUDY"},
+    "rename": {"STUDY", "NEW_NAME"},
+    "delete": {"STUDY", "--yes", "--json", "--checkpoints"},
     "explain": {"STUDY", "TRIAL", "--json"},
     "evaluate": {
         "STUDY",
@@ -89,11 +91,12 @@ COMMANDS = {
     },
     "compare": {"STUDIES", "--baseline", *FORMATS},
     "report": {"STUDIES", "-o", "--output", "--no-dashboard"},
-    "export": {"STUDY", "--trial", "-o", "--output", "--no-program"},
+    "export": {"STUDY", "--trial", "-o", "--output", "--no-program", "--json"},
     "status": {"[STUDY]", "--json", "--watch"},
     "best": {"STUDY", "--against", "--json", "--yaml"},
     "trials": {"STUDY", "--json", "--csv"},
     "dashboard": {"--host", "--port", "--allowed-host", "--allow-write"},
+    "doctor": {"[STUDY]", "--json"},
     "extensions": {"--json"},
     "storage init": set(),
     "storage check": set(),
@@ -329,6 +332,42 @@ def test_a_trial_of_a_persons_choice_is_queued(run: Run, study: str) -> None:
     assert plain["sampled"] == []
     assert [exit_code("enqueue", study, *a) for a in ([], ["lr=1"], ["optimizer.lr=9"])] == [2] * 3
     assert f"{study} has 4 trials, 4 before" in run("budget", study, "4").stdout
+
+
+def test_what_is_created_and_its_budget_are_json(run: Run, skdtune_home: Path) -> None:
+    made = ("create-study", "digits-drg", "--trials", "2", "--json")
+    spec = load_spec("digits-drg", num_trials=2)
+    planned = json.loads(run(*made, "--dry-run").stdout)
+    assert list(skdtune_home.iterdir()) == []
+    first, second = (json.loads(run(*made).stdout) for _ in range(2))
+    assert first == {
+        "study": "digits-drg",
+        "family": None,
+        "spec_hash": spec.digest,
+        "num_trials": 2,
+        "epochs_per_trial": 12,
+        "max_epochs": 24,
+        "created": True,
+    }
+    assert second == first | {"created": False}
+    assert planned.items() >= second.items()
+    assert planned["spec"] == spec.model_dump(mode="json")
+    assert planned["rungs"] == [list(r) for r in spec.effective_pruner.brackets(12)]
+    assert planned["trial_0"] == spec.base_params()
+    budget = json.loads(run("budget", "digits-drg", "5", "--json").stdout)
+    assert budget == {"study": "digits-drg", "num_trials": 5, "num_trials_before": 2}
+
+
+def test_a_family_is_a_list_in_json(run: Run) -> None:
+    made = ("create-study", "digits-compare", "--trials", "1", "--json")
+    planned = json.loads(run(*made, "--dry-run").stdout)
+    created = json.loads(run(*made).stdout)
+    assert {row["created"] for row in created} == {True}
+    assert {row["family"] for row in created} == {"digits-compare"}
+    changed = json.loads(run("budget", "digits-compare", "2", "--json").stdout)
+    names = [row["study"] for row in created]
+    assert names == [row["study"] for row in planned] == [row["study"] for row in changed]
+    assert len(names) > 1
 
 
 def test_a_dry_run_prints_the_study_as_yaml_its_space_its_rungs_and_its_cost(

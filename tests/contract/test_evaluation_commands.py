@@ -195,7 +195,7 @@ def test_an_evaluation_looks_like_one_everywhere(run: Run, evaluate: Callable[..
     assert all("method.drg.weight" in trial["params"] for trial in trials)
     rows = list(csv.DictReader(io.StringIO(run("trials", "digits-drg.test", "--csv").stdout)))
     assert all(row["method.drg.weight"] for row in rows)
-    assert "test accuracy 0.9000" in run("explain", "digits-drg.test", "0").stdout
+    assert "test accuracy 90.00%" in run("explain", "digits-drg.test", "0").stdout
     finished = run("launch", "digits-drg.test")
     assert finished.stdout == "digits-drg.test is finished already: skdtune evaluate digits-drg\n"
 

@@ -384,7 +384,7 @@ def test_stopped_workers_give_their_trials_back(story: Story, compose: Compose) 
     assert story.states_after_stop == {"WAITING": 50}
     assert story.stopped.endswith("stopped; 50 trials wait: skdtune launch long\n")
     assert story.workers_left == set()
-    logs = (compose.home / "logs" / "long").glob("launch-*/worker-*.log")
+    logs = (compose.home / "logs").glob("long-*/launch-*/worker-*.log")
     said = "".join(log.read_text() for log in logs)
     assert re.search(r"trial \d+ was given back to the queue", said)
 

@@ -154,7 +154,7 @@ def test_live_table_follows_the_study_to_its_end(
     assert end[-1] == f"tiny: {complete} complete, {pruned} pruned, 0 failed"
     # The table drawn last stays on the screen.
     counts = f"4/4 trials: {complete} complete, {pruned} pruned; "
-    finished = counts + r"best 0\.\d{4} \(trial \d\); finished"
+    finished = counts + r"best \d+\.\d\d% \(trial \d\); finished"
     assert any(re.search(finished, line) for line in end[-6:])
 
 
@@ -165,7 +165,7 @@ def test_live_table_shows_states_best_time_left_and_ctrl_c_drains(
     terminal = open_terminal("launch", "tiny", "--gpus", "none", "--workers", "1")
     terminal.wait_for(
         r"\d/500 trials: 1 running, \d complete, 49\d waiting; "
-        r"best 0\.\d{4} \(trial \d\); about (\d+ min )?\d+ s left",
+        r"best \d+\.\d\d% \(trial \d\); about \d+ (s|min|h)[^;]* left",
         r"host +pid +device +trial +epoch +since +last sign of life",
         r"cpu +\d+ +\d+/10 +\d+ s +\d+ s ago",
         r"passed, 1 workers, logs in ",
@@ -192,3 +192,17 @@ def test_watched_status_ends_on_ctrl_c(tiny: Callable[..., None], open_terminal:
     assert terminal.end() == 130
     assert_is_sane(terminal)
     assert terminal.text.rstrip().endswith("skdtune: interrupted")
+
+
+def test_who_deletes_a_study_is_shown_it_and_asked(
+    tiny: Callable[..., None], open_terminal: Open, run_cli: RunCli
+) -> None:
+    tiny()
+    for answer, code in ((b"n\n", 1), (b"y\n", 0)):
+        terminal = open_terminal("delete", "tiny")
+        terminal.wait_for(r"tiny: 4 trials \(4 waiting\), 0 artifacts", r"Delete all of it\?")
+        assert json.loads(run_cli("status", "tiny", "--json").stdout)["num_trials"] == 4
+        terminal.press(answer)
+        assert terminal.end() == code
+    assert "deleted tiny: 4 trials" in terminal.text
+    assert run_cli("status", "tiny").returncode == 2

@@ -214,8 +214,13 @@ def test_a_folder_that_is_not_empty_is_left_alone(
     assert [path.name for path in target.iterdir()] == ["notes"]
 
     (target / "notes").unlink()
-    ran = kept.export(run_cli, "-o", str(target), "--no-program")
+    ran = kept.export(run_cli, "-o", str(target), "--no-program", "--json")
     assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert (told["study"], told["trial"]) == ("tiny", kept.best.number)
+    assert told["folder"] == str(target)
+    assert told["files"] == ["README.md", "model.safetensors", "trial.json"]
+    assert told["agreement"]["difference"] == 0
     assert sorted(path.name for path in target.iterdir()) == [
         "README.md",
         "model.safetensors",

@@ -55,13 +55,31 @@ def test_a_trial_whose_loss_becomes_nan_is_pruned_with_the_reason(
     assert "trial 0 ended (nan)" in worker.err
 
 
-def test_nan_in_every_trial_does_not_end_the_worker(
-    sqlite_url: str, make_search: MakeSearch, start_worker: StartWorker
+def test_nan_in_every_trial_does_not_end_the_worker_and_everybody_says_what_to_do(
+    sqlite_url: str,
+    make_search: MakeSearch,
+    start_worker: StartWorker,
+    run_cli: Callable[..., Any],
 ) -> None:
     diverging = ["optimizer.lr=1e25", "search.optimizer.lr.low=1e20"]
     search = make_search(sqlite_url, *diverging, "search.optimizer.lr.high=1e30", num_trials=5)
-    assert start_worker(search).wait() == 0
+    worker = start_worker(search)
+    assert worker.wait() == 0
     assert search.states == ["PRUNED"] * 5
+    advice = (
+        "study 'tiny' has no complete trial, and none is left: 5 ended with a loss that was not "
+        "finite; make one with smaller learning rates (optimizer.lr) or model.precision=float32; "
+        "`skdtune explain tiny 0` tells of one"
+    )
+    assert advice in worker.err
+    best = run_cli("best", "tiny", "--storage", sqlite_url)
+    assert (best.returncode, best.stderr) == (2, f"skdtune: {advice}\n")
+    launched = run_cli("launch", "tiny", "--storage", sqlite_url, "--gpus", "none")
+    assert (launched.returncode, launched.stderr) == (1, f"{advice}\n")
+    assert launched.stdout == "tiny is finished already: without a result\n"
+    status = run_cli("status", "tiny", "--storage", sqlite_url).stdout
+    assert "no trial complete: skdtune best tiny says why; finished" in status
+    assert "in epoch 1" in run_cli("explain", "tiny", "0", "--storage", sqlite_url).stdout
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_comes_back_at_once(
     search.stored.storage.set_trial_state_values(held.trial_id, TrialState.FAIL)
     assert launched.wait() == 0
     assert f"trial 0 waits again: its worker {victim} died" in launched.err
-    (folder,) = (launched.folder / "home" / "logs" / "tiny").iterdir()
+    (folder,) = (launched.folder / "home" / "logs").glob("tiny-*/launch-*")
     assert f"logs in {folder}" in launched.err
     assert "trial 0 starts on cpu, attempt 2" in (folder / "worker-0.log").read_text()
     assert "tiny: 1 complete, 0 pruned, 1 failed" in launched.out
@@ -73,7 +73,7 @@ def test_two_launches_of_one_study_share_its_trials_and_keep_their_logs(
     for launched in both:
         assert "tiny: 4 complete, 0 pruned, 0 failed" in launched.out
         assert "Traceback" not in launched.err
-    logs = sorted((tmp_path / "both" / "logs" / "tiny").glob("*/*.log"))
+    logs = sorted((tmp_path / "both" / "logs").glob("tiny-*/*/*.log"))
     assert [str(log.relative_to(log.parents[1])) for log in logs] == [
         "launch-001/worker-0.log",
         "launch-002/worker-0.log",
@@ -139,7 +139,7 @@ def test_the_workers_of_a_killed_supervisor_give_their_trials_back_and_leave(
     assert launched.wait() == -signal.SIGKILL
     until(lambda: not psutil.pid_exists(worker), "the orphan is gone")
     assert search.states == ["WAITING", "WAITING"]
-    (log,) = (launched.folder / "home" / "logs" / "tiny").glob("*/worker-0.log")
+    (log,) = (launched.folder / "home" / "logs").glob("tiny-*/*/worker-0.log")
     assert "trial 0 was given back to the queue" in log.read_text()
 
 

@@ -270,7 +270,7 @@ def test_a_pruned_trial_tells_what_it_was_compared_with(
     assert pruned, search.states
     last = search.events(pruned[0])[-1]
     assert last.kind == "pruned"
-    assert re.match(r"after epoch \d with 0\.\d{4}: place \d of the \d trials seen", last.detail)
+    assert re.match(r"after epoch \d with \d+\.\d\d%: place \d of the \d trials seen", last.detail)
 
 
 def test_many_workers_never_begin_a_trial_beyond_the_budget(

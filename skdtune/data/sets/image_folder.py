@@ -44,7 +44,7 @@ class ImageFolder(FileDataSet):
             if len(images) < needed:
                 raise DataError(
                     f"{folder / name} holds {len(images)} images and needs at least {needed}: add "
-                    f"images ({', '.join(SUFFIXES)}) or remove the folder of this class"
+                    f"images ({', '.join(SUFFIXES)}) or move the folder of this class elsewhere"
                 )
             paths += images
             labels += [label] * len(images)
@@ -84,7 +84,7 @@ def _check_test_classes(folder: Path, class_names: tuple[str, ...]) -> None:
         where = folder.name if unequal[0] in names else "train"
         raise DataError(
             f"{folder} and train must have the same class folders, but {unequal[0]} is only in "
-            f"{where}: add it to the other one or remove it"
+            f"{where}: add it to the other one or move it elsewhere"
         )
 
 

@@ -25,6 +25,12 @@ def kind_of(settings: Mapping[str, Any]) -> Kind:
     return Search()
 
 
+def settings_of(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of a kind in a spec as plain data; empty for a search."""
+    found = (raw.get(field) for field in KINDS)
+    return next((settings for settings in found if isinstance(settings, Mapping)), {})
+
+
 def is_search(raw: Mapping[str, Any]) -> bool:
     """Tell whether a spec as plain data, which nobody has validated, is that of a search."""
     return not any(raw.get(field) for field in KINDS)

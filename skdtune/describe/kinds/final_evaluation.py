@@ -84,6 +84,11 @@ class FinalEvaluation(Kind):
         return self.settings.source
 
     @property
+    def source_lineage(self) -> str:
+        """Token of that study's creation."""
+        return self.settings.lineage
+
+    @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The chosen trials, the best of the search first."""
         chosen = zip(self.settings.trials, self.settings.params, strict=True)

@@ -85,6 +85,11 @@ class Kind(ABC):
         return None
 
     @property
+    def source_lineage(self) -> str | None:
+        """Token of that study's creation, by which it is found under whatever name it has now."""
+        return None
+
+    @property
     def candidates(self) -> tuple[Candidate, ...]:
         """Settings that are trained again, the best first; none where they are sampled.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from skdtune.analysis.study_record import StudyRecord
 from skdtune.analysis.trial_record import TrialRecord
+from skdtune.describe.value_format import is_accuracy
 from skdtune.views.report_page.markup import label
 
 Figure = dict[str, Any]
@@ -59,7 +60,12 @@ def common_name(names: Sequence[str]) -> str:
 
 def tickformat(name: str) -> str:
     """Return plotly's format of an axis: an accuracy in per cent."""
-    return ".2~%" if "accuracy" in name else ""
+    return ".2~%" if is_accuracy(name) else ""
+
+
+def hoverformat(name: str) -> str:
+    """Return plotly's format of a value in a hover text."""
+    return ".2%" if is_accuracy(name) else ".5g"
 
 
 def layout_of(x_title: str, y_title: str, height: int = 380) -> dict[str, Any]:
@@ -72,6 +78,7 @@ def layout_of(x_title: str, y_title: str, height: int = 380) -> dict[str, Any]:
         "yaxis": {
             "title": {"text": label(y_title), "standoff": 8},
             "tickformat": tickformat(y_title),
+            "hoverformat": hoverformat(y_title),
             "automargin": True,
         },
         "legend": {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},

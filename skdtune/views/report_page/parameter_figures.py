@@ -16,6 +16,7 @@ from skdtune.views.report_page.figure_parts import (
     Figure,
     Trace,
     color_of,
+    hoverformat,
     layout_of,
     rounded,
     short,
@@ -64,7 +65,9 @@ def slice_of(study: StudyRecord, path: str) -> Figure | None:
         return None
     layout = layout_of(short(path), "", height=230)
     layout["margin"] = {"l": 52, "r": 12, "t": 8, "b": 40}
-    layout["yaxis"] |= {"tickformat": tickformat(study.value_name), **_value_range(placed)}
+    name = study.value_name
+    formats = {"tickformat": tickformat(name), "hoverformat": hoverformat(name)}
+    layout["yaxis"] |= {**formats, **_value_range(placed)}
     layout["xaxis"] |= (
         _category_axis(options) if options is not None else _range_axis(param, placed)
     )
@@ -143,7 +146,7 @@ def _medians(options: Sequence[Scalar], values: Sequence[tuple[Any, float | None
             "color": PALETTE[2],
             "line": {"width": 3, "color": PALETTE[2]},
         },
-        "hovertemplate": "median of %{customdata}: %{y:.5g}<extra></extra>",
+        "hovertemplate": "median of %{customdata}: %{y}<extra></extra>",
     }
 
 
@@ -181,7 +184,7 @@ def _points(
             "y": [rounded(trial.value) for trial, _ in points],
             "customdata": [customdata(trial) for trial, _ in points],
             "marker": {"color": color, "symbol": symbol, "size": size, "opacity": 0.8},
-            "hovertemplate": "trial %{customdata[0]}: %{y:.5g}<br>%{customdata[1]}<extra></extra>",
+            "hovertemplate": "trial %{customdata[0]}: %{y}<br>%{customdata[1]}<extra></extra>",
         }
         for name, points, color, symbol, size in groups
         if points

@@ -294,13 +294,14 @@ def environment(study: StudyRecord) -> str:
     ]
     counted = Counter(fact for of_trial in facts for fact in of_trial)
     order = list(dict.fromkeys(name for of_trial in facts for name, _ in of_trial))
-    rows = [("seed", str(study.spec.seed), MISSING), ("spec", study.spec.digest, MISSING)]
+    spec = ("spec", study.digest or study.spec.digest)
+    rows = [("seed", str(study.spec.seed), MISSING), (*spec, MISSING)]
     rows += [
         (name, value, str(number))
         for (name, value), number in sorted(
             counted.items(), key=lambda item: (order.index(item[0][0]), -item[1])
         )
-        if (name, value) != ("spec", study.spec.digest)
+        if (name, value) != spec
     ]
     read = "Where and with what the trials ran; more than one row of a kind means a mixture."
     body = table(("what", "value", "trials"), rows, right=(2,))

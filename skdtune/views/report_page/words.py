@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from skdtune.analysis.study_record import StudyRecord
 from skdtune.analysis.verdict import PUBLISHED, compared, optimism
+from skdtune.analysis.without_result import describe_no_result, is_without_result
+from skdtune.describe.value_format import format_accuracy
 from skdtune.queue import trial_attributes as attributes
 
 MISSING = "–"  # noqa: RUF001 - a dash, as tables have it
@@ -24,9 +26,7 @@ FACT_NAMES = {
 
 def share(value: float | None, error: float | None = None) -> str:
     """Write an accuracy in per cent, with its standard error where there is one."""
-    if value is None:
-        return MISSING
-    return f"{value:.2%}" if error is None else f"{value * 100:.2f} ± {error * 100:.2f}%"
+    return MISSING if value is None else format_accuracy(value, error)
 
 
 def setting(value: object) -> str:
@@ -66,13 +66,16 @@ def mean_and_sd(values: Sequence[float]) -> str:
     """Write a mean with the standard deviation over seeds, in per cent."""
     if not values:
         return MISSING
-    sd = f" ± {statistics.stdev(values) * 100:.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values) * 100:.2f}{sd}%"
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return format_accuracy(statistics.fmean(values), sd)
 
 
 def verdict(study: StudyRecord) -> str:
     """Say what the best validation accuracy of a search is worth, picked as the best of many."""
     best, published = study.best, study.published
+    if is_without_result(study):
+        sentence = describe_no_result(study)
+        return f"{sentence[:1].upper()}{sentence[1:]}."
     if best is None:
         ended = study.counts["pruned"] + study.counts["failed"]
         return f"No trial is complete yet{f', {ended} ended before' if ended else ''}."

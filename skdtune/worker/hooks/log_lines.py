@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from skdtune.describe.epoch_report import EpochReport
+from skdtune.describe.value_format import format_value
 from skdtune.worker.endings import Ending
 from skdtune.worker.hooks.hook import Hook, TrialInHand
 
@@ -35,13 +36,14 @@ class LogLines(Hook):
 
     def reported(self, report: EpochReport) -> None:
         """Say what an epoch brought."""
+        kind = self._spec.kind
         logger.debug(
-            "trial %d epoch %d/%d: %s %.4f, %.1f s",
+            "trial %d epoch %d/%d: %s %s, %.1f s",
             self._claim.number,
             report.epoch + 1,
             self._spec.budget.epochs,
-            "training loss" if report.val_accuracy is None else "validation accuracy",
-            report.value,
+            kind.step_name,
+            format_value(report.value, kind.step_name),
             report.seconds,
         )
 
@@ -52,13 +54,14 @@ class LogLines(Hook):
                 "trial %d ended (%s): %s", self._claim.number, ending.kind.value, ending.reason
             )
         else:
+            name = self._spec.kind.metric_name
             logger.info(
-                "trial %d %s after epoch %d: %s %.4f",
+                "trial %d %s after epoch %d: %s %s",
                 self._claim.number,
                 ending.kind.value,
                 num_epochs,
-                self._spec.kind.metric_name,
-                value,
+                name,
+                format_value(value, name),
             )
 
     def given_back(self, ending: Ending) -> None:

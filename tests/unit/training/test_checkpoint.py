@@ -21,7 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skdtune.errors import CheckpointError
-from skdtune.training.checkpoint import Checkpoint, CheckpointOwner, TrialCheckpoints
+from skdtune.training.checkpoint import (
+    Checkpoint,
+    CheckpointOwner,
+    TrialCheckpoints,
+    trials_with_checkpoints,
+)
 
 LINEAGE = "0123456789abcdef" * 2
 OWNER = CheckpointOwner("digits-drg", LINEAGE, 12, "c" * 64)
@@ -355,12 +360,31 @@ def test_no_cut_or_patched_file_is_ever_accepted_with_other_content(
 
 
 FOREIGN = [
-    {"study": "another"},
     {"lineage": "f" * 32},
     {"lineage": LINEAGE[:8] + "f" * 24},
     {"number": 13},
     {"config_hash": "d" * 64},
 ]
+
+
+@pytest.mark.parametrize("place", ["{folder}", "memory://bucket"])
+def test_a_study_that_was_renamed_finds_its_checkpoints_and_removes_them(
+    place: str, tmp_path: Path, memory: Any
+) -> None:
+    url = place.format(folder=tmp_path / "kept")
+    before, after = OWNER, dataclasses.replace(OWNER, study="now/called ü")
+    other = dataclasses.replace(OWNER, lineage="f" * 32)
+    for epochs, owner in ((2, before), (1, other)):
+        save(store(url, owner=owner), epochs)
+    assert trials_with_checkpoints(url, after.study, LINEAGE) == [12]
+    renamed = store(url, 2, owner=after)
+    assert is_what_was_saved(renamed.load(pytest.fail), 2)
+    save(renamed, 3)
+    assert is_what_was_saved(store(url, 3, owner=after).load(pytest.fail), 3, attempt=2)
+    renamed.delete()
+    assert trials_with_checkpoints(url, after.study, LINEAGE) == []
+    assert trials_with_checkpoints(url, before.study, LINEAGE) == []
+    assert is_what_was_saved(store(url, owner=other).load(pytest.fail), 1)
 
 
 @pytest.mark.parametrize("difference", FOREIGN)

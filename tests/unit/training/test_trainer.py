@@ -323,7 +323,7 @@ def test_any_non_finite_loss_ends_the_training_in_its_epoch(
     trainer.terms["poisoned"] = Poisoned(bad)
     with pytest.raises(NonFiniteLossError) as caught:
         trainer.run(recorder)
-    assert str(caught.value) == "the loss poisoned became non-finite in epoch 1"
+    assert str(caught.value) == "the loss poisoned became non-finite in epoch 2"
     assert [report.epoch for report in recorder.reports] == [0]
 
 

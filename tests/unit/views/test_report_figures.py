@@ -359,7 +359,7 @@ def test_verdict_says_when_chance_can_explain_it() -> None:
 
 def test_verdict_of_a_study_without_a_better_trial() -> None:
     assert verdict(EMPTY) == "No trial is complete yet."
-    assert verdict(ALL_FAILED) == "No trial is complete yet, 1 ended before."
+    assert verdict(ALL_FAILED).startswith("Study 'a' has no complete trial, ")
     assert verdict(SINGLE).startswith("One trial is complete")
     alone = a_study(a_trial(0, curve=(0.9,)), a_trial(1, curve=(0.8,)), num_images=337)
     assert verdict(alone) == (

@@ -201,7 +201,7 @@ def test_the_pruners_word_ends_the_trial(desk: Desk) -> None:
     reporter = desk.reporter(desk.claim_sampled())
     verdicts = [reporter.epoch_finished(report(epoch)) for epoch in range(2)]
     assert verdicts == [Verdict.CONTINUE, Verdict.PRUNE]
-    assert reporter.pruned_because == "after epoch 2 with 0.5000"
+    assert reporter.pruned_because == "after epoch 2 with 50.00%"
 
 
 def test_a_stop_is_passed_on_after_the_epoch_was_stored(desk: Desk) -> None:

@@ -186,7 +186,7 @@ def test_a_damaged_archive_is_named(make_cifar: MakeCifar, tmp_path: Path) -> No
     archive.write_bytes(archive.read_bytes()[:-10])
     text = message(config(download=True), archive.parent, tmp_path)
     assert text.startswith(f"{archive} is damaged or incomplete")
-    assert "delete it" in text
+    assert "put it into" in text
 
 
 @pytest.mark.parametrize("file", ["data_batch_3", "batches.meta"])
@@ -199,7 +199,7 @@ def test_half_copied_data_name_the_file(
     path.write_bytes(path.read_bytes()[:-1])
     text = message(config(download=download), root, tmp_path)
     assert text.startswith(f"{path} is damaged or incomplete")
-    assert "delete the folder" in text
+    assert "move the folder" in text
     path.unlink()
     text = message(config(download=download), root, tmp_path)
     assert text.startswith(f"{path} cannot be read (No such file or directory)")
