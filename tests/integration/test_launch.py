@@ -161,13 +161,16 @@ def test_a_third_ctrl_c_ends_the_workers_and_their_trials_wait_at_once(
 
 
 def test_a_study_without_a_complete_trial_is_no_success(
-    sqlite_url: str, make_search: MakeSearch, start: Start
+    sqlite_url: str, make_search: MakeSearch, start: Start, tmp_path: Path
 ) -> None:
     diverging = ["optimizer.lr=1e25", "search.optimizer.lr.low=1e20"]
     search = make_search(sqlite_url, *diverging, "search.optimizer.lr.high=1e30", num_trials=2)
-    launched = launch(start, search)
+    # That the kernels cannot be built is said here, and not only in the logs of the workers.
+    launched = launch(start, search, CC="/bin/false", SKDTUNE_NATIVE=str(tmp_path / "native"))
     assert launched.wait() == 1
     assert "tiny: 0 complete, 2 pruned, 0 failed" in launched.out
+    assert "the kernels cannot be built: /bin/false failed" in launched.err
+    assert {trial.user_attrs["kernels"] for trial in search.trials} == {"torch"}
 
 
 def test_a_launch_outlives_a_restart_of_the_database(

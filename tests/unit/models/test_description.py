@@ -50,6 +50,18 @@ def test_measuring_changes_nothing() -> None:
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_the_work_of_a_layer_is_the_mean_over_convolutions_and_linear_layers() -> None:
+    network = resnet("resnet8", width=8)
+    described = describe_network(network, (3, 8, 8))
+    # Filters of 3x3, and of 1x1 where a stage halves the map; the classifier at the end.
+    stem, first = 8 * 64 * 27, 2 * 8 * 64 * 72
+    second = 16 * 16 * (72 + 144 + 8)
+    third = 32 * 4 * (144 + 288 + 16)
+    layers = 1 + 2 + 3 + 3 + 1
+    assert described.layer_multiply_adds == (stem + first + second + third + 32 * 10) / layers
+    assert not any(module._forward_hooks for module in network.modules())
+
+
 def test_measuring_builds_no_graph() -> None:
     network = resnet()
     seen: list[bool] = []
