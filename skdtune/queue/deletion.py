@@ -166,7 +166,7 @@ def forget_deleted(engine: sa.Engine, deleted: DeletedStudy) -> None:
 
 
 def _require_same(connection: sa.Connection, doomed: Sequence[DoomedStudy]) -> None:
-    """Refuse what changed since it was listed: SQLite gives deleted keys out again."""
+    """Refuse what changed since: SQLite gives the key of a deleted study out again."""
     studies, own = schema.studies, schema.own_studies
     for one in doomed:
         query = (
