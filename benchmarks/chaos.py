@@ -3,10 +3,10 @@
     python benchmarks/chaos.py [--storage postgres|sqlite] [--trials 200] [--workers 6] [--json]
 
 Real workers train a real, tiny network on scikit-learn's digits, while a random one is killed
-(SIGKILL or SIGTERM) every second or two, if an epoch was finished meanwhile; on PostgreSQL the
+(SIGKILL or SIGTERM) every second or two, if an epoch was finished meanwhile. On PostgreSQL the
 server is stopped in immediate mode and started again ten times, and the network of one worker is
-cut for longer than its lease while it trains; the database is frozen for ten seconds (all
-processes of PostgreSQL are stopped; another process holds SQLite's write lock); one worker is
+cut for longer than its lease while it trains. The database is frozen for ten seconds: all
+processes of PostgreSQL are stopped, or another process holds SQLite's write lock. One worker is
 frozen for longer than its lease and goes on; one checkpoint is damaged. Afterwards every trial is
 trained again without faults, in this process.
 

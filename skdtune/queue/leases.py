@@ -436,7 +436,7 @@ def _begin_anew(
     )
     for row in renewed.all():
         logger.warning(
-            "trial %d was heard of in the future, the clock was set back: its worker has %g s "
+            "trial %d was heard of in the future: the clock was set back, and its worker has %g s "
             "from now on to be heard",
             numbers[row.trial_id],
             row.lease_s,
