@@ -58,7 +58,7 @@ class Archive:
         """
         if not path.is_file():
             raise DataError(
-                f"{path} is missing: delete the folder {path.parent} and run again to have it "
+                f"{path} is missing: move the folder {path.parent} away and run again to have it "
                 f"fetched, or copy it again from {self.url}"
             )
 

@@ -48,7 +48,7 @@ def check_classes(listing: FileListing, request: PartRequest) -> None:
         raise DataError(
             f"class {listing.class_names[rarest]!r} in {listing.folder} has {counts_K[rarest]} "
             f"images and needs at least {needed}, its links to one file counted once: add images "
-            "or remove the class"
+            "or take the class out"
         )
 
 

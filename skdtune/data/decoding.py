@@ -68,7 +68,7 @@ def decode_file(path: Path, image_size: int) -> NDArray[np.uint8]:
         most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise DataError(
             f"the image {path} claims to have more than {most:.0f} megapixels, which may be meant "
-            "to fill the memory: make it smaller or remove this file"
+            "to fill the memory: make it smaller, or move it away"
         ) from error
     # A broken file makes Pillow raise nearly anything (SyntaxError, EOFError, struct.error).
     except Exception as error:

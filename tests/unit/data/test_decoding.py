@@ -96,5 +96,5 @@ def test_an_image_that_would_fill_the_memory_is_refused(side: int, tmp_path: Pat
         decode_files(tmp_path, ["huge.png"], 8)
     assert str(caught.value) == (
         f"the image {tmp_path / 'huge.png'} claims to have more than 89 megapixels, which may be "
-        "meant to fill the memory: make it smaller or remove this file"
+        "meant to fill the memory: make it smaller, or move it away"
     )
