@@ -23,8 +23,8 @@ from skdtune.cli.application import (
 def doctor(application: Application, study: str | None, as_json: bool) -> int:
     """Look at storage, devices, kernels, disks and workers, and at what STUDY needs here.
 
-    A line for each thing, with what to do about it; nothing is changed. Exit code 1 if something
-    is wrong.
+    A line for each thing, with what to do about it. Nothing is changed, but for the kernels, which
+    are built as a worker would. Exit code 1 if something is wrong.
     """
     from skdtune.doctor.examination import examine
     from skdtune.doctor.finding import Installation
