@@ -99,7 +99,7 @@ def status_of(path: Path) -> os.stat_result:
             raise DataError(_leads_nowhere(path)) from error
         raise DataError(f"cannot read {path} ({error.strerror})") from error
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path} is no file: remove it")
+        raise DataError(f"{path} is no file: move it away")
     return status
 
 
