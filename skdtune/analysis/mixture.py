@@ -130,4 +130,5 @@ def _without_index(value: str) -> str:
 
 
 def _counted(values: Counter[str]) -> str:
-    return ", ".join(f"{value} in {number}" for value, number in values.most_common())
+    # A row of somebody else's may hold anything.
+    return ", ".join(f"{value:.40} in {number}" for value, number in values.most_common())

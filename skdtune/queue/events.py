@@ -154,3 +154,26 @@ def num_finished_epochs(connection: sa.Connection, trial_id: int) -> int:
         sa.select(sa.func.max(schema.steps.c.step)).where(schema.steps.c.trial_id == trial_id)
     )
     return 0 if last is None else int(last) + 1
+
+
+def record_copies(connection: sa.Connection, study_id: int) -> None:
+    """Note of the trials of a copied study that they had ended: their story was not copied.
+
+    Args:
+        connection: The transaction in which the study becomes one of ours.
+        study_id: Key of the study.
+    """
+    trials = schema.trials
+    ended = sa.select(
+        trials.c.study_id,
+        trials.c.trial_id,
+        sa.literal(0),
+        now(connection),
+        sa.literal(EventKind.NOTED.value),
+        sa.true(),
+        sa.literal(0),
+        sa.literal(""),
+        sa.literal("it had ended when its study was copied"),
+    ).where(trials.c.study_id == study_id, trials.c.state.in_(schema.FINISHED))
+    columns = ["study_id", "trial_id", "attempt", "at", "kind", "final", "epochs", "worker"]
+    connection.execute(sa.insert(events).from_select([*columns, "detail"], ended))

@@ -25,6 +25,7 @@ from skdtune.describe.training_length import most_training_images, require_long_
 from skdtune.errors import InputError, SpecError, StudyError
 from skdtune.home import storage_url
 from skdtune.queue import schema
+from skdtune.queue.events import record_copies
 from skdtune.queue.leases import upsert
 from skdtune.queue.pinned_source import inherit_pin
 from skdtune.queue.storage import DATABASE_ERRORS, open_storage, set_up
@@ -202,7 +203,9 @@ def _adopt(engine: sa.Engine, study_id: int, digest: str) -> str:
             if source.get("digest") == digest and source.get("lineage") not in taken
         )
         row = {"study_id": study_id, "lineage": next(free, secrets.token_hex(16))}
-        connection.execute(upsert(engine.dialect.name, own).on_conflict_do_nothing(), row)
+        adopting = upsert(engine.dialect.name, own).on_conflict_do_nothing()
+        if connection.execute(adopting, row).rowcount:
+            record_copies(connection, study_id)
     return find_lineage(engine, study_id) or ""
 
 

@@ -246,7 +246,7 @@ def test_rows_of_others_hide_no_result_and_steer_nothing(
     assert sum("no worker of skdtune made it" in line for line in lines) == 2
 
     status = answer("status", "tiny")
-    assert "best 0.6000 (trial 1)" in status
+    assert "best 60.00% (trial 1)" in status
     assert "(1 may be abandoned: skdtune storage reap --foreign)" in status
     for number in (foreign[0], own[4]):
         said = answer("explain", "tiny", str(number))
