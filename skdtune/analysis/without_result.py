@@ -32,7 +32,8 @@ _OTHER = ("failed", "mend what they failed of")
 
 def is_without_result(study: StudyRecord) -> bool:
     """Tell whether a study is over and has nothing to show."""
-    return bool(study.trials) and not study.ranked and all(t.is_over for t in study.trials)
+    begun = bool(study.trials or study.foreign)
+    return begun and not study.ranked and all(t.is_over for t in study.trials)
 
 
 def describe_no_result(study: StudyRecord) -> str:
@@ -41,6 +42,11 @@ def describe_no_result(study: StudyRecord) -> str:
     Args:
         study: One that is over, without a complete trial.
     """
+    if not study.trials:
+        return (
+            f"study {study.name!r} has no complete trial of skdtune's, and none is left: foreign "
+            f"ones count nowhere; `skdtune trials {study.name}` says why"
+        )
     kinds = Counter(
         trial.failure_kind or (_PRUNED if trial.state == "pruned" else "error")
         for trial in study.trials

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,8 +121,18 @@ def say(application: Application, message: str) -> None:
 
 
 def echo_json(value: Any) -> None:
-    """Print plain data as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print plain data as JSON, which knows no NaN: one in a row must not spoil the others."""
+    click.echo(json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return value
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -27,12 +27,16 @@ def budget(application: Application, study: str, num_trials: int, as_json: bool)
     More trials are queued behind the others; with fewer, those that nobody has begun are taken
     away. Trials that have begun stay.
     """
-    from skdtune.queue.trial_budget import set_budget
+    from skdtune.queue.trial_budget import queued_by_hand, set_budget
 
     rows = []
     for name in names_for(application, study):
         with opened_for_writing(application, name) as stored:
+            queued = queued_by_hand(stored.engine, stored.study_id, num_trials)
             before = set_budget(stored.engine, stored.study_id, num_trials)
+            if queued:
+                numbers = ", ".join(map(str, queued))
+                click.echo(f"queued by hand, and taken away: trial {numbers} of {name}", err=True)
             rows.append({"study": name, "num_trials": num_trials, "num_trials_before": before})
             if not as_json:
                 say(application, f"{name} has {num_trials} trials, {before} before")

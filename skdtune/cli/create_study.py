@@ -67,6 +67,7 @@ def create_study(
     if any(spec.budget.is_open for spec in specs):
         specs = [_planned(application, spec, quiet=as_json) for spec in specs]
     if dry_run and as_json:
+        _warn([*warnings, *changes.notes])
         echo_rows([_planned_row(spec) for spec in specs])
         return
     if dry_run:
@@ -79,7 +80,7 @@ def create_study(
 
     created = create_studies(specs, storage=application.url)
     # Not before: what was wrong is one line.
-    _warn(warnings)
+    _warn([*warnings, *changes.notes] if as_json else warnings)
     if as_json:
         echo_rows([_row(spec) | {"created": spec.name in created} for spec in specs])
         return

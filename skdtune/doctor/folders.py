@@ -33,8 +33,10 @@ def examine(installation: Installation) -> Iterator[Finding]:
 
 def _place(about: str, url: str, variable: str) -> Finding:
     """Write a small file there, read it back and take it away."""
-    from skdtune.training.files import absolute, open_folder, reason_of, shown, write_file
-
+    try:
+        from skdtune.training.files import absolute, open_folder, reason_of, shown, write_file
+    except ImportError:
+        return Finding(about=about, level="note", says=f"{url}: only where workers run is it used")
     url = absolute(url)
     remedy = f"name another one with {variable}"
     local = None if "://" in url else Path(url)

@@ -32,7 +32,9 @@ def examine(installation: Installation) -> Iterator[Finding]:
     except ImportError:
         return
     if load_kernels() is None:
-        yield _found("wrong", f"they cannot be loaded from {folder}", f"remove it, {alike}")
+        yield _found(
+            "wrong", f"they cannot be loaded from {folder}", f"remove the library in it, {alike}"
+        )
     else:
         yield _found("ok", "built for this processor and loaded")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from skdtune.doctor.finding import Finding, Installation, Level
@@ -27,7 +27,7 @@ def examine(installation: Installation) -> Iterator[Finding]:
         return
     for name in names:
         try:
-            with closing(load_study(name, storage=url)) as stored:
+            with contextlib.closing(load_study(name, storage=url)) as stored:
                 yield from _examine(stored, installation.home)
         except SkdtuneError as error:
             yield _found("wrong", str(error))
@@ -35,6 +35,7 @@ def examine(installation: Installation) -> Iterator[Finding]:
 
 def _examine(stored: StoredStudy, home: Home) -> Iterator[Finding]:
     from skdtune.data.look import look_at_data
+    from skdtune.errors import DataError
     from skdtune.queue.pausing import paused_reason
     from skdtune.queue.stored_study import require_packages
 
@@ -46,27 +47,38 @@ def _examine(stored: StoredStudy, home: Home) -> Iterator[Finding]:
     missing = look_at_data([stored.spec], data_dir=home.data)
     for warning in missing:
         yield _found("note", f"{name}: {warning}")
-    if not missing:
+    try:
         yield from _compare_data(stored, home)
+    except DataError:
+        # What is missing was said.
+        if not missing:
+            raise
 
 
 def _compare_data(stored: StoredStudy, home: Home) -> Iterator[Finding]:
-    """Compare the training images on this machine with those that the study was begun with."""
+    """Compare the images on this machine with those that the study was begun with."""
     from skdtune.data.source import find_source, first_changed_file
-    from skdtune.describe.data_source import refusal
+    from skdtune.data.wall import test_split_open
+    from skdtune.describe.data_source import Part, refusal
     from skdtune.queue.pinned_source import read_pins
 
     name = stored.study.study_name
-    pinned = read_pins(stored.engine, stored.study_id, name).get("train")
-    data = stored.spec.data
-    found = find_source(data, "train", data_dir=home.data, cache_dir=home.cache)
-    if pinned is None:
-        yield _found("ok", f"{name}: its data are here; no trial was taken yet")
-    elif pinned == found.source:
-        yield _found("ok", f"{name}: its data are here, and those that it was begun with")
-    else:
-        file = first_changed_file(pinned, found, home.cache)
-        yield _found("wrong", refusal(name, "train", pinned, found.source, file))
+    pins = read_pins(stored.engine, stored.study_id, name)
+    # Looking fetches nothing.
+    data = stored.spec.data.model_copy(update={"download": False})
+    is_tested = stored.spec.kind.is_tested
+    parts: tuple[Part, ...] = ("train", "test") if is_tested else ("train",)
+    for part in parts:
+        with test_split_open() if is_tested else contextlib.nullcontext():
+            found = find_source(data, part, data_dir=home.data, cache_dir=home.cache)
+        images = f"{name}: its {'training' if part == 'train' else 'test'} images are here"
+        if part not in pins:
+            yield _found("ok", f"{images}; it was not begun with any yet")
+        elif pins[part] == found.source:
+            yield _found("ok", f"{images}, and those that it was begun with")
+        else:
+            file = first_changed_file(pins[part], found, home.cache)
+            yield _found("wrong", refusal(name, part, pins[part], found.source, file))
 
 
 def _found(level: Level, says: str, remedy: str = "") -> Finding:

@@ -211,6 +211,7 @@ class Launch:
         try:
             with _brief_calls(stop):
                 progress = read_progress(stored)
+                judged = None if stop.requested else self._judge(stored)
         except DATABASE_ERRORS:
             self.say("stopped; the storage does not answer, nothing is lost")
             return Launched(stop.exit_code if stop.requested else 1, stopped=True)
@@ -227,7 +228,7 @@ class Launch:
             if first.exit_code == StudyPausedError.exit_code:
                 raise StudyPausedError(message)
             raise SkdtuneError(f"{message} (log: {first.log})")
-        return Launched(self._judge(stored), progress=progress)
+        return Launched(judged or 0, progress=progress)
 
     def _judge(self, stored: StoredStudy) -> int:
         """Return the exit code of a study that ended: 1, with the reason, if nothing came out."""

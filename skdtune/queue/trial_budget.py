@@ -8,6 +8,7 @@ from skdtune.errors import InputError
 from skdtune.queue import schema
 from skdtune.queue.leases import IS_WAITING
 from skdtune.queue.stored_study import add_trials
+from skdtune.queue.trial_attributes import QUEUED_PARAMS
 
 MAX_TRIALS = 100_000
 
@@ -39,6 +40,24 @@ def set_budget(engine: sa.Engine, study_id: int, num_trials: int) -> int:
         elif num_trials < before:
             _remove(connection, study_id, num_trials)
         return before
+
+
+def queued_by_hand(engine: sa.Engine, study_id: int, num_trials: int) -> list[int]:
+    """List the waiting trials that a person queued and that a lower budget would take away."""
+    trials, attributes = schema.trials, schema.trial_system_attributes
+    query = (
+        sa.select(trials.c.number)
+        .join(attributes, attributes.c.trial_id == trials.c.trial_id)
+        .where(
+            trials.c.study_id == study_id,
+            trials.c.number >= max(1, num_trials),
+            IS_WAITING,
+            attributes.c.key == QUEUED_PARAMS,
+        )
+        .order_by(trials.c.number)
+    )
+    with engine.connect() as connection:
+        return list(connection.scalars(query))
 
 
 def num_trials_locked(connection: sa.Connection, study_id: int) -> int:

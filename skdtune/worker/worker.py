@@ -299,8 +299,9 @@ class Worker:
 
     def _tell_of_no_result(self) -> None:
         """Say what to do where all trials ended and none is complete."""
-        if self._queue.counts()[TrialState.COMPLETE] == 0:
-            record = self._queue.call(read_study, self._place.stored)
+        # A mere hint: it waits for no storage.
+        with contextlib.suppress(StorageAwayError):
+            record = self._queue.once.call(read_study, self._place.stored)
             if is_without_result(record):
                 logger.warning("%s", describe_no_result(record))
 

@@ -320,6 +320,10 @@ def test_what_is_set_and_searched_is_said_and_what_is_fixed_is_not_searched(run:
     assert ("  lr: 0.05" in dry, "optimizer.lr" in dry) == (True, False)
     assert "still" not in run(*fixed, "--name", "fixed").stdout
     assert exit_code("create-study", "digits-drg", "--fix", "method.drg=null") == 2
+    for last in ((), ("--dry-run",)):
+        told = run(*setting, "--name", f"told{len(last)}", "--json", *last)
+        assert note in told.stderr
+        assert json.loads(told.stdout)["study"] == f"told{len(last)}"
 
 
 def test_a_trial_of_a_persons_choice_is_queued(run: Run, study: str) -> None:
@@ -334,6 +338,9 @@ def test_a_trial_of_a_persons_choice_is_queued(run: Run, study: str) -> None:
     assert plain["sampled"] == []
     assert [exit_code("enqueue", study, *a) for a in ([], ["lr=1"], ["optimizer.lr=9"])] == [2] * 3
     assert f"{study} has 4 trials, 4 before" in run("budget", study, "4").stdout
+    lowered = run("budget", study, "2", "--json")
+    assert f"queued by hand, and taken away: trial 2, 3 of {study}\n" == lowered.stderr
+    assert json.loads(lowered.stdout)["num_trials_before"] == 4
 
 
 def test_what_is_created_and_its_budget_are_json(run: Run, skdtune_home: Path) -> None:

@@ -7,6 +7,7 @@ another one, without spec and leases.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 
 from skdtune.describe.kinds.catalogue import picks_best
 from skdtune.queue import schema
+from skdtune.queue.best_trial import best_so_far
 from skdtune.queue.study_attributes import raw_spec, stored_specs
 from skdtune.views.dashboard.door import Environ, Refusal, StartResponse, WsgiApplication
 from skdtune.views.dashboard.rewriting import rewrite
@@ -46,6 +48,8 @@ class StudyPages:
                     return [json.dumps({"param_importances": [[]] * objectives}).encode()]
             elif asked == ("GET", "") and not picks_best(self._spec(study_id) or {}):
                 answer = self._without_best_trials
+            elif asked == ("GET", "") and self._spec(study_id) is not None:
+                answer = functools.partial(self._with_own_best_trial, study_id)
             elif asked == ("POST", "/rename") and self._spec(study_id) is not None:
                 answer = _rename_otherwise
         return answer(environ, start_response)
@@ -82,6 +86,21 @@ class StudyPages:
 
         def change(body: bytes) -> bytes:
             return json.dumps({**json.loads(body), "best_trials": []}).encode()
+
+        return rewrite(self.application, environ, start_response, change)
+
+    def _with_own_best_trial(
+        self, study_id: int, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer as the application does, but that a foreign trial is never the best."""
+        with self.storage.engine.connect() as connection:
+            best = best_so_far(connection, study_id)
+
+        def change(body: bytes) -> bytes:
+            study = json.loads(body)
+            listed = [*study.get("best_trials", []), *study.get("trials", [])]
+            own = [trial for trial in listed if best and trial.get("number") == best[0]]
+            return json.dumps({**study, "best_trials": own[:1]}).encode()
 
         return rewrite(self.application, environ, start_response, change)
 

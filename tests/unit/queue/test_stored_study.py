@@ -388,5 +388,8 @@ def test_a_study_of_an_older_skdtune_without_a_token_is_opened(make_study: MakeS
     with stored.engine.begin() as connection:
         connection.execute(sa.delete(schema.own_studies))
     url = stored.engine.url.render_as_string(hide_password=False)
+    # It gets one, and keeps it.
     with contextlib.closing(load_study("tiny", storage=url)) as opened:
-        assert opened.lineage == ""
+        assert len(opened.lineage) == 32
+        with contextlib.closing(load_study("tiny", storage=url)) as again:
+            assert again.lineage == opened.lineage
