@@ -29,6 +29,7 @@ from skdtune.describe.presets import load_spec
 from skdtune.describe.space import sample
 from skdtune.describe.spec import StudySpec
 from skdtune.queue import schema
+from skdtune.queue.events import record_copies
 from skdtune.queue.final_evaluation import create_evaluation
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study
 
@@ -130,6 +131,8 @@ def fill(stored: StoredStudy, num_ended: int, outcomes: str | None = None) -> No
                 )
             )
             insert_rows(connection, trial_id, made)
+        # Without a word of how they ended they were somebody else's.
+        record_copies(connection, stored.study_id)
 
 
 def insert_rows(connection: sa.Connection, trial_id: int, made: dict[str, Any]) -> None:
