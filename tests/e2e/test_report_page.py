@@ -393,14 +393,14 @@ def test_four_hundred_trials_are_a_few_traces_that_name_each_trial(
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=left, y=top)
     browser.until("curves.querySelector('.hoverlayer .hovertext')")
     hovered = browser.run("curves.querySelector('.hoverlayer').textContent")
-    found = re.fullmatch(r"trial (\d+)epoch (\d+): ([\d.]+)", hovered)
+    found = re.fullmatch(r"trial (\d+)epoch (\d+): ([\d.]+)%", hovered)
     assert found is not None
-    number, epoch, value = int(found[1]), int(found[2]), float(found[3])
+    number, epoch, value = int(found[1]), int(found[2]), float(found[3]) / 100
     stored = load_study("big", storage=storage)
     curve = stored.study.get_trials(deepcopy=False)[number].intermediate_values
     stored.close()
     assert abs(epoch - 100) <= 1
-    assert value == pytest.approx(curve[epoch - 1], rel=1e-4)
+    assert value == pytest.approx(curve[epoch - 1], abs=6e-5)
     assert browser.complaints() == []
 
 
