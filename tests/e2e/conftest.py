@@ -16,7 +16,7 @@ import pytest
 Start = Callable[..., "subprocess.Popen[bytes]"]
 Eventually = Callable[..., Any]
 
-#: Trains in seconds: trial 0 learns, trial 1 cannot and is pruned after its first epoch.
+#: Trains in seconds: trial 0 learns, trial 1 cannot, and is not pruned because a person queued it.
 TINY_STUDY = """
 extends: [data/digits, methods/baseline]
 description: "digits, a narrow network: plain cross-entropy"

@@ -187,11 +187,12 @@ def test_trials_come_with_state_value_and_curve(dashboard: Dashboard) -> None:
 
     assert study["directions"] == ["maximize"]
     states = [trial["state"] for trial in study["trials"]]
-    assert states[:2] == ["Complete", "Pruned"]
+    # The second was queued by hand, and is never pruned, weak as it is.
+    assert states[:2] == ["Complete", "Complete"]
     assert len(states) == 4
     first, second = study["trials"][:2]
     assert [point["step"] for point in first["intermediate_values"]] == [0, 1, 2]
-    assert [point["step"] for point in second["intermediate_values"]] == [0]
+    assert [point["step"] for point in second["intermediate_values"]] == [0, 1, 2]
     assert first["values"] == [first["intermediate_values"][-1]["value"]]
     assert study["best_trials"][0]["values"][0] >= first["values"][0]
 

@@ -489,7 +489,7 @@ def test_what_others_are_compared_with_is_judged_and_never_pruned(desk: Desk, pr
         for event in told:
             assert not event.final
             assert event.epochs in rungs
-            place = f"would have been pruned after epoch {event.epochs} with 0.1000: place "
+            place = f"would have been pruned after epoch {event.epochs} with 10.00%: place "
             assert event.detail.startswith(place)
             assert event.detail.endswith(f"; is never pruned: {why}")
     # Each once; a trial that Hyperband deals into a bracket of its own is the best one there.
