@@ -33,26 +33,24 @@ def own_log_folder(of_study: Path) -> Iterator[Path]:
     Raises:
         InputError: If nothing can be written there.
     """
+    with contextlib.ExitStack() as one_at_a_time:
+        try:
+            of_study.mkdir(parents=True, exist_ok=True)
+            # A folder that has no lock yet must not be taken for one that nobody uses.
+            with contextlib.suppress(OSError, NotImplementedError):
+                one_at_a_time.enter_context(FileLock(of_study.with_name(f".{of_study.name}.lock")))
+            folder = _make(of_study)
+        except OSError as error:
+            raise InputError(
+                f"no logs can be written to {of_study} ({error.strerror}): make that folder "
+                "writable, or choose another home with --home"
+            ) from None
+        lock = FileLock(folder / _LOCK)
+        # Where there are no locks, no launch removes the logs of another one.
+        with contextlib.suppress(OSError, NotImplementedError):
+            lock.acquire(timeout=0)
+        _remove_oldest(of_study)
     try:
-        of_study.mkdir(parents=True, exist_ok=True)
-        folder = _make(of_study)
-    except OSError as error:
-        raise InputError(
-            f"no logs can be written to {of_study} ({error.strerror}): make that folder writable, "
-            "or choose another home with --home"
-        ) from None
-    lock = FileLock(folder / _LOCK)
-    # Where there are no locks, no launch removes the logs of another one.
-    with contextlib.suppress(OSError, NotImplementedError):
-        lock.acquire(timeout=0)
-    try:
-        for older in sorted(_launches(of_study), reverse=True)[NUM_KEPT:]:
-            # What cannot be removed costs some space, and no launch.
-            with (
-                contextlib.suppress(OSError, NotImplementedError),
-                FileLock(_folder(of_study, older) / _LOCK, timeout=0),
-            ):
-                shutil.rmtree(_folder(of_study, older))
         yield folder
     finally:
         lock.release()
@@ -61,10 +59,20 @@ def own_log_folder(of_study: Path) -> Iterator[Path]:
                 shutil.rmtree(folder)
 
 
+def _remove_oldest(of_study: Path) -> None:
+    for older in sorted(_launches(of_study), reverse=True)[NUM_KEPT:]:
+        # What cannot be removed costs some space, and no launch.
+        with (
+            contextlib.suppress(OSError, NotImplementedError),
+            FileLock(_folder(of_study, older) / _LOCK, timeout=0),
+        ):
+            shutil.rmtree(_folder(of_study, older))
+
+
 def _make(of_study: Path) -> Path:
     while True:
         folder = _folder(of_study, max(_launches(of_study), default=0) + 1)
-        # Another launch may take the number at the same moment.
+        # Without locks another launch may take the number at the same moment.
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
