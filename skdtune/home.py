@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -99,6 +100,11 @@ def is_folder_of(folder: str, lineage: str) -> bool:
         lineage: Token of the study's creation.
     """
     return bool(lineage) and folder.endswith(f"-{lineage[:_TOKEN_LENGTH]}")
+
+
+def shown(url: str) -> str:
+    """Return a folder or a URL as people are told of it: without a password."""
+    return re.sub(r"://[^/]*@", "://***@", url)
 
 
 def seconds_from_environment(name: str, default: float, *, least: float = 0.0) -> float:

@@ -33,10 +33,13 @@ def examine(installation: Installation) -> Iterator[Finding]:
 
 def _place(about: str, url: str, variable: str) -> Finding:
     """Write a small file there, read it back and take it away."""
+    from skdtune.home import shown
+
     try:
-        from skdtune.training.files import absolute, open_folder, reason_of, shown, write_file
+        from skdtune.training.files import absolute, open_folder, reason_of, write_file
     except ImportError:
-        return Finding(about=about, level="note", says=f"{url}: only where workers run is it used")
+        says = f"{shown(url)} was not looked at: it is for workers, and none runs here"
+        return Finding(about, "note", says)
     url = absolute(url)
     remedy = f"name another one with {variable}"
     local = None if "://" in url else Path(url)
@@ -53,12 +56,12 @@ def _place(about: str, url: str, variable: str) -> Finding:
             files.rm_file(f"{folder}/{name}")
     except Exception as error:
         says = f"{shown(url)} cannot be used: {reason_of(error)}"
-        return Finding(about=about, level="wrong", says=says, remedy=remedy)
+        return Finding(about, "wrong", says, remedy)
     if where is None:
-        return Finding(about=about, level="ok", says=f"{shown(url)} can be written")
+        return Finding(about, "ok", f"{shown(url)} can be written")
     free = shutil.disk_usage(where).free
     says = f"{local}{'' if where == local else ' (will be made)'}: {free / _GIB:.1f} GiB free"
     if free >= _LITTLE:
-        return Finding(about=about, level="ok", says=says)
+        return Finding(about, "ok", says)
     level: Level = "wrong" if free < _NOTHING else "note"
-    return Finding(about=about, level=level, says=says, remedy=f"make room, or {remedy}")
+    return Finding(about, level, says, f"make room, or {remedy}")

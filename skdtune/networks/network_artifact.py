@@ -19,6 +19,7 @@ from torch import Tensor
 from skdtune.data.augmentation import normalise
 from skdtune.data.batches import DeviceImages
 from skdtune.errors import DataError, SkdtuneError
+from skdtune.home import shown
 from skdtune.models.backbone import Backbone
 from skdtune.models.network_file import (
     NetworkFile,
@@ -35,7 +36,6 @@ from skdtune.training.files import (
     open_folder,
     persistently,
     reason_of,
-    shown,
     write_file,
 )
 

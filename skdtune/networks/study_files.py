@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skdtune.home import is_folder_of
+from skdtune.home import is_folder_of, shown
 from skdtune.queue.deletion import DeletedStudy
 
 # As skdtune and Optuna name them; what others wrote must not lead out of the store.
@@ -47,8 +47,8 @@ def remove_files(study: DeletedStudy, *, artifacts: str, checkpoints: str, logs:
             return remove()
         except Exception as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            place = re.sub(r"://[^/]*@", "://***@", where)
-            removed.problems.append(f"{place} cannot be cleared: {' '.join(reason.split())}")
+            why = " ".join(reason.split())
+            removed.problems.append(f"{shown(where)} cannot be cleared: {why}")
             return 0
 
     def folders(url: str) -> int:

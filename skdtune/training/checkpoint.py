@@ -29,7 +29,7 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from skdtune.errors import CheckpointError
-from skdtune.home import is_folder_of, study_folder
+from skdtune.home import is_folder_of, shown, study_folder
 from skdtune.training.files import (
     absolute,
     listed,
@@ -37,7 +37,6 @@ from skdtune.training.files import (
     open_folder,
     persistently,
     reason_of,
-    shown,
     write_file,
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,11 +32,6 @@ def open_folder(url: str) -> tuple[Any, str]:
     # Listings are remembered by some file systems; others write here too.
     files.invalidate_cache()
     return files, root.rstrip("/")
-
-
-def shown(url: str) -> str:
-    """Return a URL as people are told of it, in logs and events: without a password."""
-    return re.sub(r"://[^/]*@", "://***@", url)
 
 
 def listed(files: Any, folder: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 import sqlalchemy as sa
 from data_makers import imagefolder
 
+from skdtune.doctor import folders
+from skdtune.doctor.finding import Installation
+from skdtune.home import Home
 from skdtune.queue import leases, schema
 from skdtune.queue.pausing import pause
 
@@ -135,3 +139,15 @@ def test_what_does_not_work_is_wrong_and_no_password_is_said(
     assert levels(found["kernels"]) == {"note"}
     assert "secret" not in json.dumps(found)
     assert "se/cret" not in json.dumps(found)
+
+
+def test_without_the_packages_of_a_worker_nothing_is_wrong_and_no_password_is_said(
+    monkeypatch: pytest.MonkeyPatch, skdtune_home: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "skdtune.training.files", None)
+    monkeypatch.setenv("SKDTUNE_ARTIFACTS", "s3://me:secret@place/artifacts")
+    here = Installation(home=Home(skdtune_home), storage_url="sqlite:///none.db")
+    found = list(folders.examine(here))
+    assert [finding.level for finding in found] == ["note"] * 3
+    assert "s3://***@place/artifacts" in found[2].says
+    assert "secret" not in str(found)
