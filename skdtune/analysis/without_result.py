@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from skdtune.analysis.study_record import StudyRecord
+from skdtune.analysis.study_record import StudyRecord, read_study
+from skdtune.queue.best_trial import best_so_far
+from skdtune.queue.stored_study import StoredStudy
 
 _PRUNED = "pruned"
 
@@ -28,6 +30,19 @@ _REMEDIES = {
     ),
 }
 _OTHER = ("failed", "mend what they failed of")
+
+
+def read_no_result(stored: StoredStudy) -> str | None:
+    """Say that an opened study is over and has nothing to show; reads its trials only then.
+
+    Returns:
+        How they ended and what to do, in one line; None if a trial is complete, or may be yet.
+    """
+    with stored.engine.connect() as connection:
+        if best_so_far(connection, stored.study_id) is not None:
+            return None
+    study = read_study(stored)
+    return describe_no_result(study) if is_without_result(study) else None
 
 
 def is_without_result(study: StudyRecord) -> bool:

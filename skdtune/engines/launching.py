@@ -12,9 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from skdtune.analysis.study_record import read_study
 from skdtune.analysis.study_results import Progress, read_progress
-from skdtune.analysis.without_result import describe_no_result, is_without_result
+from skdtune.analysis.without_result import read_no_result
 from skdtune.describe.data_facts import facts_of
 from skdtune.engines.engine import Engine, Job, Placement, Slot
 from skdtune.engines.log_folder import own_log_folder
@@ -121,7 +120,7 @@ class Launch:
         stored = load_study(study, storage=self.storage)
         progress = read_progress(stored)
         if progress.finished:
-            return Launched(self._judge(stored), was_finished=True, progress=progress)
+            return Launched(self._judge(stored, progress), was_finished=True, progress=progress)
         stop = StopRequest()
         patience = Patience(must_end=lambda: stop.interrupted)
         queue = TrialQueue(stored, patience, lease_seconds())
@@ -211,14 +210,14 @@ class Launch:
         try:
             with _brief_calls(stop):
                 progress = read_progress(stored)
-                judged = None if stop.requested else self._judge(stored)
+                code = stop.exit_code if stop.requested else self._judge(stored, progress)
         except DATABASE_ERRORS:
             self.say("stopped; the storage does not answer, nothing is lost")
             return Launched(stop.exit_code if stop.requested else 1, stopped=True)
         if stop.requested:
             left = progress.num_trials - progress.num_finished
             self.say(f"stopped; {left} trials wait: skdtune launch {stored.study.study_name}")
-            return Launched(stop.exit_code, stopped=True, progress=progress)
+            return Launched(code, stopped=True, progress=progress)
         failures = [] if progress.finished else engine.failures()
         if failures:
             first = failures[0]
@@ -228,15 +227,14 @@ class Launch:
             if first.exit_code == StudyPausedError.exit_code:
                 raise StudyPausedError(message)
             raise SkdtuneError(f"{message} (log: {first.log})")
-        return Launched(judged or 0, progress=progress)
+        return Launched(code, progress=progress)
 
-    def _judge(self, stored: StoredStudy) -> int:
+    def _judge(self, stored: StoredStudy, progress: Progress) -> int:
         """Return the exit code of a study that ended: 1, with the reason, if nothing came out."""
-        record = read_study(stored)
-        if record.ranked:
+        if progress.best_trial is not None:
             return 0
-        if is_without_result(record):
-            self.say(describe_no_result(record))
+        if advice := read_no_result(stored):
+            self.say(advice)
         return 1
 
 

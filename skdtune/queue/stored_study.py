@@ -223,14 +223,33 @@ def require_packages(stored: StoredStudy) -> None:
 
 def find_lineage(engine: sa.Engine, study_id: int) -> str | None:
     """Return the token of a study's creation, None if there is no such study any more."""
+    with engine.connect() as connection:
+        return _lineage(connection, study_id)
+
+
+def require_same(connection: sa.Connection, stored: StoredStudy) -> None:
+    """Refuse a study that is not the one any more that was opened.
+
+    SQLite gives the key of a deleted study out again: a worker of the old one would train a trial
+    of the new one.
+
+    Raises:
+        StudyError: If it was deleted, or made anew under its name.
+    """
+    name, lineage = stored.study.study_name, _lineage(connection, stored.study_id)
+    if lineage is None:
+        raise StudyError(f"study {name!r} was deleted while this worker ran")
+    if lineage != stored.lineage:
+        raise StudyError(f"study {name!r} was made anew while this worker ran; start it again")
+
+
+def _lineage(connection: sa.Connection, study_id: int) -> str | None:
     own, studies = schema.own_studies, schema.studies
-    query = (
+    return connection.scalar(
         sa.select(own.c.lineage)
         .join(studies, studies.c.study_id == own.c.study_id)
         .where(own.c.study_id == study_id)
     )
-    with engine.connect() as connection:
-        return connection.scalar(query)
 
 
 def find_name(engine: sa.Engine, lineage: str | None) -> str | None:

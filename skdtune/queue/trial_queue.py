@@ -22,7 +22,7 @@ from skdtune.queue.leases import LEASE_S, Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
 from skdtune.queue.pinned_source import Sources, pin, read_pins
 from skdtune.queue.silence import SilenceWatch
-from skdtune.queue.stored_study import StoredStudy, find_lineage
+from skdtune.queue.stored_study import StoredStudy, find_lineage, require_same
 from skdtune.queue.usual_kernels import usual_kernels
 
 logger = logging.getLogger(__name__)
@@ -81,13 +81,20 @@ class TrialQueue:
                 that the study was begun with.
 
         Raises:
+            StudyError: If the study was deleted, or made anew under its name.
             OtherDataError: If the study was begun with other data; no trial was taken.
         """
-        study_id, before = self.stored.study_id, None
-        if sources is not None:
-            name = self.stored.study.study_name
-            before = functools.partial(pin, study_id=study_id, study=name, sources=sources)
-        return self._transact(leases.claim, study_id, worker, self.lease_s, before)
+        stored = self.stored
+
+        def before(connection: sa.Connection) -> None:
+            require_same(connection, stored)
+            if sources is not None:
+                pin(connection, stored.study_id, stored.study.study_name, sources)
+
+        claimed = self._transact(leases.claim, stored.study_id, worker, self.lease_s, before)
+        if claimed is None:
+            self._transact(_look_at, stored)
+        return claimed
 
     def pinned_sources(self) -> Sources:
         """Return the data that the study was begun with; empty before a trial was taken."""
@@ -231,3 +238,8 @@ class TrialQueue:
         **settings: Parameters.kwargs,
     ) -> Result:
         return self.call(transaction, self.stored.engine, *args, **settings)
+
+
+def _look_at(engine: sa.Engine, stored: StoredStudy) -> None:
+    with engine.connect() as connection:
+        require_same(connection, stored)

@@ -12,8 +12,7 @@ from collections.abc import Callable
 import torch
 from optuna.trial import TrialState
 
-from skdtune.analysis.study_record import read_study
-from skdtune.analysis.without_result import describe_no_result, is_without_result
+from skdtune.analysis.without_result import read_no_result
 from skdtune.data.store import DataStore
 from skdtune.describe.config import ModelConfig
 from skdtune.describe.spec import StudySpec
@@ -21,7 +20,6 @@ from skdtune.errors import (
     LeaseLostError,
     StorageAwayError,
     StorageError,
-    StudyError,
     StudyPausedError,
 )
 from skdtune.home import Home, artifacts_url, checkpoints_url, home, storage_url
@@ -256,18 +254,13 @@ class Worker:
             StudyPausedError: If it is paused.
             OtherDataError: If it was begun with other data a moment ago.
         """
-        name = self._place.stored.study.study_name
-        lineage = self._queue.find_lineage()
-        if lineage is None:
-            raise StudyError(f"study {name!r} was deleted while this worker ran")
-        if lineage != self._place.stored.lineage:
-            raise StudyError(f"study {name!r} was made anew while this worker ran; start it again")
         with contextlib.suppress(StorageAwayError):
             self._queue.reap_silent(str(self._place.identity))
         sources = None if self._is_pinned else self._place.sources
         claim = self._queue.claim(self._place.identity, sources)
         self._is_pinned |= claim is not None
         if claim is None and (reason := self._queue.paused_reason()) is not None:
+            name = self._place.stored.study.study_name
             raise StudyPausedError(
                 f"study {name} is paused: {reason}; mend it, then `skdtune resume {name}`"
             )
@@ -301,9 +294,8 @@ class Worker:
         """Say what to do where all trials ended and none is complete."""
         # A mere hint: it waits for no storage.
         with contextlib.suppress(StorageAwayError):
-            record = self._queue.once.call(read_study, self._place.stored)
-            if is_without_result(record):
-                logger.warning("%s", describe_no_result(record))
+            if advice := self._queue.once.call(read_no_result, self._place.stored):
+                logger.warning("%s", advice)
 
     def _sweep_checkpoints(self) -> None:
         """Remove what a worker left that died between the end of its trial and this."""

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from skdtune.errors import LeaseLostError, StorageAwayError
-from skdtune.queue import leases, patience, silence, trial_writes
+from skdtune.errors import LeaseLostError, StorageAwayError, StudyError
+from skdtune.queue import leases, patience, schema, silence, trial_writes
 from skdtune.queue.events import EventKind
 from skdtune.queue.leases import Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
@@ -120,6 +120,20 @@ def test_a_queue_is_of_one_study(make_study: MakeStudy) -> None:
     assert claim.study_id == first.study_id
     assert TrialQueue(second).holders() == []
     assert TrialQueue(first).find_lineage() != TrialQueue(second).find_lineage()
+
+
+def test_a_trial_of_another_study_under_the_same_key_is_not_taken(make_study: MakeStudy) -> None:
+    """SQLite gives the key of a deleted study out again; here another token stands for that."""
+    stored = make_study()
+    queue, own = TrialQueue(stored), schema.own_studies
+    with stored.engine.begin() as connection:
+        connection.execute(sa.update(own).values(lineage="anew"))
+    with pytest.raises(StudyError, match="'tiny' was made anew while this worker ran"):
+        queue.claim(ALICE)
+    assert queue.counts()[TrialState.RUNNING] == 0
+    stored.storage.delete_study(stored.study_id)
+    with pytest.raises(StudyError, match="'tiny' was deleted while this worker ran"):
+        queue.claim(ALICE)
 
 
 def test_no_caller_names_an_engine_or_a_study() -> None:
