@@ -10,6 +10,7 @@ from skdtune.cli.application import (
     Application,
     common_options,
     echo_json,
+    json_option,
     pass_application,
     terminal,
 )
@@ -17,7 +18,7 @@ from skdtune.cli.application import (
 
 @click.command()
 @click.argument("study", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @common_options
 @pass_application
 def doctor(application: Application, study: str | None, as_json: bool) -> int:

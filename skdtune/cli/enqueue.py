@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from skdtune.cli.application import Application, common_options, echo_json, pass_application, say
+from skdtune.cli.application import (
+    Application,
+    common_options,
+    echo_json,
+    json_option,
+    pass_application,
+    say,
+)
 from skdtune.cli.named_studies import opened_for_writing
 
 
@@ -20,7 +27,7 @@ from skdtune.cli.named_studies import opened_for_writing
 @click.option(
     "--again", is_flag=True, help="Also if a trial has the same parameters; its seed is another."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @common_options
 @pass_application
 def enqueue(

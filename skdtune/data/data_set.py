@@ -12,15 +12,16 @@ Shape legend: N images, H height, W width, C channels.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.describe.data_facts import DataFacts
-from skdtune.errors import InputError
+from skdtune.errors import DataError, InputError, in_one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,6 +172,28 @@ class FileDataSet(DataSet):
         Raises:
             DataError: If the data are missing or damaged.
         """
+
+
+@contextlib.contextmanager
+def blamed_on_package(name: str, what: str) -> Iterator[None]:
+    """Say of an error of a package whose it is, which it would not tell; ours say what is wrong.
+
+    Args:
+        name: Name of the data set.
+        what: What it was asked for, as a participle: ``decoded``.
+
+    Raises:
+        DataError: Instead of an error of a package's that is none of ours.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DataError) or DATASETS.package(name) is None:
+            raise
+        raise DataError(
+            f"{DATASETS.described(name)} cannot be {what}: {type(error).__name__}: "
+            f"{in_one_line(error)}"
+        ) from error
 
 
 def data_set(name: str) -> ArrayDataSet | FileDataSet:

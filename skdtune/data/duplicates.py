@@ -8,10 +8,7 @@ Shape legend: N images, T training, V validation, E test images.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ from numpy.typing import NDArray
 
 from skdtune.data.catalogue import load_test_images, load_training_images
 from skdtune.data.images import ImageSet
+from skdtune.data.kept_json import read_json, write_json
 from skdtune.data.short_hash import short_hash
 from skdtune.data.splits import stratified_split
 from skdtune.describe.data_config import DataConfig
@@ -94,14 +92,15 @@ def count_duplicates(
         _, val_N = stratified_split(full.labels_N, config.val_fraction, config.split_seed)
         key = short_hash("validation", full.fingerprint, val_N.astype("<i8").tobytes())
     kept = cache_dir / f"duplicates-{key}.json"
-    counted = _read(kept)
-    if counted is None and is_tested:
+    if (known := _read(kept)) is not None:
+        return known
+    if is_tested:
         is_judged_N = np.arange(len(full) + len(test)) >= len(full)
         counted = _count("test", [full, test], is_judged_N)
-    elif counted is None:
+    else:
         is_judged_N = np.isin(np.arange(len(full)), val_N)
         counted = _count("validation", [full], is_judged_N)
-    _write(kept, counted)
+    write_json(kept, asdict(counted))
     return counted
 
 
@@ -151,16 +150,8 @@ def image_digests(images: ImageSet) -> NDArray[np.void]:
 
 def _read(path: Path) -> Duplicates | None:
     """Read what was counted before; None if it was not, or cannot be understood."""
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         return Duplicates(**{**content, "classes": tuple(map(str, content["classes"]))})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (TypeError, KeyError):
         return None
-
-
-def _write(path: Path, counted: Duplicates) -> None:
-    """Keep what was counted, where the cache can be written: else it is counted again."""
-    filling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):
-        filling.write_text(json.dumps(asdict(counted)), encoding="utf-8")
-        filling.replace(path)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from skdtune.data.atomic_folder import only_builder
+from skdtune.data.kept_json import read_json, write_json
 from skdtune.data.many_files import with_each_file
+from skdtune.data.real_files import status_of
 from skdtune.errors import DataError
 
 #: Hexadecimal digits of a SHA-256 that are kept of each file.
@@ -64,34 +63,6 @@ def file_digests(folder: Path, paths: Sequence[str], manifest: Path) -> list[str
     return [known[path][-1] for path in paths]
 
 
-def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote; None if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write plain data whole or not at all; a cache that cannot be written stays as it is."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    for left_over in path.parent.glob(f".{path.name}.*.tmp"):
-        # Of a writer that was killed; one that is alive writes the same, and may do without.
-        with contextlib.suppress(OSError):
-            left_over.unlink()
-    try:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("w", encoding="utf-8") as file:
-                json.dump(content, file, separators=(",", ":"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
 def _read(manifest: Path) -> dict[str, Entry]:
     stored = read_json(manifest)
     entries = stored.items() if isinstance(stored, dict) else ()
@@ -135,8 +106,5 @@ def _refuse_hidden_change(path: str, old: Entry | None, new: Entry) -> None:
 
 
 def _stat(path: str) -> Stat:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror})") from error
+    status = status_of(path)
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

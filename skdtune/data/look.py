@@ -11,12 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from skdtune.catalogues.datasets import DATASETS
-from skdtune.data.data_set import FileDataSet, FileListing, Glance, PartRequest, data_set
+from skdtune.data.data_set import (
+    FileDataSet,
+    FileListing,
+    Glance,
+    PartRequest,
+    blamed_on_package,
+    data_set,
+)
 from skdtune.describe.data_config import DataConfig
 from skdtune.describe.spec import StudySpec
 from skdtune.describe.training_length import most_training_images, require_long_enough
-from skdtune.errors import DataError, InputError, in_one_line
+from skdtune.errors import InputError
 
 
 def look_at_data(specs: Sequence[StudySpec], *, data_dir: Path) -> list[str]:
@@ -81,15 +87,8 @@ def _glance(config: DataConfig, data_dir: Path) -> tuple[Glance, FileListing | N
     request = PartRequest.of(config, "train", data_dir)
     if config.root is not None and not entry.about.is_at_hand and not request.root.exists():
         return Glance(missing=f"there is no folder {request.root}"), None
-    try:
+    with blamed_on_package(config.name, "looked at"):
         glance = entry.glance(request)
-    except Exception as error:
-        if isinstance(error, InputError) or DATASETS.package(config.name) is None:
-            raise
-        raise DataError(
-            f"{DATASETS.described(config.name)} cannot be looked at: {type(error).__name__}: "
-            f"{in_one_line(error)}"
-        ) from error
     if glance.training_files is None or not isinstance(entry, FileDataSet):
         return glance, None
     # A data set of arrays is looked at without numpy.

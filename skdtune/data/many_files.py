@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from skdtune.cores import num_cores
 
 _MAX_THREADS = 8
 _FILES_PER_TASK = 64
@@ -38,7 +39,7 @@ def with_each_file(what: str, folder: Path, number: int, work: Callable[[int], N
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_interactive)
     # Threads: reading, decompressing and hashing let other threads run.
-    pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(_MAX_THREADS, num_cores()))
     try:
         with bar:
             task = bar.add_task(f"{what} {folder}", total=number)

@@ -86,16 +86,16 @@ def leads_to_folder(link: os.DirEntry[str]) -> bool:
     return os.path.isdir(link.path)
 
 
-def status_of(path: Path) -> os.stat_result:
+def status_of(path: str | Path) -> os.stat_result:
     """Look at a file, through whatever links.
 
     Raises:
         DataError: If it is missing, or is none.
     """
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError as error:
-        if path.is_symlink():
+        if os.path.islink(path):
             raise DataError(_leads_nowhere(path)) from error
         raise DataError(f"cannot read {path} ({error.strerror})") from error
     if not stat.S_ISREG(status.st_mode):
@@ -200,7 +200,7 @@ def _rows_of_one_inode(listing: FileListing) -> list[int]:
 
     inodes_N2 = np.empty((len(listing), 2), dtype=np.uint64)
     for row, path in enumerate(listing.paths):
-        status = status_of(listing.folder / path)
+        status = status_of(f"{listing.folder}/{path}")
         inodes_N2[row] = status.st_dev, status.st_ino
     _, group_N, sizes = np.unique(inodes_N2, axis=0, return_inverse=True, return_counts=True)
     repeated: list[int] = np.flatnonzero(sizes[group_N.reshape(-1)] > 1).tolist()

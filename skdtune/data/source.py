@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from skdtune.data.data_set import FileDataSet, data_set
-from skdtune.data.file_digests import file_digests, read_json, write_json
+from skdtune.data.file_digests import file_digests
 from skdtune.data.images import ImageSet, Split
+from skdtune.data.kept_json import read_json, write_json
 from skdtune.data.loading import kept_files, load_arrays, part_request
 from skdtune.data.short_hash import short_hash
 from skdtune.describe.data_config import DataConfig

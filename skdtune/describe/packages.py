@@ -82,7 +82,7 @@ def what_is_missing(stored: Any) -> str:
     """
     missing = []
     for package, offers in _read(stored).items():
-        here = _version_here(package.name)
+        here = installed_version(package.name)
         if here is None:
             missing.append(
                 f"it needs the package {package} ({', '.join(offers)}), which is not installed "
@@ -99,7 +99,7 @@ def other_versions(stored: Any) -> str:
         f"it was created with {package}, here is {here}: pip install "
         f"'{package.name}=={package.version}'"
         for package in _read(stored)
-        if (here := _version_here(package.name)) not in (None, package.version)
+        if (here := installed_version(package.name)) not in (None, package.version)
     )
 
 
@@ -147,7 +147,8 @@ def _owners(needed: Any) -> dict[str, str]:
     }
 
 
-def _version_here(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of a package that is installed here, None if it is not."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 
-from skdtune.doctor.finding import Finding, Installation, Level
+from skdtune.doctor.finding import Finding, Installation
 
-_ANSWER_S = 30
+_found = partial(Finding, "device")
 
 
 def examine(installation: Installation) -> Iterator[Finding]:
     """Look at the GPUs as the driver and as torch see them, and at the cores."""
     from skdtune.analysis.tables import format_count
     from skdtune.cores import CoreWatch, num_cores
+    from skdtune.engines.local_slots import ask_driver
+    from skdtune.errors import in_one_line
 
     cores = num_cores()
     free = max(0.0, CoreWatch().num_free())
@@ -24,7 +26,11 @@ def examine(installation: Installation) -> Iterator[Finding]:
         f"{format_count(cores, 'core')}, {min(free, cores):.1f} of them free now",
         "workers on the CPU share them with what else runs" if crowded else "",
     )
-    driven = _driven_gpus()
+    try:
+        driven = ask_driver("index,name,driver_version")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        driven = []
+        yield _found("note", f"nvidia-smi does not answer: {in_one_line(error)}")
     try:
         import torch
     except ImportError:
@@ -44,22 +50,3 @@ def examine(installation: Installation) -> Iterator[Finding]:
         )
     else:
         yield _found("ok", "no GPU: trials train on the CPU")
-
-
-def _driven_gpus() -> list[str]:
-    """List the GPUs that the driver shows, with its version."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    command = [program, "--query-gpu=index,name,driver_version", "--format=csv,noheader"]
-    try:
-        listed = subprocess.run(
-            command, capture_output=True, text=True, timeout=_ANSWER_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return listed.stdout.strip().splitlines() if listed.returncode == 0 else []
-
-
-def _found(level: Level, says: str, remedy: str = "") -> Finding:
-    return Finding(about="device", level=level, says=says, remedy=remedy)

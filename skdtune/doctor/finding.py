@@ -11,7 +11,7 @@ from skdtune.home import Home
 Level = Literal["ok", "note", "wrong"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One thing that was looked at."""
 

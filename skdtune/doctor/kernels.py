@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from skdtune.doctor.finding import Finding, Installation, Level
+from skdtune.doctor.finding import Finding, Installation
 from skdtune.errors import in_one_line
+
+_found = partial(Finding, "kernels")
 
 
 def examine(installation: Installation) -> Iterator[Finding]:
@@ -37,7 +40,3 @@ def examine(installation: Installation) -> Iterator[Finding]:
         )
     else:
         yield _found("ok", "built for this processor and loaded")
-
-
-def _found(level: Level, says: str, remedy: str = "") -> Finding:
-    return Finding(about="kernels", level=level, says=says, remedy=remedy)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
 import skdtune
 from skdtune.doctor.finding import Finding, Installation
@@ -16,8 +15,9 @@ _FOR_TRAINING = ("torch", "torchvision")
 def examine(installation: Installation) -> Iterator[Finding]:
     """Say what is installed."""
     from skdtune.describe.offered import offers, require_usable
+    from skdtune.describe.packages import installed_version
 
-    needed = {name: _version_of(name) for name in ("optuna", *_FOR_TRAINING)}
+    needed = {name: installed_version(name) for name in ("optuna", *_FOR_TRAINING)}
     there = [f"{name} {found}" for name, found in needed.items() if found]
     says = ", ".join(
         [f"skdtune {skdtune.__version__}", f"Python {platform.python_version()}", *there]
@@ -40,10 +40,3 @@ def examine(installation: Installation) -> Iterator[Finding]:
                 says=f"{offer.name} of {offer.package} cannot be used: {offer.problem}",
                 remedy="install a version that fits; `skdtune extensions` lists all",
             )
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

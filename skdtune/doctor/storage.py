@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
-from skdtune.doctor.finding import Finding, Installation, Level
+from skdtune.doctor.finding import Finding, Installation
 
 if TYPE_CHECKING:
     from skdtune.queue.storage_facts import StorageFacts
+
+_found = partial(Finding, "storage")
 
 #: The database's clock alone decides; people compare the times that it writes with their own.
 _CLOCK_S = 2.0
@@ -20,7 +23,6 @@ _CROWDED = 0.8
 
 def examine(installation: Installation) -> Iterator[Finding]:
     """Look at the storage; where it cannot be used, its error says why."""
-    from skdtune.analysis.tables import format_count
     from skdtune.errors import StorageEmptyError, StorageError
     from skdtune.queue.storage import masked, open_storage, parse_url, require_writable
     from skdtune.queue.storage_facts import storage_facts
@@ -34,7 +36,8 @@ def examine(installation: Installation) -> Iterator[Finding]:
         return
     try:
         facts = storage_facts(storage)
-        there = format_count(len(study_names(storage)), "study").replace("studys", "studies")
+        number = len(study_names(storage))
+        there = f"{number} {'study' if number == 1 else 'studies'}"
         yield _found("ok", f"{masked(url)}: {facts.server}, {there}")
         try:
             require_writable(storage)
@@ -82,7 +85,3 @@ def _limits(facts: StorageFacts) -> Iterator[Finding]:
             f"{used} of its {allowed} connections are in use; a worker takes up to 4",
             "raise max_connections, or put pgbouncer in front" if crowded else "",
         )
-
-
-def _found(level: Level, says: str, remedy: str = "") -> Finding:
-    return Finding(about="storage", level=level, says=says, remedy=remedy)

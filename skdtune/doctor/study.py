@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
-from skdtune.doctor.finding import Finding, Installation, Level
+from skdtune.doctor.finding import Finding, Installation
 
 if TYPE_CHECKING:
     from skdtune.home import Home
     from skdtune.queue.stored_study import StoredStudy
+
+
+_found = partial(Finding, "study")
 
 
 def examine(installation: Installation) -> Iterator[Finding]:
@@ -79,7 +83,3 @@ def _compare_data(stored: StoredStudy, home: Home) -> Iterator[Finding]:
         else:
             file = first_changed_file(pins[part], found, home.cache)
             yield _found("wrong", refusal(name, part, pins[part], found.source, file))
-
-
-def _found(level: Level, says: str, remedy: str = "") -> Finding:
-    return Finding(about="study", level=level, says=says, remedy=remedy)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 
-from skdtune.doctor.finding import Finding, Installation, Level
+from skdtune.doctor.finding import Finding, Installation
+
+_found = partial(Finding, "workers")
 
 
 def examine(installation: Installation) -> Iterator[Finding]:
     """Look at the workers of all studies, or of those that are named."""
     from skdtune.analysis.tables import format_count
     from skdtune.errors import StorageError
+    from skdtune.queue.leases import WorkerIdentity, holders_of
     from skdtune.queue.storage import open_storage
     from skdtune.queue.stored_study import expand_family, study_names
-    from skdtune.queue.workers_seen import held_trials, versions_seen
+    from skdtune.queue.versions_seen import versions_seen
 
     url = installation.storage_url
     try:
@@ -28,17 +31,19 @@ def examine(installation: Installation) -> Iterator[Finding]:
         there = study_names(storage)
         wanted = expand_family(installation.study, storage=url) if installation.study else there
         ids = [storage.get_study_id_from_name(name) for name in wanted if name in there]
-        held = held_trials(storage.engine, ids)
+        with storage.engine.connect() as connection:
+            held = holders_of(connection, ids)
         seen = versions_seen(storage.engine, ids)
     finally:
         storage.engine.dispose()
-    lost = [trial for trial in held if trial.is_lost]
+    lost = [row for row in held if row["silent_s"] > row["lease_s"]]
     yield _found("ok", f"{format_count(len(held) - len(lost), 'trial')} in hand now")
-    for trial in lost:
-        says = f"trial {trial.number} of {trial.study}: {trial.worker} has been silent for "
+    for row in lost:
+        who = WorkerIdentity(device=row["device"], token="", host=row["host"], pid=row["pid"])
         yield _found(
             "note",
-            f"{says}{trial.silent_s:.0f} s",
+            f"trial {row['number']} of {row['study_name']}: {who} has been silent for "
+            f"{row['silent_s']:.0f} s",
             "the next worker gives it back, or `skdtune storage reap`",
         )
     for package, counts in sorted(seen.items()):
@@ -50,7 +55,9 @@ def examine(installation: Installation) -> Iterator[Finding]:
 
 def _mixed(package: str, counts: Counter[str]) -> Iterator[Finding]:
     """Say where trials were trained with several versions, or with another one than is here."""
-    here = _version_here(package)
+    from skdtune.describe.packages import installed_version
+
+    here = platform.python_version() if package == "python" else installed_version(package)
     if len(counts) > 1:
         shares = ", ".join(f"{found} ({number})" for found, number in counts.most_common())
         yield _found(
@@ -58,23 +65,10 @@ def _mixed(package: str, counts: Counter[str]) -> Iterator[Finding]:
             f"trials were trained with several versions of {package}: {shares}",
             "compare them with care; give all workers one version",
         )
-    # A version that was built for CUDA says so behind a plus, where it is installed it does not.
-    elif here is not None and here not in {found.partition("+")[0] for found in counts}:
+    # What torch was built for stands behind a plus, in one of the two or in both.
+    elif here and here.partition("+")[0] not in {found.partition("+")[0] for found in counts}:
         yield _found(
             "note",
             f"trials were trained with {package} {next(iter(counts))}, this machine has {here}",
             "install the same version here, or do not mix them in one study",
         )
-
-
-def _version_here(package: str) -> str | None:
-    if package == "python":
-        return platform.python_version()
-    try:
-        return version(package).partition("+")[0]
-    except PackageNotFoundError:
-        return None
-
-
-def _found(level: Level, says: str, remedy: str = "") -> Finding:
-    return Finding(about="workers", level=level, says=says, remedy=remedy)

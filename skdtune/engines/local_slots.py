@@ -76,14 +76,23 @@ def list_gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return ask_driver("index")
+
+
+def ask_driver(fields: str) -> list[str]:
+    """List the GPUs that the driver shows, whoever may use them: a line each.
+
+    Args:
+        fields: What is asked of each, as ``nvidia-smi --query-gpu`` calls it.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
     listed = subprocess.run(
-        [program, "--query-gpu=index", "--format=csv,noheader"],
+        [program, f"--query-gpu={fields}", "--format=csv,noheader"],
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
-    return listed.stdout.split() if listed.returncode == 0 else []
+    return listed.stdout.strip().splitlines() if listed.returncode == 0 else []

@@ -20,10 +20,9 @@ from skdtune.errors import StudyError
 from skdtune.queue import schema
 from skdtune.queue.final_evaluation import evaluations_of
 from skdtune.queue.idle import lock_idle, reap_silent
+from skdtune.queue.kept_network import ARTIFACT_PREFIX
 from skdtune.queue.stored_study import RawStudy, raw_studies, unknown_study
 
-#: How Optuna and its dashboard begin the attributes that name artifacts.
-_ARTIFACT_PREFIX = "artifacts:"
 #: Key of no study and no trial: under it the table of events lists what is left of the deleted.
 _NOBODY = 0
 _DELETED = "deleted"
@@ -203,8 +202,8 @@ def _artifacts(connection: sa.Connection, study_id: int) -> list[str]:
         (of_trial, of_trial.c.trial_id.in_(own_trials)),
         (of_study, of_study.c.study_id == study_id),
     ):
-        keys = sa.select(table.c.key).where(is_own, table.c.key.startswith(_ARTIFACT_PREFIX))
-        found |= {key.removeprefix(_ARTIFACT_PREFIX) for key in connection.scalars(keys)}
+        keys = sa.select(table.c.key).where(is_own, table.c.key.startswith(ARTIFACT_PREFIX))
+        found |= {key.removeprefix(ARTIFACT_PREFIX) for key in connection.scalars(keys)}
     return sorted(found)
 
 
@@ -212,9 +211,9 @@ def _still_named(connection: sa.Connection, artifacts: Sequence[str]) -> set[str
     found: set[str] = set()
     for table in (schema.trial_system_attributes, schema.study_system_attributes):
         for start in range(0, len(artifacts), _CHUNK):
-            keys = [f"{_ARTIFACT_PREFIX}{file}" for file in artifacts[start : start + _CHUNK]]
+            keys = [f"{ARTIFACT_PREFIX}{file}" for file in artifacts[start : start + _CHUNK]]
             named = connection.scalars(sa.select(table.c.key).where(table.c.key.in_(keys)))
-            found |= {key.removeprefix(_ARTIFACT_PREFIX) for key in named}
+            found |= {key.removeprefix(ARTIFACT_PREFIX) for key in named}
     return found
 
 

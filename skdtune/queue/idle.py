@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import sqlalchemy as sa
-from optuna.trial import TrialState
 
 from skdtune.errors import StudyError
-from skdtune.queue.leases import WorkerIdentity, reap
-from skdtune.queue.schema import leases, studies, trials
+from skdtune.queue.leases import WorkerIdentity, holders_of, reap
+from skdtune.queue.schema import studies, trials
 
 
 def reap_silent(engine: sa.Engine, study_ids: Collection[int]) -> None:
@@ -32,25 +31,13 @@ def lock_idle(connection: sa.Connection, study_ids: Collection[int]) -> None:
             .order_by(*table.primary_key)
             .with_for_update()
         ).all()
-    holding = (
-        sa.select(studies.c.study_name, leases.c.host, leases.c.pid, leases.c.device)
-        .join(trials, trials.c.trial_id == leases.c.trial_id)
-        .join(studies, studies.c.study_id == trials.c.study_id)
-        .where(
-            leases.c.study_id == trials.c.study_id,
-            trials.c.study_id.in_(study_ids),
-            trials.c.state == TrialState.RUNNING,
-            leases.c.owner.is_not(None),
-        )
-        .order_by(trials.c.trial_id)
-    )
-    held = connection.execute(holding).all()
+    held = holders_of(connection, study_ids)
     if held:
-        name = held[0].study_name
+        name = held[0]["study_name"]
         who = [
-            str(WorkerIdentity(device=row.device, token="", host=row.host, pid=row.pid))
+            str(WorkerIdentity(device=row["device"], token="", host=row["host"], pid=row["pid"]))
             for row in held
-            if row.study_name == name
+            if row["study_name"] == name
         ]
         raise StudyError(
             f"study {name!r} is being trained by {', '.join(who)}: stop the workers first"

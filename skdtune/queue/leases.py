@@ -13,7 +13,7 @@ import functools
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from skdtune.errors import LeaseLostError
 from skdtune.home import seconds_from_environment
 from skdtune.queue.events import EventKind, num_finished_epochs, record
-from skdtune.queue.schema import FINISHED, leases, now, own_studies, trials
+from skdtune.queue.schema import FINISHED, leases, now, own_studies, studies, trials
 from skdtune.queue.worker_token import new_token
 
 logger = logging.getLogger(__name__)
@@ -289,33 +289,44 @@ def finished(engine: sa.Engine, study_id: int, numbers: list[int]) -> list[int]:
 
 
 def holders(engine: sa.Engine, study_id: int) -> list[dict[str, Any]]:
-    """List the workers that hold a trial: number, host, pid, device, attempt, silent seconds.
-
-    No time is negative, whatever was done to the clock.
-    """
+    """List the workers that hold a trial of a study, as :func:`holders_of` does."""
     with engine.connect() as connection:
-        silence = (now(connection) - leases.c.renewed_at).label("silent_s")
-        held = (now(connection) - leases.c.claimed_at).label("held_s")
-        query = (
-            sa.select(
-                trials.c.number,
-                trials.c.trial_id,
-                leases.c.host,
-                leases.c.pid,
-                leases.c.device,
-                leases.c.attempt,
-                silence,
-                held,
-            )
-            .join(leases, leases.c.trial_id == trials.c.trial_id)
-            .where(
-                leases.c.study_id == study_id,
-                leases.c.owner.is_not(None),
-                trials.c.state == TrialState.RUNNING,
-            )
-            .order_by(trials.c.number)
+        return holders_of(connection, [study_id])
+
+
+def holders_of(connection: sa.Connection, study_ids: Collection[int]) -> list[dict[str, Any]]:
+    """List the workers that hold a trial of some studies, by study and number.
+
+    Returns:
+        Study, number, host, pid, device, attempt, and seconds: of silence, of the lease, since
+        the claim. No time is negative, whatever was done to the clock.
+    """
+    silence = (now(connection) - leases.c.renewed_at).label("silent_s")
+    held = (now(connection) - leases.c.claimed_at).label("held_s")
+    query = (
+        sa.select(
+            studies.c.study_name,
+            trials.c.number,
+            trials.c.trial_id,
+            leases.c.host,
+            leases.c.pid,
+            leases.c.device,
+            leases.c.attempt,
+            leases.c.lease_s,
+            silence,
+            held,
         )
-        found = [dict(row._mapping) for row in connection.execute(query)]
+        .join(leases, leases.c.trial_id == trials.c.trial_id)
+        .join(studies, studies.c.study_id == trials.c.study_id)
+        .where(
+            leases.c.study_id == trials.c.study_id,
+            leases.c.study_id.in_(study_ids),
+            leases.c.owner.is_not(None),
+            trials.c.state == TrialState.RUNNING,
+        )
+        .order_by(trials.c.study_id, trials.c.number)
+    )
+    found = [dict(row._mapping) for row in connection.execute(query)]
     return [
         {**row, "silent_s": max(0.0, row["silent_s"]), "held_s": max(0.0, row["held_s"])}
         for row in found

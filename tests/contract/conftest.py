@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from click.testing import CliRunner, Result
+
+from skdtune.cli.main import cli
 
 
 @pytest.fixture
@@ -17,3 +20,13 @@ def connections_end() -> Iterator[None]:
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
     gc.unfreeze()
+
+
+@pytest.fixture
+def run() -> Callable[..., Result]:
+    """Run the command line in this process; an exception is an exception."""
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner(catch_exceptions=False).invoke(cli, arguments, prog_name="skdtune")
+
+    return invoke

@@ -14,12 +14,12 @@ from typing import Any
 import click
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
+from exit_codes import exit_code
 from hypothesis import given
 from hypothesis import strategies as st
 
 import skdtune
-from skdtune.__main__ import main
 from skdtune.cli.main import cli
 from skdtune.describe.presets import find, is_family, load_family, load_spec
 from skdtune.errors import (
@@ -136,23 +136,6 @@ def words(command: click.Command) -> set[str]:
 def forget_verbosity(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no -v of one test bring tracebacks into another: a process knows one command line."""
     monkeypatch.setattr("skdtune.cli.application._verbose", False)
-
-
-@pytest.fixture
-def run() -> Run:
-    """Run the command line in this process; an exception is an exception."""
-
-    def invoke(*arguments: str) -> Result:
-        return CliRunner(catch_exceptions=False).invoke(cli, arguments, prog_name="skdtune")
-
-    return invoke
-
-
-def exit_code(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    assert isinstance(left.value.code, int)
-    return left.value.code
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
-from click.testing import CliRunner, Result
+from click.testing import Result
+from exit_codes import exit_code
 
-from skdtune.__main__ import main
-from skdtune.cli.main import cli
 from skdtune.home import study_folder
 from skdtune.queue import leases, schema
 from skdtune.queue.deletion import delete_studies, deleted_studies, doomed_by
@@ -43,21 +42,6 @@ def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 on_both = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
-
-
-@pytest.fixture
-def run() -> Run:
-    def invoke(*arguments: str) -> Result:
-        return CliRunner(catch_exceptions=False).invoke(cli, arguments, prog_name="skdtune")
-
-    return invoke
-
-
-def exit_code(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(list(arguments))
-    assert isinstance(left.value.code, int)
-    return left.value.code
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from skdtune.__main__ import main
-from skdtune.cli.main import cli
 from skdtune.errors import StudyError
 
 Run = Callable[..., Result]
@@ -27,16 +26,6 @@ ACCURACIES = {
     "digits-drg": (0.93, 0.95, 0.94),
     "digits-dsr": (0.91, 0.90, 0.92),
 }
-
-
-@pytest.fixture
-def run() -> Run:
-    """Run the command line in this process; an exception is an exception."""
-
-    def invoke(*arguments: str) -> Result:
-        return CliRunner(catch_exceptions=False).invoke(cli, arguments, prog_name="skdtune")
-
-    return invoke
 
 
 @pytest.fixture

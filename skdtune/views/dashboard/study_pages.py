@@ -46,10 +46,9 @@ class StudyPages:
                 if objectives := self._objectives_without_params(study_id):
                     start_response("200 OK", [("Content-Type", "application/json")])
                     return [json.dumps({"param_importances": [[]] * objectives}).encode()]
-            elif asked == ("GET", "") and not picks_best(self._spec(study_id) or {}):
-                answer = self._without_best_trials
-            elif asked == ("GET", "") and self._spec(study_id) is not None:
-                answer = functools.partial(self._with_own_best_trial, study_id)
+            elif asked == ("GET", "") and (spec := self._spec(study_id)) is not None:
+                best = self._best(study_id) if picks_best(spec) else None
+                answer = functools.partial(self._with_best_trial, best)
             elif asked == ("POST", "/rename") and self._spec(study_id) is not None:
                 answer = _rename_otherwise
         return answer(environ, start_response)
@@ -79,27 +78,21 @@ class StudyPages:
         with self.storage.engine.connect() as connection:
             return connection.scalar(query) or 0
 
-    def _without_best_trials(
-        self, environ: Environ, start_response: StartResponse
-    ) -> Iterable[bytes]:
-        """Answer as the application does, but for the trials that it calls the best."""
-
-        def change(body: bytes) -> bytes:
-            return json.dumps({**json.loads(body), "best_trials": []}).encode()
-
-        return rewrite(self.application, environ, start_response, change)
-
-    def _with_own_best_trial(
-        self, study_id: int, environ: Environ, start_response: StartResponse
-    ) -> Iterable[bytes]:
-        """Answer as the application does, but that a foreign trial is never the best."""
+    def _best(self, study_id: int) -> int | None:
+        """Return the number of the best trial; a foreign one is never the best."""
         with self.storage.engine.connect() as connection:
             best = best_so_far(connection, study_id)
+        return None if best is None else best[0]
+
+    def _with_best_trial(
+        self, best: int | None, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Answer as the application does, but for the trial that is called the best."""
 
         def change(body: bytes) -> bytes:
             study = json.loads(body)
             listed = [*study.get("best_trials", []), *study.get("trials", [])]
-            own = [trial for trial in listed if best and trial.get("number") == best[0]]
+            own = [trial for trial in listed if trial.get("number") == best]
             return json.dumps({**study, "best_trials": own[:1]}).encode()
 
         return rewrite(self.application, environ, start_response, change)
