@@ -61,7 +61,7 @@ def delete(
                 raise InputError(f"nobody is there to ask whether {study} shall go: add --yes")
             click.echo(printable("\n".join(map(_described, doomed))), err=True)
             if not click.confirm("Delete all of it?", err=True):
-                say(application, "nothing was deleted")
+                echo_json([]) if as_json else say(application, "nothing was deleted")
                 return 1
         delete_studies(opened, doomed)
         return _clear(application, opened.engine, study, doomed, checkpoints, as_json)

@@ -156,7 +156,7 @@ def _curve_trace(
         "opacity": 0.55 if color == MUTED else 0.9,
         "line": {"color": color, "width": width, "dash": dash},
         "marker": {"size": 4},
-        "hovertemplate": "trial %{customdata}<br>epoch %{x}: %{y:.2%}<extra></extra>",
+        "hovertemplate": "trial %{customdata}<br>epoch %{x}: %{y}<extra></extra>",
     }
 
 
@@ -170,7 +170,7 @@ def _ends(trials: Sequence[TrialRecord]) -> Trace:
         "y": [rounded(trial.curve[-1][1]) for trial in trials],
         "customdata": [trial.number for trial in trials],
         "marker": {"symbol": "circle-open", "size": 6, "color": MUTED},
-        "hovertemplate": "trial %{customdata}, pruned after epoch %{x}: %{y:.2%}<extra></extra>",
+        "hovertemplate": "trial %{customdata}, pruned after epoch %{x}: %{y}<extra></extra>",
     }
 
 
