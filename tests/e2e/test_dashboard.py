@@ -353,7 +353,9 @@ def test_it_can_listen_on_the_ipv6_loopback(serve: Serve, skdtune_home: Path) ->
     dashboard = serve(skdtune_home, "--host", "::1")
 
     assert f"http://[::1]:{dashboard.port}/dashboard/" in dashboard.log.read_text()
-    with urllib.request.urlopen(f"http://[::1]:{dashboard.port}/api/studies", timeout=30) as found:
+    # Nor may the proxy of an earlier test in this process: urlopen keeps the first one it saw.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://[::1]:{dashboard.port}/api/studies", timeout=30) as found:
         assert json.load(found) == {"study_summaries": []}
     assert not is_reachable("127.0.0.1", dashboard.port)
 
