@@ -121,19 +121,36 @@ def run_worker(
             timing=timing,
             on_hang=on_hang,
         )
-        # Missing data, and others than the study's, must be said before a trial is taken.
-        pinned = place.queue.pinned_sources()
-        place.sources = prepare_study(store, stored.spec, study, pinned)
-        prepare_kernels(resolved, lambda: stop.requested or is_orphaned())
-        if stop.requested or is_orphaned():
-            return 0
-        in_use.take(lambda: _published_work(store, stored.spec))
-        _log_machine(study, stored.spec.model, resolved, in_use)
-        if require_kernels:
-            place.kernels.require()
-        elif difference := place.kernels.difference():
-            logger.warning("%s: results differ in their last digits, times in more", difference)
+        try:
+            if not _prepare(place, study, require_kernels):
+                return 0
+        except StorageAwayError:
+            # Who is asked to leave while the storage is away has taken nothing yet.
+            if stop.requested or is_orphaned():
+                return 0
+            raise
         return Worker(place).run(max_trials=max_trials, drain=drain)
+
+
+def _prepare(place: Workplace, study: str, require_kernels: bool) -> bool:
+    """Make sure that this machine can train the trials of the study, before one is taken.
+
+    Returns:
+        Whether the worker may begin; False if it was asked to leave meanwhile.
+    """
+    spec, store, stop = place.stored.spec, place.store, place.stop
+    # Missing data, and others than the study's, must be said before a trial is taken.
+    place.sources = prepare_study(store, spec, study, place.queue.pinned_sources())
+    prepare_kernels(store.device, lambda: stop.requested or is_orphaned())
+    if stop.requested or is_orphaned():
+        return False
+    place.threads.take(lambda: _published_work(store, spec))
+    _log_machine(study, spec.model, store.device, place.threads)
+    if require_kernels:
+        place.kernels.require()
+    elif difference := place.kernels.difference():
+        logger.warning("%s: results differ in their last digits, times in more", difference)
+    return True
 
 
 def _published_work(store: DataStore, spec: StudySpec) -> float:

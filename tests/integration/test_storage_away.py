@@ -121,3 +121,31 @@ def test_a_worker_whose_file_is_gone_says_so_and_keeps_its_checkpoint(
     heir.send(signal.SIGTERM)
     assert heir.wait() == 0
     assert search.states == ["WAITING"]
+
+
+#: It tells that it looks at its kernels, and goes on a while after.
+LATE = """
+import time
+from skdtune.worker import worker
+def late(device, is_leaving):
+    worker.logger.info("looking at the kernels")
+    time.sleep(1.5)
+worker.prepare_kernels = late
+"""
+
+
+def test_a_worker_that_is_sent_away_before_it_began_leaves_as_asked(
+    make_search: Callable[..., Any],
+    start_worker: Callable[..., Any],
+    until: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    search = make_search(f"sqlite:///{tmp_path / 'study.db'}", num_trials=1)
+    worker = start_worker(search, code=LATE, env=TIMES)
+    log = worker.folder / "err"
+    until(lambda: log.exists() and "looking at the kernels" in worker.err, "it has its data")
+    with frozen(search.url):
+        until(lambda: "the storage does not answer" in worker.err, "it asks what others had")
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0, worker.err
+    assert "Traceback" not in worker.err
