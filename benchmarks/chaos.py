@@ -521,9 +521,11 @@ def check(plan: Plan, url: str, folder: Path, happened: Happened) -> list[dict[s
         for event in events.story(stored.engine, stored.study_id, trials[number]._trial_id):
             print(f"    {event}", file=sys.stderr)
     equal = plan.trials - len(unequal)
-    logs = "".join(path.read_text(errors="replace") for path in folder.glob("worker-*.log"))
+    logs = "\n".join(path.read_text(errors="replace") for path in folder.glob("worker-*.log"))
     # A worker that starts while the database is down ends with one line, and is started again.
-    tracebacks = logs.count("Traceback") - logs.count("skdtune.errors.StorageError")
+    # One that is killed while it says so leaves half of it.
+    errors = re.findall(r"^Traceback .*\n(?: .*\n)*(\S.*)\n", logs, re.MULTILINE)
+    tracebacks = sum(not error.startswith("skdtune.errors.StorageError") for error in errors)
     begun = len(re.findall(r"trial \d+ epoch \d+/\d+ starts", logs))
     needed = plan.trials * stored.spec.budget.epochs
     blows = happened.kills + happened.terms + happened.frozen + happened.damaged
