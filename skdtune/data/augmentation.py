@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skdtune.data.draws import Mixing
+
 
 def pad_crop(images_BCHW: Tensor, top_B: Tensor, left_B: Tensor, padding: int) -> Tensor:
     """Pad every image with black pixels and cut a window of the old size out of it.
@@ -97,6 +99,98 @@ def flip(images_BCHW: Tensor, flip_B: Tensor) -> Tensor:
         Images of the same shape and dtype.
     """
     return torch.where(flip_B[:, None, None, None], images_BCHW.flip(3), images_BCHW)
+
+
+def as_bytes(images_BCHW: Tensor) -> Tensor:
+    """Round raw images to uint8, for what is defined on bytes; bytes stay as they are."""
+    if images_BCHW.dtype == torch.uint8:
+        return images_BCHW
+    return images_BCHW.round().clamp(0, 255).to(torch.uint8)
+
+
+def jitter(images_BCHW: Tensor, factors_B3: Tensor) -> Tensor:
+    """Change brightness, contrast and saturation of every image, one after the other.
+
+    The same as ``adjust_brightness``, ``adjust_contrast`` and ``adjust_saturation`` of
+    ``torchvision.transforms.v2.functional`` on uint8 images, with a factor for each image.
+
+    Args:
+        images_BCHW: raw images, uint8, with 1 or 3 channels; grey ones have no saturation.
+        factors_B3: float32 factors of the three.
+
+    Returns:
+        uint8 images of the same shape.
+    """
+    brightness_B, contrast_B, saturation_B = factors_B3.unbind(1)
+    images_BCHW = _blend(images_BCHW, torch.zeros_like(brightness_B), brightness_B)
+    mean_B = _grey(images_BCHW).mean(dim=(1, 2, 3))
+    images_BCHW = _blend(images_BCHW, mean_B, contrast_B)
+    if images_BCHW.shape[1] == 1:
+        return images_BCHW
+    return _blend(images_BCHW, _grey(images_BCHW), saturation_B)
+
+
+def _grey(images_BCHW: Tensor) -> Tensor:
+    """Return whole grey values, float32 of shape (B, 1, H, W)."""
+    values_BCHW = images_BCHW.to(torch.float32)
+    if values_BCHW.shape[1] == 1:
+        return values_BCHW
+    red_BHW, green_BHW, blue_BHW = values_BCHW.unbind(1)
+    grey_BHW = red_BHW.mul(0.2989).add(green_BHW, alpha=0.587).add(blue_BHW, alpha=0.114)
+    return grey_BHW.floor()[:, None]
+
+
+def _blend(images_BCHW: Tensor, others: Tensor, factors_B: Tensor) -> Tensor:
+    """Go from other values to the images, or beyond them where the factor is above 1."""
+    factors_B111 = factors_B[:, None, None, None]
+    others = others if others.dim() == 4 else others[:, None, None, None]
+    blended_BCHW = images_BCHW * factors_B111 + others * (1 - factors_B111)
+    return blended_BCHW.clamp(0, 255).to(torch.uint8)
+
+
+def erase(images_BCHW: Tensor, boxes_B4: Tensor) -> Tensor:
+    """Fill a box of every image with the mean colour, which is 0 after normalisation.
+
+    The same as ``torchvision.transforms.v2.functional.erase`` with zeros.
+
+    Args:
+        images_BCHW: normalised images.
+        boxes_B4: int64 rows of (top, left, height, width); nothing is erased in an empty box.
+
+    Returns:
+        Images of the same shape and dtype.
+    """
+    top_B1, left_B1, height_B1, width_B1 = boxes_B4[..., None].unbind(1)
+    y_H, x_W = (torch.arange(size, device=images_BCHW.device) for size in images_BCHW.shape[2:])
+    is_row_BH = (y_H >= top_B1) & (y_H < top_B1 + height_B1)
+    is_column_BW = (x_W >= left_B1) & (x_W < left_B1 + width_B1)
+    is_erased_B1HW = (is_row_BH[:, :, None] & is_column_BW[:, None])[:, None]
+    # In a copy, which lies in memory as the images do; a masked_fill would not.
+    return images_BCHW.clone().masked_fill_(is_erased_B1HW, 0)
+
+
+def mix(images_BCHW: Tensor, mixing: Mixing) -> Tensor:
+    """Mix every image with the one before it in the batch, the first one with the last one.
+
+    The same as ``torchvision.transforms.v2.MixUp`` and ``CutMix`` with the same draws. Sources:
+    *mixup: Beyond Empirical Risk Minimization* (arXiv 1710.09412),
+    https://arxiv.org/abs/1710.09412; *CutMix: Regularization Strategy to Train Strong Classifiers
+    with Localizable Features* (arXiv 1905.04899), https://arxiv.org/abs/1905.04899.
+
+    Args:
+        images_BCHW: normalised images.
+        mixing: what was drawn for this step.
+
+    Returns:
+        Images of the same shape and dtype.
+    """
+    others_BCHW = images_BCHW.roll(1, 0)
+    if mixing.box is None:
+        return others_BCHW.mul_(1 - mixing.share).add_(images_BCHW * mixing.share)
+    top, left, bottom, right = mixing.box
+    mixed_BCHW = images_BCHW.clone()
+    mixed_BCHW[..., top:bottom, left:right] = others_BCHW[..., top:bottom, left:right]
+    return mixed_BCHW
 
 
 def normalise(images_BCHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:

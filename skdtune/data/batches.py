@@ -5,7 +5,7 @@ Shape legend: N images, B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,8 +13,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from skdtune.data.augmentation import flip, normalise, pad_crop, resized_crop
-from skdtune.data.draws import draw_boxes, draw_flips, draw_shifts, epoch_generator
+from skdtune.data.augmentation import (
+    as_bytes,
+    erase,
+    flip,
+    jitter,
+    mix,
+    normalise,
+    pad_crop,
+    resized_crop,
+)
+from skdtune.data.draws import (
+    Mixing,
+    draw_boxes,
+    draw_erasures,
+    draw_factors,
+    draw_flips,
+    draw_mixings,
+    draw_shifts,
+    epoch_generator,
+)
 from skdtune.data.images import ImageSet
 from skdtune.data.plans import BatchPlan, Plain
 from skdtune.describe.data_config import DataConfig
@@ -35,6 +53,12 @@ class Batch:
 
     second_BCHW: Tensor | None = None
     """Where the batch plan has one: a second image for each, its partner or another view."""
+
+    other_labels_B: Tensor | None = None
+    """Where images are mixed: the class numbers of what each was mixed with."""
+
+    label_share: float = 1.0
+    """What ``labels_B`` weigh then; the others weigh the rest."""
 
 
 class DeviceImages:
@@ -135,21 +159,93 @@ class TrainBatches:
         Args:
             epoch: number of the epoch, counted from 0. Epochs may be asked for in any order.
         """
-        order, others = (epoch_generator(self._seed, epoch, stream) for stream in (0, 1))
-        rows = self._plan.draw(order, others)
-        main = self._draw(rows.main_SR, order)
-        second = None if rows.second_SR is None else self._draw(rows.second_SR, others)
-        for step in range(len(self)):
-            raw_BCHW, indices_B = self._augmented(main, step)
-            batch = self._images.batch(raw_BCHW, indices_B)
-            if second is not None:
-                raw_BCHW, indices_B = self._augmented(second, step)
-                batch = replace(batch, second_BCHW=self._images.normalised(raw_BCHW))
-            yield batch
 
-    def _augmented(self, draws: dict[str, Tensor], step: int) -> tuple[Tensor, Tensor]:
+        def stream(number: int) -> Generator:
+            return epoch_generator(self._seed, epoch, number)
+
+        order, others = stream(0), stream(1)
+        rows = self._plan.draw(order, others)
+        # What came later draws from streams of its own, so that it changes nothing else.
+        main = EpochView(self._images, self._config, rows.main_SR, order, stream, 10)
+        second: EpochView | None = None
+        if rows.second_SR is not None:
+            second = EpochView(self._images, self._config, rows.second_SR, others, stream, 20)
+        mixings = self._mixings(stream(2)) if self._config.mixes else None
+        for step in range(len(self)):
+            batch = main.batch(step)
+            if second is not None:
+                batch = replace(batch, second_BCHW=second.batch(step).images_BCHW)
+            yield batch if mixings is None else _mixed(batch, mixings[step])
+
+    def _mixings(self, generator: Generator) -> list[Mixing]:
+        return draw_mixings(
+            len(self),
+            *self._images.images_NCHW.shape[2:],
+            mixup=self._config.mixup,
+            cutmix=self._config.cutmix,
+            generator=generator,
+        )
+
+
+class EpochView:
+    """The images of one epoch, each augmented once; what is drawn for them is drawn at once.
+
+    Args:
+        images: all images.
+        config: how they are augmented.
+        rows_SR: which ones each step takes.
+        generator: source of flips and crops.
+        stream: makes the source of a number for what else is drawn.
+        first_stream: number of the first of these sources.
+    """
+
+    def __init__(
+        self,
+        images: DeviceImages,
+        config: DataConfig,
+        rows_SR: Tensor,
+        generator: Generator,
+        stream: Callable[[int], Generator],
+        first_stream: int,
+    ) -> None:
+        self._images = images
+        self._config = config
+        height, width = images.images_NCHW.shape[2:]
+        self._operations_SBO3: Tensor | None = None
+        draws: dict[str, Tensor] = {}
+        used = rows_SR.numel()
+        # Flips before crops: whether images are cropped does not change which are mirrored.
+        if config.flip:
+            draws["flips"] = draw_flips(used, generator)
+        if config.crop == "pad":
+            draws["shifts"] = draw_shifts(used, config.crop_padding, generator)
+        if config.crop == "resized":
+            draws["boxes"] = draw_boxes(used, height, width, generator)
+        if config.jitter:
+            draws["factors"] = draw_factors(used, config.jitter, stream(first_stream))
+        if config.erasing:
+            draws["erasures"] = draw_erasures(
+                used, height, width, config.erasing, stream(first_stream + 1)
+            )
+        if config.policy != "none":
+            # torchvision's transforms are of no use without a policy.
+            from skdtune.data.policies import Policy
+
+            self._policy = Policy.of(config, height, width)
+            drawn = self._policy.draw(used, stream(first_stream + 2))
+            # Which images go together is decided on the CPU, wherever the images are.
+            self._operations_SBO3 = drawn.view(*rows_SR.shape, *drawn.shape[1:])
+        by_step = {
+            name: drawn.view(*rows_SR.shape, *drawn.shape[1:]) for name, drawn in draws.items()
+        }
+        self._draws = {
+            name: drawn.to(images.device)
+            for name, drawn in {"indices": rows_SR, **by_step}.items()
+        }
+
+    def batch(self, step: int) -> Batch:
         """Gather and augment the images of one step."""
-        drawn = {name: values_SB[step] for name, values_SB in draws.items()}
+        drawn = {name: values_SB[step] for name, values_SB in self._draws.items()}
         raw_BCHW = self._images.raw(drawn["indices"])
         if "shifts" in drawn:
             top_B, left_B = drawn["shifts"].unbind(1)
@@ -158,26 +254,24 @@ class TrainBatches:
             raw_BCHW = resized_crop(raw_BCHW, *drawn["boxes"].unbind(1))
         if "flips" in drawn:
             raw_BCHW = flip(raw_BCHW, drawn["flips"])
-        return raw_BCHW, drawn["indices"]
+        if self._operations_SBO3 is not None:
+            raw_BCHW = self._policy.apply(as_bytes(raw_BCHW), self._operations_SBO3[step])
+        if "factors" in drawn:
+            raw_BCHW = jitter(as_bytes(raw_BCHW), drawn["factors"])
+        batch = self._images.batch(raw_BCHW, drawn["indices"])
+        if "erasures" in drawn:
+            batch = replace(batch, images_BCHW=erase(batch.images_BCHW, drawn["erasures"]))
+        return batch
 
-    def _draw(self, rows_SR: Tensor, generator: Generator) -> dict[str, Tensor]:
-        """Draw how the images of an epoch are augmented, and move it to the device once."""
-        draws: dict[str, Tensor] = {}
-        used = rows_SR.numel()
-        # Flips before crops: whether images are cropped does not change which are mirrored.
-        if self._config.flip:
-            draws["flips"] = draw_flips(used, generator)
-        if self._config.crop == "pad":
-            draws["shifts"] = draw_shifts(used, self._config.crop_padding, generator)
-        if self._config.crop == "resized":
-            height, width = self._images.images_NCHW.shape[2:]
-            draws["boxes"] = draw_boxes(used, height, width, generator)
-        shape = rows_SR.shape
-        by_step = {name: drawn.view(*shape, *drawn.shape[1:]) for name, drawn in draws.items()}
-        return {
-            name: drawn.to(self._images.device)
-            for name, drawn in {"indices": rows_SR, **by_step}.items()
-        }
+
+def _mixed(batch: Batch, mixing: Mixing) -> Batch:
+    """Mix the images of a batch with each other, and say what their labels weigh."""
+    return replace(
+        batch,
+        images_BCHW=mix(batch.images_BCHW, mixing),
+        other_labels_B=batch.labels_B.roll(1, 0),
+        label_share=mixing.share,
+    )
 
 
 def val_batches(images: DeviceImages, batch_size: int = 1024) -> Iterator[Batch]:

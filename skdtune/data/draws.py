@@ -10,6 +10,7 @@ Shape legend: N images, A attempts.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,12 @@ AREA = (0.08, 1.0)
 
 RATIO = (3 / 4, 4 / 3)
 """Smallest and largest width divided by height of a resized crop (torchvision's default)."""
+
+ERASED_AREA = (0.02, 0.33)
+"""Smallest and largest share of the area that random erasing takes (torchvision's default)."""
+
+ERASED_RATIO = (0.3, 3.3)
+"""Smallest and largest height divided by width of what it takes (torchvision's default)."""
 
 _ATTEMPTS = 10
 
@@ -81,6 +88,103 @@ def draw_boxes(num_images: int, height: int, width: int, generator: Generator) -
         fits_N, (place_N2[:, 1] * (width - width_N + 1)).long(), (width - width_N) // 2
     )
     return torch.stack((top_N, left_N, height_N, width_N), dim=1)
+
+
+def draw_factors(num_images: int, strength: float, generator: Generator) -> Tensor:
+    """Draw by how much brightness, contrast and saturation of each image change.
+
+    Returns:
+        float32 of shape (N, 3), each from ``1 - strength`` to ``1 + strength``, 1 for no change.
+    """
+    share_N3 = torch.rand(num_images, 3, generator=generator)
+    return 1 + strength * (2 * share_N3 - 1)
+
+
+def draw_erasures(
+    num_images: int, height: int, width: int, probability: float, generator: Generator
+) -> Tensor:
+    """Draw the box that is erased of each image, as ``torchvision.transforms.v2.RandomErasing``.
+
+    Returns:
+        int64 of shape (N, 4), rows of (top, left, height, width); without height and width where
+        nothing is erased: by chance, or because no box fitted in ten attempts.
+    """
+    shape = (num_images, _ATTEMPTS)
+    is_erased_N = torch.rand(num_images, generator=generator) < probability
+    area_NA = height * width * _uniform(ERASED_AREA, shape, generator)
+    log_ratio = (math.log(ERASED_RATIO[0]), math.log(ERASED_RATIO[1]))
+    ratio_NA = torch.exp(_uniform(log_ratio, shape, generator))
+    height_NA = torch.sqrt(area_NA * ratio_NA).round().long()
+    width_NA = torch.sqrt(area_NA / ratio_NA).round().long()
+    fits_NA = (height_NA < height) & (width_NA < width)
+    first_N1 = fits_NA.int().argmax(dim=1, keepdim=True)
+    is_erased_N &= fits_NA.any(dim=1)
+    height_N = height_NA.gather(1, first_N1).squeeze(1) * is_erased_N
+    width_N = width_NA.gather(1, first_N1).squeeze(1) * is_erased_N
+    place_N2 = torch.rand(num_images, 2, generator=generator, dtype=torch.float64)
+    top_N = (place_N2[:, 0] * (height - height_N + 1)).long()
+    left_N = (place_N2[:, 1] * (width - width_N + 1)).long()
+    return torch.stack((top_N, left_N, height_N, width_N), dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """How the images of a step are mixed, each with the one before it in the batch."""
+
+    share: float
+    """What an image keeps of itself, from 0 to 1; its label weighs as much."""
+
+    box: tuple[int, int, int, int] | None = None
+    """CutMix: top, left, bottom and right of what comes from the other image; None for mixup."""
+
+
+def draw_mixings(
+    num_steps: int,
+    height: int,
+    width: int,
+    *,
+    mixup: float,
+    cutmix: float,
+    generator: Generator,
+) -> list[Mixing]:
+    """Draw how the batches of an epoch are mixed, as torchvision's ``v2.MixUp`` and ``v2.CutMix``.
+
+    Args:
+        num_steps: Steps of the epoch.
+        height: Of the images.
+        width: Of the images.
+        mixup: Parameter of the beta distribution of the shares; 0 is never.
+        cutmix: The same for CutMix. Where both are, each step has one of them, by equal chances.
+        generator: Source of chance.
+    """
+    is_cut_S = torch.rand(num_steps, generator=generator) < 0.5
+    row_S = torch.randint(0, height, (num_steps,), generator=generator)
+    column_S = torch.randint(0, width, (num_steps,), generator=generator)
+    shares = [_beta(alpha, num_steps, generator) for alpha in (mixup, cutmix) if alpha]
+    mixings = []
+    for step in range(num_steps):
+        is_cut = cutmix > 0 and (mixup == 0 or bool(is_cut_S[step]))
+        share = float(shares[-1 if is_cut else 0][step])
+        if not is_cut:
+            mixings.append(Mixing(share))
+            continue
+        half = 0.5 * math.sqrt(1 - share)
+        row, column = int(row_S[step]), int(column_S[step])
+        top, bottom = max(0, row - int(half * height)), min(height, row + int(half * height))
+        left, right = max(0, column - int(half * width)), min(width, column + int(half * width))
+        # The label follows what is really seen, since a box may reach beyond the edge.
+        share = 1 - (bottom - top) * (right - left) / (height * width)
+        mixings.append(Mixing(share, (top, left, bottom, right)))
+    return mixings
+
+
+def _beta(alpha: float, number: int, generator: Generator) -> Tensor:
+    """Draw from the beta distribution with equal parameters, as the share of a gamma variable."""
+    # Tiny parameters make both variables 0 in float64: then the image stays as it is.
+    shape = torch.full((2, number), alpha, dtype=torch.float64)
+    own_N, other_N = torch._standard_gamma(shape, generator=generator)
+    total_N = own_N + other_N
+    return torch.where(total_N > 0, own_N / total_N, 1.0)
 
 
 def _uniform(bounds: tuple[float, float], shape: tuple[int, int], generator: Generator) -> Tensor:

@@ -17,6 +17,7 @@ from skdtune.describe.method_config import MethodConfig
 from skdtune.describe.model_config import ModelConfig
 from skdtune.describe.optimizer_config import OptimizerConfig
 from skdtune.describe.settings import Frozen
+from skdtune.describe.term_config import LabelTermConfig
 from skdtune.errors import in_one_line
 
 __all__ = [
@@ -65,6 +66,12 @@ class TrialConfig(Frozen):
                     f"method.{name}: cannot be checked: {type(error).__name__}: "
                     f"{in_one_line(error)}"
                 ) from error
+            if (mixing := self.data.mixes) and term.why_unmixed:
+                called = term.name if isinstance(term, LabelTermConfig) else name
+                raise ValueError(
+                    f"data.{mixing}: {called} cannot learn from mixed images, {term.why_unmixed}; "
+                    f"set data.{mixing} to 0, or take another method"
+                )
         if self.optimizer.warmup_epochs >= self.budget.epochs:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below budget.epochs ({self.budget.epochs}), "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.describe.data_facts import facts_of
-from skdtune.describe.settings import Frozen
+from skdtune.describe.settings import LATER, Frozen
 
 if TYPE_CHECKING:
     DataSetName = str
@@ -18,7 +18,10 @@ else:
 
 
 #: Settings that no loaded image depends on: how they are put together and changed in training.
-OF_BATCHES = frozenset({"batch_size", "crop", "crop_padding", "flip"})
+OF_BATCHES = frozenset(
+    {"batch_size", "crop", "crop_padding", "flip", "policy", "policy_operations"}
+    | {"policy_magnitude", "jitter", "erasing", "mixup", "cutmix"}
+)
 
 
 class DataConfig(Frozen):
@@ -59,6 +62,33 @@ class DataConfig(Frozen):
 
     flip: bool = True
     """Flip half of the images left to right."""
+
+    policy: Annotated[Literal["none", "randaugment", "trivialaugment"], LATER] = "none"
+    """Operations that are drawn for each image, by torchvision's tables."""
+
+    policy_operations: Annotated[int, LATER] = Field(default=2, ge=1, le=4)
+    """Operations one after the other of ``policy: randaugment`` (published: 2)."""
+
+    policy_magnitude: Annotated[int, LATER] = Field(default=9, ge=0, le=30)
+    """Their strength of ``policy: randaugment``, in steps of 30 (published: 9)."""
+
+    jitter: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
+    """Change brightness, contrast and saturation by up to this share; 0 is off."""
+
+    erasing: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
+    """Probability that a box of an image is erased (published: 0.5); 0 is off."""
+
+    mixup: Annotated[float, LATER] = Field(default=0.0, ge=0, le=10)
+    """Mix images and labels of a batch by shares of a beta distribution with this parameter;
+    0 is off."""
+
+    cutmix: Annotated[float, LATER] = Field(default=0.0, ge=0, le=10)
+    """Put boxes of other images of the batch in, of areas of such a distribution; 0 is off."""
+
+    @property
+    def mixes(self) -> str:
+        """The setting by which images are mixed with each other; empty where none are."""
+        return "mixup" if self.mixup else "cutmix" if self.cutmix else ""
 
     @model_validator(mode="after")
     def _has_images(self) -> DataConfig:

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     create_model,
-    model_serializer,
     model_validator,
 )
 
@@ -66,13 +64,6 @@ class MethodTerms(Frozen):
         if self.batch_plan == "groups":
             return 1 + self.companions
         return 1 if self.batch_plan in ("plain", "indexed") else 2
-
-    @model_serializer(mode="wrap")
-    def _without_later_terms(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Say nothing of a later term that is off: who reads this may not know of it."""
-        plain: dict[str, Any] = serialize(self)
-        later = {n for n, field in type(self).model_fields.items() if LATER in field.metadata}
-        return {n: value for n, value in plain.items() if value is not None or n not in later}
 
     @model_validator(mode="after")
     def _plans_agree(self) -> MethodTerms:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 
 class _Later:
@@ -29,6 +35,18 @@ class Frozen(BaseModel):
 
     of_first_release: ClassVar[bool] = False
     """The settings were there in release 0.1.0, so that canonical forms hold all their keys."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Say nothing of a later field that nobody has set: who reads this may not know of it."""
+        plain: dict[str, Any] = serialize(self)
+        unset = {
+            name
+            for name, field in type(self).model_fields.items()
+            if LATER in field.metadata
+            and getattr(self, name) == field.get_default(call_default_factory=True)
+        }
+        return {name: value for name, value in plain.items() if name not in unset}
 
 
 def canonical(settings: Frozen) -> dict[str, Any]:

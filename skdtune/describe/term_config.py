@@ -35,6 +35,10 @@ class TermConfig(Frozen):
     not_searchable: ClassVar[frozenset[str]] = frozenset()
     """Fields that must be the same for all trials of a study."""
 
+    why_unmixed: ClassVar[str] = "it does not say that it can learn from two labels"
+    """Why mixup and CutMix are of no use to the term; empty if it takes them. Its losses then go
+    through ``Step.over_labels`` where they depend on labels."""
+
     memory_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of which a larger value costs more memory."""
 

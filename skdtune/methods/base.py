@@ -10,6 +10,7 @@ Tensor shapes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,18 @@ class Step:
     def labels_B(self) -> Tensor:
         """Class indices of the batch, int64."""
         return self.batch.labels_B
+
+    def over_labels(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Compute a loss that is linear in the labels, of images that may be mixed of two.
+
+        Args:
+            loss: Computes it for labels ``[B]``.
+        """
+        batch = self.batch
+        own = loss(batch.labels_B)
+        if batch.other_labels_B is None:
+            return own
+        return batch.label_share * own + (1 - batch.label_share) * loss(batch.other_labels_B)
 
     @property
     def second_BCHW(self) -> Tensor:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 import skdtune
+from skdtune.describe.settings import canonical
 
 PINS_FILE = Path(__file__).parent / "data" / "preset-pins.json"
 PINS = json.loads(PINS_FILE.read_text()) if PINS_FILE.is_file() else {}
@@ -61,8 +62,8 @@ def flat(content: Any, path: str = "") -> dict[str, Any]:
 
 def config_hash(config: Any) -> str:
     """Return the hash that checkpoints know a trial by."""
-    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    text = json.dumps(canonical(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def hashes(spec: Any) -> dict[str, str]:

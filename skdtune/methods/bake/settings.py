@@ -14,6 +14,7 @@ class BakeConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.bake.term:Bake"
+    why_unmixed = "its groups show one class"
 
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation term (published: 1)."""

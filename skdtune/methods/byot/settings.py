@@ -15,6 +15,7 @@ class ByotConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.byot.term:Byot"
+    why_unmixed = ""
     memory_fields = ("stages",)
 
     weight: float = Field(default=0.1, ge=0, lt=1)

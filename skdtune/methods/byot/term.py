@@ -20,6 +20,8 @@ Tensor shapes: B batch, C channels, K classes.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -87,7 +89,9 @@ class Byot(Term):
                 match = [byot_feature_loss(pooled_BC, final_BC) for pooled_BC in pooled]
                 losses["byot_features"] = settings.feature_weight * torch.stack(match).sum()
             if settings.aux_ce_weight:
-                hard = [cross_entropy(logits_BK, step.labels_B) for logits_BK in logits]
+                hard = [
+                    step.over_labels(partial(cross_entropy, logits_BK)) for logits_BK in logits
+                ]
                 share = (1 - settings.weight) * settings.aux_ce_weight
                 losses["byot_ce"] = share * torch.stack(hard).sum()
         return losses

@@ -12,6 +12,7 @@ class CrossEntropyConfig(LabelTermConfig):
 
     of_first_release = True
     term = "skdtune.methods.cross_entropy.term:CrossEntropy"
+    why_unmixed = ""
 
     name: Literal["cross_entropy"] = "cross_entropy"
     """Name of the label term."""

@@ -12,6 +12,8 @@ Tensor shapes: B batch, K classes.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from skdtune.methods.base import BuildContext, Step, Term, outside_autocast
@@ -29,5 +31,5 @@ class CrossEntropy(Term):
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Compute ``cross_entropy``; see :func:`~skdtune.methods.functional.cross_entropy`."""
         with outside_autocast(step.logits_BK):
-            loss = cross_entropy(step.logits_BK, step.labels_B)
+            loss = step.over_labels(partial(cross_entropy, step.logits_BK))
         return {"cross_entropy": step.label_weight * loss}

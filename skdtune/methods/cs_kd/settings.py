@@ -12,6 +12,7 @@ class CsKdConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.cs_kd.term:CsKd"
+    why_unmixed = "its pairs show one class"
 
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation term (published: 1, and 3 for fine-grained data)."""

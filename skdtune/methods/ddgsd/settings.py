@@ -14,6 +14,7 @@ class DdgsdConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.ddgsd.term:Ddgsd"
+    why_unmixed = "its two views show one image"
 
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation terms; 0 switches the whole method off (reference: 1)."""

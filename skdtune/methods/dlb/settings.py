@@ -13,6 +13,7 @@ class DlbConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.dlb.term:Dlb"
+    why_unmixed = "it classifies a batch again when the labels are those of the next one"
 
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation term; 0 switches the whole method off (none is published)."""

@@ -17,6 +17,7 @@ class DrgConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.drg.term:Drg"
+    why_unmixed = ""
     memory_fields = ("stages",)
 
     weight: float = Field(default=0.2, ge=0)

@@ -18,6 +18,8 @@ Tensor shapes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_autocast
@@ -62,6 +64,6 @@ class Drg(Term):
                 loss = drg_loss(step.logits_BK, aux_logits, settings.temperature, settings.teacher)
                 losses["drg"] = settings.weight * loss
             if settings.aux_ce_weight:
-                loss = auxiliary_cross_entropy(aux_logits, step.labels_B)
+                loss = step.over_labels(partial(auxiliary_cross_entropy, aux_logits))
                 losses["aux_ce"] = settings.aux_ce_weight * loss
         return losses

@@ -15,6 +15,7 @@ class DsrConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.dsr.term:Dsr"
+    why_unmixed = ""
 
     weight: float = Field(default=1.0, ge=0)
     """Weight of the distillation term (published: 1)."""

@@ -14,6 +14,7 @@ class FrskdConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.frskd.term:Frskd"
+    why_unmixed = ""
     memory_fields = ("width", "depth")
 
     weight: float = Field(default=2.0, ge=0)

@@ -19,6 +19,8 @@ Tensor shapes: B batch, C channels, H height, W width, K classes.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -72,6 +74,6 @@ class Frskd(Term):
                 loss = torch.stack(matches).sum()
                 losses["frskd_attention"] = settings.attention_weight * loss
             if settings.aux_ce_weight:
-                loss = cross_entropy(refined_BK, step.labels_B)
+                loss = step.over_labels(partial(cross_entropy, refined_BK))
                 losses["frskd_ce"] = settings.aux_ce_weight * loss
         return losses

@@ -14,6 +14,7 @@ class LabelSmoothingConfig(LabelTermConfig):
 
     of_first_release = True
     term = "skdtune.methods.label_smoothing.term:LabelSmoothing"
+    why_unmixed = ""
 
     name: Literal["label_smoothing"] = "label_smoothing"
     """Name of the label term."""

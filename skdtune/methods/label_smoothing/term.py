@@ -12,6 +12,8 @@ Tensor shapes: B batch, K classes.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from skdtune.methods.base import BuildContext, Step, Term, outside_autocast
@@ -41,5 +43,7 @@ class LabelSmoothing(Term):
         See :func:`~skdtune.methods.label_smoothing.formulas.label_smoothing_loss`.
         """
         with outside_autocast(step.logits_BK):
-            loss = label_smoothing_loss(step.logits_BK, step.labels_B, self.smoothing)
+            loss = step.over_labels(
+                partial(label_smoothing_loss, step.logits_BK, smoothing=self.smoothing)
+            )
         return {"label_smoothing": step.label_weight * loss}

@@ -15,6 +15,7 @@ class PsKdConfig(LabelTermConfig):
 
     of_first_release = True
     term = "skdtune.methods.ps_kd.term:PsKd"
+    why_unmixed = "it remembers what it said of every image alone"
 
     name: Literal["ps_kd"] = "ps_kd"
     """Name of the label term."""

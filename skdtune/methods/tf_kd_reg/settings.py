@@ -12,6 +12,7 @@ class TfKdRegConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.tf_kd_reg.term:TfKdReg"
+    why_unmixed = "its teacher knows one label"
 
     weight: float = Field(default=0.1, ge=0, lt=1)
     """Share of the distillation; the label term gets the rest (published: 0.1)."""

@@ -12,6 +12,7 @@ class TfKdSelfConfig(TaughtTermConfig):
 
     of_first_release = True
     term = "skdtune.methods.tf_kd_self.term:TfKdSelf"
+    why_unmixed = ""
 
     weight: float = Field(default=0.95, ge=0, lt=1)
     """Share of the distillation; the label term gets the rest (published: 0.95)."""

@@ -14,6 +14,7 @@ class ZipfConfig(TermConfig):
 
     of_first_release = True
     term = "skdtune.methods.zipf.term:Zipf"
+    why_unmixed = "it ranks the classes beside one label"
 
     weight: float = Field(default=0.1, ge=0)
     """Weight of the distillation term (published: 0.1, and 1 for Tiny-ImageNet)."""

@@ -5,11 +5,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import RandomResizedCrop, v2
 from torchvision.transforms import functional as TF
+from torchvision.transforms.v2 import functional as V2F
 
-from skdtune.data.augmentation import flip, normalise, pad_crop, resized_crop
-from skdtune.data.draws import draw_boxes, draw_flips, draw_shifts, epoch_generator
+from skdtune.data.augmentation import erase, flip, jitter, mix, normalise, pad_crop, resized_crop
+from skdtune.data.draws import (
+    draw_boxes,
+    draw_erasures,
+    draw_factors,
+    draw_flips,
+    draw_mixings,
+    draw_shifts,
+    epoch_generator,
+)
 
 LAST = torch.channels_last
 
@@ -143,3 +152,76 @@ def test_chance_depends_on_seed_and_epoch() -> None:
     assert len(drawn) == len(pairs)
     again = {torch.rand(1, generator=epoch_generator(*pair)).item() for pair in pairs}
     assert drawn == again
+
+
+def byte_images(channels: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (6, channels, 9, 7)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jitter_is_that_of_torchvision(channels: int) -> None:
+    raw_BCHW = byte_images(channels)
+    factors_B3 = draw_factors(6, 0.8, torch.Generator().manual_seed(1))
+    assert factors_B3.min() >= 0.2
+    assert factors_B3.max() <= 1.8
+    expected = []
+    for image, factors in zip(raw_BCHW, factors_B3.tolist(), strict=True):
+        image = V2F.adjust_brightness(image, factors[0])
+        image = V2F.adjust_contrast(image, factors[1])
+        expected.append(V2F.adjust_saturation(image, factors[2]))
+    difference = jitter(raw_BCHW, factors_B3).int() - torch.stack(expected).int()
+    # The factors are float32 here and float64 there: a value may be cut off at the next number.
+    assert difference.abs().max() <= 1
+    assert difference.count_nonzero() <= 0.01 * difference.numel()
+    assert torch.equal(jitter(raw_BCHW, torch.ones(6, 3)), raw_BCHW)
+
+
+def test_erase_is_that_of_torchvision() -> None:
+    images_BCHW = torch.randn(200, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    boxes_B4 = draw_erasures(200, 9, 7, 0.5, torch.Generator().manual_seed(1))
+    erased = erase(images_BCHW, boxes_B4)
+    zero = torch.zeros(3, 1, 1)
+    expected = [
+        V2F.erase(image, top, left, height, width, zero) if height and width else image
+        for image, (top, left, height, width) in zip(images_BCHW, boxes_B4.tolist(), strict=True)
+    ]
+    assert torch.equal(erased, torch.stack(expected))
+    areas = (boxes_B4[:, 2] * boxes_B4[:, 3]).double() / 63
+    assert 70 < int((areas > 0).sum()) < 130
+    assert areas.max() < 0.45
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixing_is_that_of_torchvision(kind: str) -> None:
+    images_BCHW = torch.randn(5, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    labels_B = torch.arange(5)
+    alphas = {"mixup": 0.0, "cutmix": 0.0, kind: 1.0}
+    drawn = draw_mixings(20, 9, 7, **alphas, generator=torch.Generator().manual_seed(2))
+    assert len({mixing.share for mixing in drawn}) > 10
+    for mixing in drawn:
+        parameters = {"labels": labels_B, "batch_size": 5}
+        if mixing.box is None:
+            theirs: v2.Transform = v2.MixUp(num_classes=5)
+            parameters |= {"lam": mixing.share}
+        else:
+            theirs = v2.CutMix(num_classes=5)
+            top, left, bottom, right = mixing.box
+            parameters |= {"box": (left, top, right, bottom), "lam_adjusted": mixing.share}
+        expected = theirs.transform(images_BCHW, parameters)
+        assert torch.allclose(mix(images_BCHW, mixing), expected, atol=1e-6)
+        weights = theirs.transform(labels_B, parameters)
+        rows = torch.arange(5)
+        ours = torch.zeros(5, 5)
+        ours[rows, labels_B] += mixing.share
+        ours[rows, labels_B.roll(1, 0)] += 1 - mixing.share
+        assert torch.allclose(ours, weights)
+
+
+def test_both_mixings_share_the_steps() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw_mixings(400, 9, 7, mixup=0.2, cutmix=1.0, generator=generator)
+    num_cut = sum(mixing.box is not None for mixing in drawn)
+    assert 150 < num_cut < 250
+    assert all(0 <= mixing.share <= 1 for mixing in drawn)

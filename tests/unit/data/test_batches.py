@@ -14,7 +14,6 @@ from torch import Tensor
 from skdtune.data.batches import Batch, DeviceImages, TrainBatches, val_batches
 from skdtune.data.cache import cached_image_set
 from skdtune.data.channel_statistics import channel_statistics
-from skdtune.data.draws import epoch_generator
 from skdtune.data.images import ImageSet, image_set
 from skdtune.describe.config import DataConfig
 
@@ -93,13 +92,41 @@ def test_flip_mirrors_half_of_the_images(make_images: MakeImages) -> None:
 def test_cropping_does_not_change_order_or_flips(make_images: MakeImages) -> None:
     images = on_device(make_images())
     trains = [TrainBatches(images, config(crop=crop), seed=0) for crop in ("none", "pad")]
-    generators = [epoch_generator(0, 0) for _ in trains]
-    draws = [
-        train._draw(train._plan.draw(generator, generator).main_SR, generator)
-        for train, generator in zip(trains, generators, strict=True)
-    ]
-    assert torch.equal(draws[0]["indices"], draws[1]["indices"])
-    assert torch.equal(draws[0]["flips"], draws[1]["flips"])
+    trains[1]._config = trains[1]._config.model_copy(update={"crop_padding": 0})
+    plain, cropped = (list(train.epoch(0)) for train in trains)
+    assert torch.equal(pixels(plain), pixels(cropped))
+
+
+LATER = {"policy": "randaugment", "jitter": 0.4, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_each_augmentation_changes_images_and_neither_order_nor_crops(
+    make_images: MakeImages, name: str
+) -> None:
+    images = on_device(make_images(channels=3))
+    value = LATER[name]
+    plain = list(TrainBatches(images, config(), seed=0).epoch(1))
+    changed = TrainBatches(images, config(**{name: value}), seed=0)
+    batches = list(changed.epoch(1))
+    assert torch.equal(pixels(batches), pixels(list(changed.epoch(1))))
+    assert not torch.equal(pixels(batches), pixels(plain))
+    for ours, theirs in zip(batches, plain, strict=True):
+        assert torch.equal(ours.indices_B, theirs.indices_B)
+        assert torch.equal(ours.labels_B, theirs.labels_B)
+        assert (ours.other_labels_B is not None) == (name in ("mixup", "cutmix"))
+        assert ours.images_BCHW.is_contiguous(memory_format=torch.channels_last)
+    # What it leaves alone shows the same crop and flip.
+    if name == "erasing":
+        same = pixels(batches) == pixels(plain)
+        assert torch.equal(pixels(batches)[~same], torch.zeros_like(pixels(batches)[~same]))
+
+
+def test_all_augmentations_go_along_with_a_resized_crop(make_images: MakeImages) -> None:
+    images = on_device(make_images(channels=1))
+    train = TrainBatches(images, config(crop="resized", **LATER), seed=0)
+    assert torch.isfinite(pixels(list(train.epoch(0)))).all()
+    assert torch.equal(pixels(list(train.epoch(2))), pixels(list(train.epoch(2))))
 
 
 @pytest.mark.parametrize("crop", ["none", "pad", "resized"])
