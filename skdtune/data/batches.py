@@ -5,7 +5,7 @@ Shape legend: N images, B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,15 +83,19 @@ class DeviceImages:
             std_C: standard deviation of each channel on the same scale, above 0.
             device: the training device.
         """
-        array_NCHW = image_set.images_NCHW
-        if not array_NCHW.flags.writeable:
-            # PyTorch knows no read-only tensors and warns about the images of a shared cache.
-            array_NCHW = array_NCHW.copy(order="K")
-        images_NCHW = torch.from_numpy(array_NCHW).to(device)
-        self.images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
+        self.image_shape = image_set.image_shape
+        self._take(image_set, torch.device(device))
         self.labels_N = torch.from_numpy(image_set.labels_N).to(device)
         self.mean_C = torch.from_numpy(mean_C).to(device)
         self.std_C = torch.from_numpy(std_C).to(device)
+
+    def _take(self, image_set: ImageSet, device: torch.device) -> None:
+        array_NCHW = image_set.images_NCHW
+        if image_set.rows_N is not None or not array_NCHW.flags.writeable:
+            # PyTorch knows no read-only tensors and warns about the images of a shared cache.
+            array_NCHW = image_set.read(slice(None)).transpose(0, 3, 1, 2)
+        images_NCHW = torch.from_numpy(array_NCHW).to(device)
+        self.images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
 
     def __len__(self) -> int:
         """Count the images."""
@@ -99,14 +103,23 @@ class DeviceImages:
 
     @property
     def device(self) -> torch.device:
-        """Where the images lie."""
-        return self.images_NCHW.device
+        """Where batches are made."""
+        return self.labels_N.device
 
     def raw(self, indices_B: Tensor) -> Tensor:
         """Gather raw images, uint8 of shape (B, C, H, W), channels last in memory."""
         # index_select copies whole images; on channels-last numbering it would go by pixels.
         images_NHWC = self.images_NCHW.permute(0, 2, 3, 1)
         return images_NHWC.index_select(0, indices_B).permute(0, 3, 1, 2)
+
+    def in_turn(self, rows_SR: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Gather the raw images of one step after the other.
+
+        Args:
+            rows_SR: int64 row numbers of every step, on any device.
+        """
+        for rows_R in rows_SR:
+            yield self.raw(rows_R.to(self.device))
 
     def normalised(self, raw_BCHW: Tensor) -> Tensor:
         """Bring gathered images to mean 0 and standard deviation 1; float32."""
@@ -180,7 +193,7 @@ class TrainBatches:
     def _mixings(self, generator: Generator) -> list[Mixing]:
         return draw_mixings(
             len(self),
-            *self._images.images_NCHW.shape[2:],
+            *self._images.image_shape[1:],
             mixup=self._config.mixup,
             cutmix=self._config.cutmix,
             generator=generator,
@@ -210,7 +223,8 @@ class EpochView:
     ) -> None:
         self._images = images
         self._config = config
-        height, width = images.images_NCHW.shape[2:]
+        _, height, width = images.image_shape
+        self._raw_images = images.in_turn(rows_SR)
         self._operations_SBO3: Tensor | None = None
         draws: dict[str, Tensor] = {}
         used = rows_SR.numel()
@@ -244,9 +258,9 @@ class EpochView:
         }
 
     def batch(self, step: int) -> Batch:
-        """Gather and augment the images of one step."""
+        """Gather and augment the images of a step; steps are asked for one after the other."""
         drawn = {name: values_SB[step] for name, values_SB in self._draws.items()}
-        raw_BCHW = self._images.raw(drawn["indices"])
+        raw_BCHW = next(self._raw_images)
         if "shifts" in drawn:
             top_B, left_B = drawn["shifts"].unbind(1)
             raw_BCHW = pad_crop(raw_BCHW, top_B, left_B, self._config.crop_padding)
@@ -281,7 +295,6 @@ def val_batches(images: DeviceImages, batch_size: int = 1024) -> Iterator[Batch]
         images: validation or test images.
         batch_size: images in one batch; it has no influence on what is computed from them.
     """
-    indices_N = torch.arange(len(images), device=images.device)
-    for start in range(0, len(images), batch_size):
-        indices_B = indices_N[start : start + batch_size]
-        yield images.batch(images.raw(indices_B), indices_B)
+    indices = torch.split(torch.arange(len(images)), batch_size)
+    for indices_B, raw_BCHW in zip(indices, images.in_turn(indices), strict=True):
+        yield images.batch(raw_BCHW, indices_B.to(images.device))

@@ -60,6 +60,7 @@ def cached_image_set(cache_dir: Path, key: str, build: Callable[[], ImageSet]) -
 
 
 def _write(folder: Path, images: ImageSet) -> None:
+    assert images.rows_N is None, "a cache holds all images of what was decoded"
     images_NHWC = images.images_NCHW.transpose(0, 2, 3, 1)
     np.save(folder / _IMAGES, np.ascontiguousarray(images_NHWC))
     np.save(folder / _LABELS, images.labels_N)

@@ -27,8 +27,8 @@ def channel_statistics(images: ImageSet) -> tuple[NDArray[np.float32], NDArray[n
     sums = np.zeros(height * width * channels, dtype=np.int64)
     squares = np.zeros_like(sums)
     for start in range(0, len(images), _SUMMED_IMAGES):
-        chunk_NCHW = images.images_NCHW[start : start + _SUMMED_IMAGES]
-        chunk = chunk_NCHW.transpose(0, 2, 3, 1).reshape(len(chunk_NCHW), -1)
+        chunk_NHWC = images.read(slice(start, start + _SUMMED_IMAGES))
+        chunk = chunk_NHWC.reshape(len(chunk_NHWC), -1)
         sums += chunk.sum(axis=0, dtype=np.uint32)
         squares += np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
     num_pixels = len(images) * height * width

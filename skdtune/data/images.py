@@ -39,9 +39,31 @@ class ImageSet:
     fingerprint: str
     """Twelve hexadecimal digits that are the same wherever the same images are used."""
 
+    rows_N: NDArray[np.int64] | None = None
+    """Which rows of ``images_NCHW`` these are, in this order; None for all of them."""
+
     def __len__(self) -> int:
         """Count the images."""
         return len(self.labels_N)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the images take, or would take."""
+        return len(self) * int(np.prod(self.image_shape))
+
+    def read(self, rows_M: NDArray[np.int64] | slice) -> NDArray[np.uint8]:
+        """Copy some images, in the given order, into memory.
+
+        Args:
+            rows_M: row numbers in this image set.
+
+        Returns:
+            Pixel values of shape (M, H, W, C).
+        """
+        images_NHWC = self.images_NCHW.transpose(0, 2, 3, 1)
+        rows = rows_M if self.rows_N is None else self.rows_N[rows_M]
+        # A slice would show the memory itself, anything else is a copy already.
+        return np.array(images_NHWC[rows], copy=isinstance(rows, slice) or None)
 
     @property
     def num_classes(self) -> int:
@@ -55,14 +77,14 @@ class ImageSet:
         return channels, height, width
 
     def take(self, rows_N: NDArray[np.int64]) -> ImageSet:
-        """Copy some images, in the given order, into memory.
+        """Return some images, in the given order, without a copy of them.
 
         Args:
             rows_N: row numbers in this image set.
         """
-        images_NHWC = self.images_NCHW.transpose(0, 2, 3, 1)
         return ImageSet(
-            images_NCHW=np.asarray(images_NHWC[rows_N]).transpose(0, 3, 1, 2),
+            images_NCHW=self.images_NCHW,
+            rows_N=rows_N if self.rows_N is None else self.rows_N[rows_N],
             labels_N=self.labels_N[rows_N],
             class_names=self.class_names,
             fingerprint=short_hash(self.fingerprint, rows_N.astype("<i8").tobytes()),

@@ -113,12 +113,12 @@ def _classes_of_arrays(images: ImageSet, cache_dir: Path) -> tuple[ClassSource, 
         return DataSource.from_plain(read_json(path)).classes
     except ValueError:
         pass
-    images_NHWC = images.images_NCHW.transpose(0, 2, 3, 1)
+    channels, height, width = images.image_shape
     classes = []
     for label, name in enumerate(images.class_names):
         rows_N = np.flatnonzero(images.labels_N == label)
-        digest = hashlib.sha256(repr(images_NHWC.shape[1:]).encode())
-        digest.update(np.ascontiguousarray(images_NHWC[rows_N]).data)
+        digest = hashlib.sha256(repr((height, width, channels)).encode())
+        digest.update(images.read(rows_N).data)
         classes.append(ClassSource(name, len(rows_N), digest.hexdigest()[:16]))
     write_json(path, DataSource(classes=tuple(classes)).to_plain())
     return tuple(classes)

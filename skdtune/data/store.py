@@ -21,6 +21,7 @@ from skdtune.data.duplicates import Duplicates, count_duplicates
 from skdtune.data.images import Split
 from skdtune.data.loading import require_parts_apart
 from skdtune.data.look import look_for_test
+from skdtune.data.mapped_images import place
 from skdtune.data.short_hash import short_hash
 from skdtune.data.source import find_source, first_changed_file, remember_files
 from skdtune.data.wall import require_open
@@ -141,7 +142,7 @@ class DataStore:
             config, data_dir=self._data_dir, cache_dir=self._cache_dir
         )
         train, val = (
-            DeviceImages(images, data.mean_C, data.std_C, self.device)
+            place(images, data.mean_C, data.std_C, self.device)
             for images in (data.train, data.val)
         )
         names, source = data.train.class_names, self._require_held(config, "train")
@@ -149,7 +150,7 @@ class DataStore:
 
     def _load_undivided(self, config: DataConfig) -> DataOnDevice:
         full = load_training_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
-        train = DeviceImages(full, *channel_statistics(full), self.device)
+        train = place(full, *channel_statistics(full), self.device)
         names, source = full.class_names, self._require_held(config, "train")
         return DataOnDevice(train, None, full.num_classes, full.fingerprint, names, source)
 
@@ -159,7 +160,7 @@ class DataStore:
         self._require_held(config, "test")
         mean_C, std_C = (x_C.cpu().numpy() for x_C in (data.train.mean_C, data.train.std_C))
         fingerprint = short_hash(data.fingerprint, test.fingerprint)
-        return HeldOut(DeviceImages(test, mean_C, std_C, self.device), fingerprint)
+        return HeldOut(place(test, mean_C, std_C, self.device), fingerprint)
 
     def _require_held(self, config: DataConfig, split: Split) -> str:
         """Refuse images that were loaded after the data had changed; return their digest."""

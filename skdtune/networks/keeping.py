@@ -68,7 +68,7 @@ def keep_network(
 def _describe(
     stored: StoredStudy, number: int, trainer: Trainer, data: DataOnDevice, accuracy: float
 ) -> NetworkInfo:
-    _, channels, height, width = data.train.images_NCHW.shape
+    channels, height, width = data.train.image_shape
     model = trainer.config.model
     return NetworkInfo(
         model=model.name,

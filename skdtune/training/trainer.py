@@ -77,8 +77,7 @@ class Trainer:
         self._num_classes = num_classes
         plan = build_plan(config.method, train.labels_N, config.data.batch_size)
         self._batches = TrainBatches(train, config.data, config.seed, plan)
-        _, channels, height, width = train.images_NCHW.shape
-        self._image_shape = (channels, height, width)
+        self._image_shape = train.image_shape
         self.network, self.terms = build_modules(
             config, self._image_shape, num_classes, device, num_train=len(train)
         )

@@ -25,15 +25,19 @@ def test_the_fingerprint_follows_the_content_only(make_images: Callable[..., Ima
     assert len({images.fingerprint, other_labels.fingerprint, other_names.fingerprint}) == 3
 
 
-def test_take_copies_rows_and_changes_the_fingerprint(
+def test_take_names_rows_and_changes_the_fingerprint(
     make_images: Callable[..., ImageSet],
 ) -> None:
     images = make_images()
     rows_N = np.array([5, 0, 7])
     taken = images.take(rows_N)
-    np.testing.assert_array_equal(taken.images_NCHW, images.images_NCHW[rows_N])
+    taken_NHWC = taken.read(slice(None))
+    np.testing.assert_array_equal(taken_NHWC.transpose(0, 3, 1, 2), images.images_NCHW[rows_N])
+    np.testing.assert_array_equal(taken.take(np.array([2, 1])).read(slice(1, 2)), taken_NHWC[1:2])
     np.testing.assert_array_equal(taken.labels_N, images.labels_N[rows_N])
-    assert not np.shares_memory(taken.images_NCHW, images.images_NCHW)
-    assert taken.images_NCHW.transpose(0, 2, 3, 1).flags.c_contiguous
+    assert len(taken) == 3
+    assert not np.shares_memory(taken_NHWC, images.images_NCHW)
+    assert not np.shares_memory(images.read(slice(0, 2)), images.images_NCHW)
+    assert taken_NHWC.flags.c_contiguous
     assert taken.fingerprint != images.fingerprint
     assert taken.fingerprint != images.take(rows_N[::-1]).fingerprint
