@@ -171,19 +171,33 @@ def _family(
 
 def _with_equal_images(spec: StudySpec) -> StudySpec:
     """Give a method that sees more images in an epoch so many epochs fewer."""
-    factor = spec.method.images_per_anchor
-    if factor == 1 or spec.budget.images or spec.budget.seconds:
+    if spec.method.images_per_anchor == 1 or spec.budget.images or spec.budget.seconds:
         return spec
-    epochs, rest = divmod(spec.budget.epochs, factor)
+    epochs = epochs_of_equal_images(spec, spec.budget.epochs)
+    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
+    return parse(StudySpec, raw, spec.name)
+
+
+def epochs_of_equal_images(spec: StudySpec, plain_epochs: int) -> int:
+    """Return the epochs in which a study sees as many images as plain epochs have.
+
+    Args:
+        spec: A study of a family.
+        plain_epochs: Epochs of a method that sees each image once.
+
+    Raises:
+        SpecError: If that is no whole number of epochs.
+    """
+    factor = spec.method.images_per_anchor
+    epochs, rest = divmod(plain_epochs, factor)
     if rest:
-        down = spec.budget.epochs - rest
+        down = plain_epochs - rest
         raise SpecError(
             f"budget.epochs: {spec.name} classifies {factor} images for every one of a plain "
             f"epoch, so equal budgets need a multiple of {factor}, received "
-            f"{spec.budget.epochs}; take {f'{down} or ' if down else ''}{down + factor}"
+            f"{plain_epochs}; take {f'{down} or ' if down else ''}{down + factor}"
         )
-    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
-    return parse(StudySpec, raw, spec.name)
+    return epochs
 
 
 def _members(compared: Any, path: Path) -> dict[str, str]:

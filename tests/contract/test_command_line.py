@@ -81,6 +81,7 @@ COMMANDS = {
         "STUDY",
         "--top",
         "--seeds",
+        "--epochs",
         "--name",
         "--now",
         "--queue-only",
