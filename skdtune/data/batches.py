@@ -5,6 +5,7 @@ Shape legend: N images, B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -83,6 +84,12 @@ class DeviceImages:
         # index_select copies whole images; on channels-last numbering it would go by pixels.
         images_NHWC = self.images_NCHW.permute(0, 2, 3, 1)
         return images_NHWC.index_select(0, indices_B).permute(0, 3, 1, 2)
+
+    def normalised_like(self, others: DeviceImages) -> DeviceImages:
+        """Return the same images, normalised as others are: those that a network learned from."""
+        images = copy.copy(self)
+        images.mean_C, images.std_C = others.mean_C, others.std_C
+        return images
 
     def normalised(self, raw_BCHW: Tensor) -> Tensor:
         """Bring gathered images to mean 0 and standard deviation 1; float32."""

@@ -9,6 +9,9 @@ import yaml
 
 from skdtune.describe.value_format import format_accuracy
 
+#: The files of a folder that is handed out.
+STATE, PROGRAM, CARD, FACTS = "model.safetensors", "model.pt2", "README.md", "trial.json"
+
 _PROGRAM_USE = """\
 import json, pathlib, torch
 
