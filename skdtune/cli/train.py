@@ -199,13 +199,13 @@ def _tell(application: Application, outcome: RunOutcome, planned: int) -> None:
         say(application, f"{outcome.folder} is finished already; nothing was trained")
     for images, prefix in (("validation", "val"), ("test", "test")):
         if f"{prefix}_accuracy" in result:
+            names = ("accuracy", "standard_error", "top5", "ece", "nll")
+            accuracy, error, top5, ece, nll = (result[f"{prefix}_{name}"] for name in names)
             say(
                 application,
-                f"{images} accuracy "
-                f"{format_accuracy(result[f'{prefix}_accuracy'], result[f'{prefix}_standard_error'])}"
-                f" (standard error, {result[f'num_{prefix}_images']:,} images); top-5 "
-                f"{format_accuracy(result[f'{prefix}_top5'])}, calibration error "
-                f"{format_accuracy(result[f'{prefix}_ece'])}, NLL {result[f'{prefix}_nll']:.4f}",
+                f"{images} accuracy {format_accuracy(accuracy, error)} (standard error of "
+                f"{result[f'num_{prefix}_images']:,} images); top-5 {format_accuracy(top5)}, "
+                f"calibration error {format_accuracy(ece)}, NLL {nll:.4f}",
             )
     if "from" in result and "test_accuracy" not in result:
         say(application, "the search chose its trial by these images: the number is optimistic")

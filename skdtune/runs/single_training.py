@@ -374,8 +374,9 @@ class SingleTraining:
             before = DataSource.from_plain(known["source"])
         except ValueError as error:
             raise InputError(
-                f"{self.folder.path}: its note of its data is damaged: {error}"
-            ) from (None)
+                f"{self.folder.path}: its note of its data is damaged: {error}; choose another "
+                "--output"
+            ) from None
         if before != self._source:
             _, what = before.first_difference(self._source)
             raise OtherDataError(
