@@ -220,9 +220,9 @@ def _images(start: RunStart) -> str:
 
 
 def _speed(epochs: Sequence[EpochReport]) -> str:
-    if not epochs or not epochs[-1].seconds:
-        return ""
-    return f"  {epochs[-1].images / epochs[-1].seconds:,.0f} images/s"
+    """Tell how fast it goes; the last epoch takes longer, because it is scored in full."""
+    speeds = [report.images / report.seconds for report in epochs if report.seconds]
+    return f"  {statistics.median(speeds):,.0f} images/s" if speeds else ""
 
 
 def _left(start: RunStart, epochs: Sequence[EpochReport], progress: float) -> str:

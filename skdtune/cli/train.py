@@ -114,12 +114,15 @@ def train(
     # Torch takes a while to import; a signal must be understood before.
     with StopRequest() as stop, needs_train_extra("train"):
         from skdtune.cli.live_training import watcher_for
+        from skdtune.runs.plan import plan_run
         from skdtune.runs.single_training import train_once
 
         if origin is not None:
             plan = _plan_from(application, origin, changes, length, all_images)
         else:
-            plan = _plan_of(application, str(preset), changes, length, all_images)
+            plan = plan_run(
+                str(preset), changes, all_images=all_images, at=application.home, **length
+            )
         outcome = train_once(
             plan,
             folder=folder,
@@ -136,21 +139,6 @@ def train(
     else:
         _tell(application, outcome, plan.config.budget.epochs)
     return 0 if outcome.result is not None else INTERRUPTED_EXIT_CODE
-
-
-def _plan_of(
-    application: Application,
-    preset: str,
-    changes: Changes,
-    length: Mapping[str, Any],
-    all_images: bool,
-) -> RunPlan:
-    from skdtune.describe.budget_planning import plan_budget
-    from skdtune.describe.presets import load_single
-    from skdtune.runs.plan import RunPlan
-
-    spec = load_single(preset, changes, **length)
-    return RunPlan(spec=plan_budget(spec, at=application.home), all_images=all_images)
 
 
 def _plan_from(
@@ -184,7 +172,7 @@ def _plan_from(
 
 def _tell(application: Application, outcome: RunOutcome, planned: int) -> None:
     """Say what came out, or how to go on."""
-    from skdtune.analysis.tables import format_duration
+    from skdtune.analysis.tables import format_count, format_duration
     from skdtune.describe.value_format import format_accuracy
 
     result = outcome.result
@@ -208,9 +196,14 @@ def _tell(application: Application, outcome: RunOutcome, planned: int) -> None:
                 f"calibration error {format_accuracy(ece)}, NLL {nll:.4f}",
             )
     if "from" in result and "test_accuracy" not in result:
-        say(application, "the search chose its trial by these images: the number is optimistic")
+        say(
+            application,
+            f"the settings are from {result['from']['study']}, whose trials were judged by these "
+            "images: the number may be optimistic",
+        )
+    taken = format_duration(result["train_seconds"])
     say(
         application,
-        f"{result['epochs']} epochs in {format_duration(result['train_seconds'])} on "
-        f"{result['device']}; {outcome.folder} has the network, its card and its curve",
+        f"{format_count(result['epochs'], 'epoch')} in {taken} on {result['device']}; "
+        f"{outcome.folder} has the network, its card and its curve",
     )

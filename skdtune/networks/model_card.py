@@ -86,13 +86,18 @@ def _accuracy(facts: Mapping[str, Any]) -> str:
             "The test images were opened once, after the training; no choice was made by them. "
             "The standard error is that of the images: another seed gives another network."
         )
-    elif (study := facts["from"]["study"] if facts.get("from") else facts.get("study")) is None:
-        lines.append("The images were held out of the training; the run chose nothing by them.")
-    else:
+    elif "run" not in facts:
         lines.append(
             "**Optimistic:** the search chose its best trial by these very images. For an honest "
-            f"number: `skdtune evaluate {study}`."
+            f"number: `skdtune evaluate {facts['study']}`."
         )
+    elif facts["from"]:
+        lines.append(
+            f"**Perhaps optimistic:** the settings are those of trial {facts['from']['trial']} of "
+            f"{facts['from']['study']}, whose trials were judged by these very images."
+        )
+    else:
+        lines.append("The images were held out of the training; the run chose nothing by them.")
     scores = {name: value for name, value in measured["scores"].items() if value is not None}
     if scores:
         rows = [f"| {_SCORES[name]} | {_score(name, value)} |" for name, value in scores.items()]

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from skdtune.describe.budget_planning import plan_budget
 from skdtune.describe.config import TrialConfig
 from skdtune.describe.data_source import DataSource
-from skdtune.describe.presets import Changes, single_of
+from skdtune.describe.presets import Changes, load_single, single_of
 from skdtune.describe.settings import canonical
 from skdtune.describe.spec import StudySpec
+from skdtune.home import Home
 
 _DIGEST_LENGTH = 8
 
@@ -51,6 +53,35 @@ class RunPlan:
         unseeded = {**canonical(self.config), "seed": 0}
         short = _hash([unseeded, self.all_images])[:_DIGEST_LENGTH]
         return f"{self.spec.name}-{short}-seed{self.spec.seed}"
+
+
+def plan_run(
+    study: str,
+    changes: Changes | None = None,
+    *,
+    name: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    all_images: bool = False,
+    at: Home | None = None,
+) -> RunPlan:
+    """Plan to train the published setting of a preset, or of a study file, once.
+
+    Args:
+        study: Name of a preset, or path of a YAML file.
+        changes: What is changed of it.
+        name: What the training is called; default as the preset.
+        epochs: How long it is; default as the preset says. The schedule is one of shares.
+        seed: Its seed; default that of the file, else 0.
+        all_images: Learn from the validation images, too.
+        at: Folders of data and cache, for a budget in images; default those of ``SKDTUNE_HOME``.
+
+    Raises:
+        SpecError: One line with file, key, what was received and what is allowed.
+        InputError: If the budget is given in images, and the data cannot be used here.
+    """
+    spec = load_single(study, changes or Changes(), name=name, epochs=epochs, seed=seed)
+    return RunPlan(spec=plan_budget(spec, at=at), all_images=all_images)
 
 
 def plan_of_trial(

@@ -84,12 +84,13 @@ class RunFolder:
         lock = FileLock(self.path / _LOCK)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            # Where there are no locks, who starts two processes at one run is not told.
+            with contextlib.suppress(NotImplementedError):
+                lock.acquire(timeout=0)
         except Timeout:
             raise InputError(f"another process trains in {self.path}") from None
-        except (OSError, NotImplementedError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise InputError(f"{self.path} cannot be used: {reason}") from None
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be used: {error.strerror}") from None
         try:
             yield
         finally:

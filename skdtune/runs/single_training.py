@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import skdtune
+from skdtune.analysis.tables import format_count
 from skdtune.analysis.verdict import standard_error
 from skdtune.data.store import DataOnDevice, DataStore
 from skdtune.data.wall import test_split_open
@@ -427,4 +428,4 @@ class SingleTraining:
 def _kept(folder: Path, num_epochs: int) -> str:
     if num_epochs < 1:
         return "no epoch was finished"
-    return f"{folder} keeps the {num_epochs} {'epoch' if num_epochs == 1 else 'epochs'} before it"
+    return f"{folder} keeps the {format_count(num_epochs, 'epoch')} before it"
