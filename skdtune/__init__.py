@@ -26,10 +26,8 @@ __all__ = [
     "load_family",
     "load_spec",
     "plan_budget",
-    "plan_run",
     "results",
     "run_worker",
-    "train_once",
 ]
 
 if TYPE_CHECKING:
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
     from skdtune.describe.presets import load_family, load_spec
     from skdtune.queue.final_evaluation import create_evaluation
     from skdtune.queue.stored_study import create_study
-    from skdtune.runs.plan import plan_run
-    from skdtune.runs.single_training import train_once
     from skdtune.worker.worker import run_worker
 
 _HOMES = {
@@ -50,10 +46,8 @@ _HOMES = {
     "load_family": "skdtune.describe.presets",
     "load_spec": "skdtune.describe.presets",
     "plan_budget": "skdtune.describe.budget_planning",
-    "plan_run": "skdtune.runs.plan",
     "results": "skdtune.analysis.study_results",
     "run_worker": "skdtune.worker.worker",
-    "train_once": "skdtune.runs.single_training",
 }
 
 

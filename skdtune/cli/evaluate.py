@@ -61,7 +61,7 @@ def evaluate(
     """
     from skdtune.cli.launch import launch_of
     from skdtune.errors import InputError
-    from skdtune.queue.final_evaluation import create_evaluation, require_evaluable
+    from skdtune.queue.final_evaluation import queue_evaluation, require_evaluable
     from skdtune.queue.stored_study import expand_family
 
     chosen = chosen_format(formats)
@@ -75,7 +75,7 @@ def evaluate(
         require_evaluable(one, now=now, storage=application.url)
     lengths = _lengths(application, studies, epochs)
     names = [
-        create_evaluation(
+        queue_evaluation(
             one,
             top=top,
             num_seeds=seeds,

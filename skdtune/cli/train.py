@@ -109,7 +109,7 @@ def train(
     if (preset is None) == (origin is None):
         raise InputError("name what to train: a preset or a file, or --from STUDY")
     changes = Changes(overrides=overrides, fixed=fixed)
-    length = {"name": name, "epochs": epochs, "seed": seed}
+    length: dict[str, Any] = {"name": name, "epochs": epochs, "seed": seed}
     application.configure_logging()
     # Torch takes a while to import; a signal must be understood before.
     with StopRequest() as stop, needs_train_extra("train"):

@@ -42,6 +42,24 @@ def create_evaluation(
     *,
     top: int | None = None,
     num_seeds: int | None = None,
+    name: str | None = None,
+    now: bool = False,
+    storage: str | None = None,
+) -> str:
+    """Queue the final evaluation of a study, with trainings as long as its trials were.
+
+    Arguments, result and errors are those of `queue_evaluation`.
+    """
+    return queue_evaluation(
+        study, top=top, num_seeds=num_seeds, name=name, now=now, storage=storage
+    )
+
+
+def queue_evaluation(
+    study: str,
+    *,
+    top: int | None = None,
+    num_seeds: int | None = None,
     epochs: int | None = None,
     name: str | None = None,
     now: bool = False,
