@@ -15,7 +15,7 @@ from skdtune.analysis.verdict import standard_error
 from skdtune.errors import StudyError
 from skdtune.home import Home, artifacts_url, storage_url
 from skdtune.models.network_file import NetworkFile, read_network_file
-from skdtune.networks.export_folder import require_free, write_export
+from skdtune.networks.export_folder import Origin, require_free, write_export
 from skdtune.networks.network_artifact import Agreement, read_artifact
 from skdtune.queue.best_trial import best_first
 from skdtune.queue.checked_values import count
@@ -89,9 +89,7 @@ def export_network(
     require_free(target)
     content = read_artifact(artifacts_url(at=at), kept.artifact_id)
     file = read_network_file(content, kept.sha256)
-    agreement = write_export(
-        target, file, _facts(stored, trial, kept, file), with_program=with_program
-    )
+    agreement = write_export(target, file, _origin(stored, trial, file), with_program=with_program)
     files = tuple(sorted(path.name for path in target.iterdir()))
     return Exported(folder=target, trial=trial.number, files=files, agreement=agreement)
 
@@ -129,11 +127,8 @@ def _require_kept(stored: StoredStudy, trial: FrozenTrial) -> KeptFile:
     raise StudyError(f"the network of trial {trial.number} of {name!r} was not kept{why}")
 
 
-def _facts(
-    stored: StoredStudy, trial: FrozenTrial, kept: KeptFile, file: NetworkFile
-) -> dict[str, Any]:
-    """Gather what the card says of the trial; plain data."""
-    return {
+def _origin(stored: StoredStudy, trial: FrozenTrial, file: NetworkFile) -> Origin:
+    trained = {
         "study": stored.spec.name,
         "trial": trial.number,
         "spec_hash": stored.digest,
@@ -141,9 +136,8 @@ def _facts(
         "params": trial.params,
         "value": trial.value,
         "measured": _measured(stored, trial.user_attrs, file),
-        "artifact_sha256": kept.sha256,
-        "user_attributes": trial.user_attrs,
     }
+    return Origin(trained=trained, recorded={"user_attributes": trial.user_attrs})
 
 
 def _measured(

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,39 @@ from skdtune.networks.network_artifact import Agreement, check_outputs
 _PROGRAM_TOLERANCE = 1e-5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a model card says of a network beside what its file says; plain data."""
+
+    trained: Mapping[str, Any]
+    """What trained it, and how it was ``measured``."""
+
+    recorded: Mapping[str, Any]
+    """All that the training left behind."""
+
+    def facts(
+        self, file: NetworkFile, agreement: Agreement, files: Iterable[Path]
+    ) -> dict[str, Any]:
+        """Gather what the card is written from.
+
+        Args:
+            file: The network.
+            agreement: How near its outputs come to those that were evaluated.
+            files: What is handed out with the card.
+        """
+        return {
+            **self.trained,
+            "num_parameters": sum(p.numel() for p in file.build().parameters()),
+            "agreement": agreement.describe(),
+            "artifact_sha256": file.sha256,
+            "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+            "network": file.info.model_dump(mode="json"),
+            **self.recorded,
+        }
+
+
 def write_export(
-    target: Path, file: NetworkFile, origin: Mapping[str, Any], *, with_program: bool
+    target: Path, file: NetworkFile, origin: Origin, *, with_program: bool
 ) -> Agreement:
     """Write a network without its auxiliary classifiers into a new folder.
 
@@ -53,31 +85,11 @@ def write_export(
         _write_weights(filling / STATE, file)
         if with_program:
             _write_program(filling / PROGRAM, file)
-        facts = card_facts(origin, file, agreement, sorted(filling.iterdir()))
+        facts = origin.facts(file, agreement, sorted(filling.iterdir()))
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         (filling / FACTS).write_text(text, encoding="utf-8")
         (filling / CARD).write_text(model_card(facts), encoding="utf-8")
     return agreement
-
-
-def card_facts(
-    origin: Mapping[str, Any], file: NetworkFile, agreement: Agreement, files: Iterable[Path]
-) -> dict[str, Any]:
-    """Gather what a model card is written from; plain data.
-
-    Args:
-        origin: Where the network comes from and how it was measured.
-        file: The network.
-        agreement: How near its outputs come to those that were evaluated.
-        files: What is handed out with the card.
-    """
-    return {
-        **origin,
-        "num_parameters": sum(p.numel() for p in file.build().parameters()),
-        "agreement": agreement.describe(),
-        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
-        "network": file.info.model_dump(mode="json"),
-    }
 
 
 def require_free(target: Path) -> None:

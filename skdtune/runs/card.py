@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from skdtune.errors import InputError
-from skdtune.models.network_file import NetworkFile, read_network_file
-from skdtune.networks.export_folder import card_facts, write_export
+from skdtune.models.network_file import read_network_file
+from skdtune.networks.export_folder import Origin, write_export
 from skdtune.networks.model_card import model_card
 from skdtune.networks.network_artifact import Agreement, check_outputs
 from skdtune.runs.run_folder import NETWORK, RESULT, RunFolder
@@ -31,7 +31,7 @@ def export_run(path: Path, target: Path, *, with_program: bool = True) -> Agreem
     if result is None:
         raise InputError(f"{path} is not finished: there is no {RESULT} in it")
     file = read_network_file(path / NETWORK, str(result.get("network_sha256")))
-    return write_export(target, file, _origin(result, file), with_program=with_program)
+    return write_export(target, file, _origin(result), with_program=with_program)
 
 
 def card_of_run(path: Path, result: Mapping[str, Any]) -> str:
@@ -46,22 +46,21 @@ def card_of_run(path: Path, result: Mapping[str, Any]) -> str:
     """
     file = read_network_file(path / NETWORK)
     agreement = check_outputs(file)
-    return model_card(card_facts(_origin(result, file), file, agreement, [path / NETWORK]))
+    return model_card(_origin(result).facts(file, agreement, [path / NETWORK]))
 
 
-def _origin(result: Mapping[str, Any], file: NetworkFile) -> dict[str, Any]:
-    images = "test" if "test_accuracy" in result else "val"
-    return {
+def _origin(result: Mapping[str, Any]) -> Origin:
+    prefix, images = ("test", "test") if "test_accuracy" in result else ("val", "validation")
+    trained = {
         "run": result["name"],
         "run_hash": result["run_hash"],
         "from": result.get("from"),
         "measured": {
-            "images": "test" if images == "test" else "validation",
-            "num_images": result[f"num_{images}_images"],
-            "accuracy": result[f"{images}_accuracy"],
-            "standard_error": result[f"{images}_standard_error"],
-            "scores": {name: result.get(f"{images}_{name}") for name in ("top5", "ece", "nll")},
+            "images": images,
+            "num_images": result[f"num_{prefix}_images"],
+            "accuracy": result[f"{prefix}_accuracy"],
+            "standard_error": result[f"{prefix}_standard_error"],
+            "scores": {name: result.get(f"{prefix}_{name}") for name in ("top5", "ece", "nll")},
         },
-        "artifact_sha256": file.sha256,
-        "result": dict(result),
     }
+    return Origin(trained=trained, recorded={"result": dict(result)})
