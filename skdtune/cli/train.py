@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("preset", metavar="[NAME|FILE]", required=False)
+@click.argument("study", metavar="[NAME|FILE]", required=False)
 @click.option(
     "--from",
     "origin",
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 @pass_application
 def train(
     application: Application,
-    preset: str | None,
+    study: str | None,
     origin: str | None,
     name: str | None,
     overrides: tuple[str, ...],
@@ -106,7 +106,7 @@ def train(
     from skdtune.errors import InputError
     from skdtune.signals import StopRequest
 
-    if (preset is None) == (origin is None):
+    if (study is None) == (origin is None):
         raise InputError("name what to train: a preset or a file, or --from STUDY")
     changes = Changes(overrides=overrides, fixed=fixed)
     length: dict[str, Any] = {"name": name, "epochs": epochs, "seed": seed}
@@ -121,7 +121,7 @@ def train(
             plan = _plan_from(application, origin, changes, length, all_images)
         else:
             plan = plan_run(
-                str(preset), changes, all_images=all_images, at=application.home, **length
+                str(study), changes, all_images=all_images, at=application.home, **length
             )
         outcome = train_once(
             plan,

@@ -58,7 +58,7 @@ FORMATS = {"--json", "--markdown", "--latex", "--csv"}
 COMMANDS = {
     "studies": {"--json"},
     "train": {
-        "[PRESET]",
+        "[STUDY]",
         "--from",
         "--name",
         "--set",

@@ -1,0 +1,82 @@
+"""`skdtune train` as a process that is killed, or asked to leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
+Eventually = Callable[..., Any]
+
+TINY = ("--set", "model.width=4", "--set", "data.batch_size=32", "--device", "cpu")
+COMMAND = ("train", "digits-drg-dsr", *TINY, "--epochs", "5", "--threads", "1")
+
+#: The process dies in the middle of an epoch, some steps after its start.
+DIE_IN_EPOCH = """
+import os, signal, sys
+from skdtune.__main__ import main
+from skdtune.training.trainer import Trainer
+step, seen = Trainer._train_step, []
+def die(trainer, batch, epoch):
+    seen.append(epoch)
+    if epoch == 3 and seen.count(epoch) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(trainer, batch, epoch)
+Trainer._train_step = die
+main(sys.argv[1:])
+"""
+
+
+def curve(run: Path) -> list[dict[str, str]]:
+    """Return the curve without what the clock decides."""
+    with (run / "curve.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_run_that_was_killed_is_bit_equal_to_one_that_was_not(
+    run_cli: RunCli, start: Start, tmp_path: Path
+) -> None:
+    whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
+    undisturbed = start(*COMMAND, "-o", str(whole), log=log, env={})
+    died = subprocess.run(
+        [sys.executable, "-c", DIE_IN_EPOCH, *COMMAND, "-o", str(killed)],
+        env={**os.environ},
+        capture_output=True,
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert not (killed / "result.json").exists()
+    assert len(curve(killed)) == 3
+    resumed = run_cli(*COMMAND, "-o", str(killed))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "goes on after epoch 3, from its checkpoint" in resumed.stderr
+    assert undisturbed.wait(60) == 0, log.read_text()
+    assert curve(killed) == curve(whole)
+    # Weights, statistics and the outputs on a few images: all of the file.
+    contents = [(run / "network.safetensors").read_bytes() for run in (killed, whole)]
+    assert contents[0] == contents[1]
+    results = [json.loads((run / "result.json").read_text()) for run in (killed, whole)]
+    assert [result["attempts"] for result in results] == [2, 1]
+
+
+def test_a_supervisor_that_ends_it_is_told_that_it_is_not_finished(
+    start: Start, eventually: Eventually, tmp_path: Path
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    long = ("train", "digits-drg-dsr", *TINY, "--epochs", "5000", "--threads", "1")
+    process = start(*long, "-o", str(run), log=log, env={})
+    eventually(lambda: (run / "curve.csv").exists(), process=process, log=log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 130, log.read_text()
+    assert log.read_text().splitlines()[-1] == (
+        f"stopped after epoch {len(curve(run))} of 5000, which {run} keeps; the same command goes "
+        "on from there"
+    )
