@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,27 +81,18 @@ def read(run: Path, name: str = "result.json") -> Any:
     return json.loads((run / name).read_text())
 
 
-def stopped_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next training be asked to stop in the middle of an epoch, as by Ctrl-C."""
-    from skdtune.signals import StopRequest
-
+def stopped_after(
+    epochs: int, monkeypatch: pytest.MonkeyPatch, number: signal.Signals = signal.SIGINT
+) -> None:
+    """Let the next training get a signal in the middle of an epoch."""
     step = Trainer._train_step
 
     def stop(trainer: Trainer, batch: Any, epoch: int) -> Any:
         if epoch == epochs:
-            stop_request.interrupt()
+            os.kill(os.getpid(), number)
         return step(trainer, batch, epoch)
 
-    entered = StopRequest.__enter__
-
-    def enter(request: StopRequest) -> StopRequest:
-        nonlocal stop_request
-        stop_request = entered(request)
-        return stop_request
-
-    stop_request = StopRequest()
     monkeypatch.setattr(Trainer, "_train_step", stop)
-    monkeypatch.setattr(StopRequest, "__enter__", enter)
 
 
 def test_a_preset_is_trained_and_all_of_it_lies_in_one_folder(
@@ -157,14 +150,16 @@ def test_a_finished_run_says_so_and_its_configuration_makes_it_again(
     assert anew["network_sha256"] == here["network_sha256"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_left_goes_on_as_if_it_had_not_been(
     run: Run,
     current_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
     with monkeypatch.context() as patched:
-        stopped_after(2, patched)
+        stopped_after(2, patched, number)
         assert exit_code(*DRG_DSR) == 130
     kept = only_run(current_folder)
     assert f"stopped after epoch 2 of 3, which {kept} keeps; the same command goes on" in (

@@ -1,4 +1,4 @@
-"""`skdtune train` as a process that is killed, or asked to leave."""
+"""`skdtune train` as a process that is killed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]
-Eventually = Callable[..., Any]
 
 TINY = ("--set", "model.width=4", "--set", "data.batch_size=32", "--device", "cpu")
 COMMAND = ("train", "digits-drg-dsr", *TINY, "--epochs", "5", "--threads", "1")
@@ -65,18 +63,3 @@ def test_a_run_that_was_killed_is_bit_equal_to_one_that_was_not(
     assert contents[0] == contents[1]
     results = [json.loads((run / "result.json").read_text()) for run in (killed, whole)]
     assert [result["attempts"] for result in results] == [2, 1]
-
-
-def test_a_supervisor_that_ends_it_is_told_that_it_is_not_finished(
-    start: Start, eventually: Eventually, tmp_path: Path
-) -> None:
-    run, log = tmp_path / "run", tmp_path / "log"
-    long = ("train", "digits-drg-dsr", *TINY, "--epochs", "5000", "--threads", "1")
-    process = start(*long, "-o", str(run), log=log, env={})
-    eventually(lambda: (run / "curve.csv").exists(), process=process, log=log)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 130, log.read_text()
-    assert log.read_text().splitlines()[-1] == (
-        f"stopped after epoch {len(curve(run))} of 5000, which {run} keeps; the same command goes "
-        "on from there"
-    )
