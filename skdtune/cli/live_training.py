@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skdtune.analysis.tables import format_duration
-from skdtune.cli.application import terminal
+from skdtune.cli.application import echo_json_line, terminal
 from skdtune.describe.epoch_report import EpochReport
 from skdtune.describe.value_format import format_accuracy
 from skdtune.runs.watcher import RunStart, Watcher
@@ -77,7 +76,7 @@ class JsonTraining(PlainTraining):
             "seconds": report.seconds,
             "images": report.images,
         }
-        click.echo(json.dumps(row, ensure_ascii=False))
+        echo_json_line(row)
 
 
 class LiveTraining(Watcher):

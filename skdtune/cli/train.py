@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from skdtune.cli.application import Application, common_options, pass_application, say
+from skdtune.cli.application import (
+    Application,
+    common_options,
+    echo_json_line,
+    pass_application,
+    say,
+)
 from skdtune.cores import THREADS_VARIABLE
 from skdtune.signals import INTERRUPTED_EXIT_CODE
 
@@ -135,7 +140,7 @@ def train(
         )
     if as_json:
         plain = {"folder": str(outcome.folder), "finished": outcome.result is not None}
-        click.echo(json.dumps(plain | dict(outcome.result or {"epochs": outcome.num_epochs})))
+        echo_json_line(plain | dict(outcome.result or {"epochs": outcome.num_epochs}))
     else:
         _tell(application, outcome, plan.config.budget.epochs)
     return 0 if outcome.result is not None else INTERRUPTED_EXIT_CODE
@@ -189,11 +194,12 @@ def _tell(application: Application, outcome: RunOutcome, planned: int) -> None:
         if f"{prefix}_accuracy" in result:
             names = ("accuracy", "standard_error", "top5", "ece", "nll")
             accuracy, error, top5, ece, nll = (result[f"{prefix}_{name}"] for name in names)
+            likelihood = "not finite" if nll is None else f"{nll:.4f}"
             say(
                 application,
                 f"{images} accuracy {format_accuracy(accuracy, error)} (standard error of "
                 f"{result[f'num_{prefix}_images']:,} images); top-5 {format_accuracy(top5)}, "
-                f"calibration error {format_accuracy(ece)}, NLL {nll:.4f}",
+                f"calibration error {format_accuracy(ece)}, NLL {likelihood}",
             )
     if "from" in result and "test_accuracy" not in result:
         say(

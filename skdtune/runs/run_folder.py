@@ -153,7 +153,8 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write one of the JSON files, whole or not at all."""
-        self.write(name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        self.write(name, f"{text}\n".encode())
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all.
