@@ -147,7 +147,9 @@ class SingleTraining:
         stop: StopRequest,
         watcher: Watcher,
     ) -> None:
-        self._plan = plan
+        self._known = folder.require_for(plan) or {}
+        # Its own configuration, given again, does not say where it was from.
+        self._plan = dataclasses.replace(plan, origin=plan.origin or self._known.get("from") or {})
         self._folder = folder
         self._store = store
         self._data = data
@@ -155,7 +157,6 @@ class SingleTraining:
         self._stop = stop
         self._watcher = watcher
         self._num_planned = plan.config.budget.epochs
-        self._known = folder.require_for(plan) or {}
         self._attempt = (whole(self._known.get("attempts")) or 0) + 1
         owner = CheckpointOwner(
             plan.spec.name, plan.digest, 0, config_hash(plan.config), data.source.digest

@@ -460,6 +460,9 @@ def test_the_winner_of_a_search_is_trained_as_it_was_or_longer(
     assert read(kept)["from"]["trial"] == 0
     assert "the settings are from tiny" in same.stdout
     assert "**Perhaps optimistic:**" in (kept / "README.md").read_text()
+    (kept / "result.json").unlink()
+    assert run("train", str(kept / "config.yaml"), "--device", "cpu").exit_code == 0
+    assert read(kept)["from"]["study"] == "tiny", "its configuration, given again, is the same run"
     longer = ("--epochs", "7", "--seed", "1", "--set", "optimizer.lr=0.2", "-o", "longer")
     assert run("train", "--from", "tiny:0", *longer, "--device", "cpu").exit_code == 0
     rates = [float(row["lr"]) for row in rows(Path("longer"))]
