@@ -57,7 +57,8 @@ class RunFolder:
             InputError: If something else lies there, or it cannot be read.
         """
         try:
-            names = {path.name for path in self.path.iterdir()} - {_LOCK}
+            # The lock, and what a process that was killed had half written.
+            names = {p.name for p in self.path.iterdir() if not p.name.startswith(".")}
         except FileNotFoundError:
             return None
         except OSError as error:
