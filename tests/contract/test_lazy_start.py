@@ -142,16 +142,6 @@ def test_creating_and_following_a_study_needs_no_torch(tmp_path: Path) -> None:
     assert not modules & TORCH
 
 
-def test_training_once_needs_neither_optuna_nor_a_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    tiny = ("--epochs", "1", "--set", "model.width=4", "--set", "data.max_per_class=10")
-    modules = loaded_by_command(tmp_path, "-q", "train", "digits-baseline", *tiny)
-    assert "torch" in modules
-    assert not modules & {"optuna", "sqlalchemy", "alembic", "psycopg", "plotly"}
-
-
 def test_planning_workers_needs_no_torch(tmp_path: Path) -> None:
     statement = "from skdtune.engines.local_slots import plan_slots; plan_slots('none', 2)"
     assert not loaded_by(statement, tmp_path) & HEAVY

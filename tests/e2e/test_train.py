@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
-Start = Callable[..., "subprocess.Popen[bytes]"]
 
 TINY = ("--set", "model.width=4", "--set", "data.batch_size=32", "--device", "cpu")
 COMMAND = ("train", "digits-drg-dsr", *TINY, "--epochs", "5", "--threads", "1")
@@ -32,6 +31,16 @@ Trainer._train_step = die
 main(sys.argv[1:])
 """
 
+#: What the process has imported when it ends.
+REPORT_MODULES = """
+import sys
+from skdtune.__main__ import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(*sys.modules, sep="\\n")
+"""
+
 
 def curve(run: Path) -> list[dict[str, str]]:
     """Return the curve without what the clock decides."""
@@ -40,10 +49,14 @@ def curve(run: Path) -> list[dict[str, str]]:
 
 
 def test_a_run_that_was_killed_is_bit_equal_to_one_that_was_not(
-    run_cli: RunCli, start: Start, tmp_path: Path
+    run_cli: RunCli, tmp_path: Path
 ) -> None:
-    whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
-    undisturbed = start(*COMMAND, "-o", str(whole), log=log, env={})
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    undisturbed = subprocess.Popen(
+        [sys.executable, "-c", REPORT_MODULES, "-q", *COMMAND, "-o", str(whole)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     died = subprocess.run(
         [sys.executable, "-c", DIE_IN_EPOCH, *COMMAND, "-o", str(killed)],
         env={**os.environ},
@@ -56,7 +69,10 @@ def test_a_run_that_was_killed_is_bit_equal_to_one_that_was_not(
     resumed = run_cli(*COMMAND, "-o", str(killed))
     assert resumed.returncode == 0, resumed.stderr
     assert "goes on after epoch 3, from its checkpoint" in resumed.stderr
-    assert undisturbed.wait(60) == 0, log.read_text()
+    modules = {name.partition(".")[0] for name in undisturbed.communicate(timeout=60)[0].split()}
+    assert undisturbed.returncode == 0
+    assert "torch" in modules
+    assert not modules & {"optuna", "sqlalchemy", "alembic", "psycopg"}, "it needs no database"
     assert curve(killed) == curve(whole)
     # Weights, statistics and the outputs on a few images: all of the file.
     contents = [(run / "network.safetensors").read_bytes() for run in (killed, whole)]
