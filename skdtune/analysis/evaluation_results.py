@@ -120,6 +120,7 @@ def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> Evalua
     trials, searched = study.listed, _searched(stored, evaluation)
     cost = _search_cost(searched)
     mixed = (
+        *_other_length(stored.spec, evaluation),
         *mixtures(evaluation.source, searched or ()),
         *mixtures(study.name, study.trials),
     )
@@ -140,6 +141,16 @@ def read_evaluation(stored: StoredStudy, evaluation: EvaluationConfig) -> Evalua
             if trial.seed is not None and not trial.foreign
         },
         mixtures=mixed,
+    )
+
+
+def _other_length(spec: StudySpec, evaluation: EvaluationConfig) -> tuple[str, ...]:
+    """Say that the trainings are longer, or shorter, than the trials that won the search."""
+    if evaluation.search_epochs is None:
+        return ()
+    return (
+        f"{spec.name}: each training has {spec.budget.epochs} epochs, a trial of its search had "
+        f"{evaluation.search_epochs}.",
     )
 
 

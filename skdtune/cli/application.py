@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from skdtune.describe.value_format import without_nan
 from skdtune.home import HOME_VARIABLE, STORAGE_VARIABLE, Home, home, storage_url
 
 if TYPE_CHECKING:
@@ -122,17 +122,12 @@ def say(application: Application, message: str) -> None:
 
 def echo_json(value: Any) -> None:
     """Print plain data as JSON, which knows no NaN: one in a row must not spoil the others."""
-    click.echo(json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False))
+    click.echo(json.dumps(without_nan(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    return value
+def echo_json_line(value: Any) -> None:
+    """Print plain data as one line of JSON, for a script that reads as they come."""
+    click.echo(json.dumps(without_nan(value), ensure_ascii=False, allow_nan=False))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -23,6 +23,12 @@ from skdtune.cli.workers_options import workers_options
     type=click.IntRange(1, 1000),
     help="Trainings of each.  [default: 5, or as many as before]",
 )
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 100_000),
+    help="Epochs of each training; of a family plain ones.  [default: those of the search, or as "
+    "before]",
+)
 @click.option("--name", help="Name of the evaluation.  [default: STUDY.test]")
 @click.option("--now", is_flag=True, help="Evaluate the best so far of an unfinished study.")
 @click.option("--queue-only", is_flag=True, help="Queue the trainings, start no worker.")
@@ -36,6 +42,7 @@ def evaluate(
     study: str,
     top: int | None,
     seeds: int | None,
+    epochs: int | None,
     name: str | None,
     now: bool,
     queue_only: bool,
@@ -54,7 +61,7 @@ def evaluate(
     """
     from skdtune.cli.launch import launch_of
     from skdtune.errors import InputError
-    from skdtune.queue.final_evaluation import create_evaluation, require_evaluable
+    from skdtune.queue.final_evaluation import queue_evaluation, require_evaluable
     from skdtune.queue.stored_study import expand_family
 
     chosen = chosen_format(formats)
@@ -66,9 +73,16 @@ def evaluate(
         workers_here.require_possible()
     for one in studies:
         require_evaluable(one, now=now, storage=application.url)
+    lengths = _lengths(application, studies, epochs)
     names = [
-        create_evaluation(
-            one, top=top, num_seeds=seeds, name=name, now=now, storage=application.url
+        queue_evaluation(
+            one,
+            top=top,
+            num_seeds=seeds,
+            epochs=lengths[one],
+            name=name,
+            now=now,
+            storage=application.url,
         )
         for one in studies
     ]
@@ -78,6 +92,23 @@ def evaluate(
             if launched.stopped:
                 return launched.exit_code
     return _print(application, names, chosen, queue_only)
+
+
+def _lengths(
+    application: Application, studies: list[str], epochs: int | None
+) -> dict[str, int | None]:
+    """Return the epochs of each study's trainings: those of a family see as many images."""
+    from contextlib import closing
+
+    from skdtune.describe.presets import epochs_of_equal_images
+    from skdtune.queue.stored_study import load_study
+
+    lengths: dict[str, int | None] = dict.fromkeys(studies, epochs)
+    if epochs is not None and len(studies) > 1:
+        for one in studies:
+            with closing(load_study(one, storage=application.url)) as stored:
+                lengths[one] = epochs_of_equal_images(stored.spec, epochs)
+    return lengths
 
 
 def _print(

@@ -15,9 +15,6 @@ from skdtune.cli.application import (
     say,
 )
 
-#: What a machine without the extra lacks, by the name of the import.
-_TRAIN_PACKAGES = ("torch", "numpy", "safetensors", "fsspec")
-
 
 @click.command()
 @click.argument("study")
@@ -33,7 +30,7 @@ _TRAIN_PACKAGES = ("torch", "numpy", "safetensors", "fsspec")
     "folder",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Folder to make.  [default: STUDY-trial-N]",
+    help="Folder to make.  [default: STUDY-trial-N; of a run, exported in its folder]",
 )
 @click.option("--no-program", is_flag=True, help="Leave model.pt2 out: weights and card only.")
 @json_option
@@ -49,20 +46,21 @@ def export(
 ) -> None:
     """Write the trained network of a trial of STUDY into a folder, with a model card.
 
+    STUDY may also be the folder of a run that `train` made.
+
     The network comes without its auxiliary classifiers: as model.safetensors, a state dict, and
     as model.pt2, a torch.export program that needs torch alone. That its outputs equal those of
     the network that was evaluated is checked before anything is written.
     """
-    from skdtune.errors import InputError
+    from skdtune.cli.extra import needs_train_extra
 
-    try:
+    path = Path(study)
+    # A folder that `train` made; studies have no folder of their name.
+    if (path / "run.json").is_file():
+        _export_run(application, path, number, folder, no_program, as_json)
+        return
+    with needs_train_extra("export"):
         from skdtune.networks.export import export_network
-    except ModuleNotFoundError as error:
-        if error.name not in _TRAIN_PACKAGES:
-            raise
-        raise InputError(
-            f"export needs {error.name}, which is not installed: pip install 'skdtune[train]'"
-        ) from None
     exported = export_network(
         study,
         number=number,
@@ -78,4 +76,34 @@ def export(
         application,
         f"exported trial {exported.trial} of {study} to {exported.folder}: "
         f"{', '.join(exported.files)}\nits outputs are {exported.agreement.describe()}",
+    )
+
+
+def _export_run(
+    application: Application,
+    path: Path,
+    number: int | None,
+    folder: Path | None,
+    no_program: bool,
+    as_json: bool,
+) -> None:
+    import dataclasses
+
+    from skdtune.cli.extra import needs_train_extra
+    from skdtune.errors import InputError
+
+    if number is not None:
+        raise InputError(f"--trial {number}: {path} is one run, which has no trials")
+    with needs_train_extra("export"):
+        from skdtune.runs.card import export_run
+    target = (folder or path / "exported").expanduser().absolute()
+    agreement = export_run(path, target, with_program=not no_program)
+    files = sorted(file.name for file in target.iterdir())
+    if as_json:
+        rest = {"files": files, "agreement": dataclasses.asdict(agreement)}
+        echo_json({"run": str(path), "folder": str(target), **rest})
+        return
+    say(
+        application,
+        f"exported {path} to {target}: {', '.join(files)}\nits outputs are {agreement.describe()}",
     )

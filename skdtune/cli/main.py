@@ -20,6 +20,7 @@ def cli() -> None:
     """Hyperparameter search for self-knowledge distillation.
 
     \b
+    skdtune train digits-drg-dsr           train once, with the published setting
     skdtune create-study digits-drg-dsr    define a study from a preset
     skdtune launch digits-drg-dsr          train its trials on all GPUs, or on the CPU
     skdtune best digits-drg-dsr            the best trial beside the published setting
@@ -34,6 +35,7 @@ def cli() -> None:
 #: In the order of the help: each is a file of this folder, and the function of its name in there.
 _COMMANDS = (
     "studies",
+    "train",
     "create_study",
     "worker",
     "launch",

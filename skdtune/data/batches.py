@@ -5,6 +5,7 @@ Shape legend: N images, B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -120,6 +121,12 @@ class DeviceImages:
         """
         for rows_R in rows_SR:
             yield self.raw(rows_R.to(self.device))
+
+    def normalised_like(self, others: DeviceImages) -> DeviceImages:
+        """Return the same images, normalised as others are: those that a network learned from."""
+        images = copy.copy(self)
+        images.mean_C, images.std_C = others.mean_C, others.std_C
+        return images
 
     def normalised(self, raw_BCHW: Tensor) -> Tensor:
         """Bring gathered images to mean 0 and standard deviation 1; float32."""

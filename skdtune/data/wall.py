@@ -1,4 +1,4 @@
-"""The wall around the test images: closed, unless a final evaluation opens it.
+"""The wall around the test images: closed, unless a final evaluation or `train --test` opens it.
 
 It stands where the images are loaded, not where they are asked for: a search that came to call a
 loader by mistake ends with an error and has read nothing. Whether it is open belongs to the
@@ -19,7 +19,7 @@ _is_open: ContextVar[bool] = ContextVar("skdtune_test_split_is_open", default=Fa
 
 @contextlib.contextmanager
 def test_split_open() -> Iterator[None]:
-    """Let the test images be loaded within this block; only a final evaluation does that."""
+    """Let the test images be loaded within this block, after the last epoch of a training."""
     before = _is_open.set(True)
     try:
         yield

@@ -9,6 +9,9 @@ Information Fusion* (arXiv 2305.09183) and of its public training recipe.
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from pydantic import Field, model_validator
 
 from skdtune.describe.budget_config import BudgetConfig
@@ -16,7 +19,7 @@ from skdtune.describe.data_config import DataConfig
 from skdtune.describe.method_config import MethodConfig
 from skdtune.describe.model_config import ModelConfig
 from skdtune.describe.optimizer_config import OptimizerConfig
-from skdtune.describe.settings import Frozen
+from skdtune.describe.settings import Frozen, canonical
 from skdtune.describe.term_config import LabelTermConfig
 from skdtune.errors import in_one_line
 
@@ -78,3 +81,9 @@ class TrialConfig(Frozen):
                 f"received {self.optimizer.warmup_epochs:g}"
             )
         return self
+
+
+def config_hash(config: TrialConfig) -> str:
+    """Return the hash of a trial's full configuration: 16 hexadecimal digits."""
+    text = json.dumps(canonical(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

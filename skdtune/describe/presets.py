@@ -100,6 +100,80 @@ def load_changed(
     return [_finish(raw, _source(study, changes), changes, name, num_trials)]
 
 
+#: What a study file says of its trials, and a single training has no use for.
+_OF_SEARCHES = (
+    *("search", "enqueue", "sampler", "pruner", "objective", "num_trials", "family"),
+    *("faults", "hooks", "keep_networks"),
+)
+
+
+def load_single(
+    study: str,
+    changes: Changes,
+    *,
+    name: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+) -> StudySpec:
+    """Read a study of which one training is wanted: its base configuration, nothing searched.
+
+    Args:
+        study: Name of a preset, or path of a YAML file.
+        changes: What is changed; to set and to fix a field is the same here.
+        name: What the training is called; default as the study.
+        epochs: How long it is, whatever the study says.
+        seed: Seed of the training; default that of the study.
+
+    Raises:
+        SpecError: One line with file, key, what was received and what is allowed.
+    """
+    file = find(study)
+    raw = {"name": file.path.stem, **resolve(file)}
+    if FAMILY_KEY in raw:
+        first = next(iter(raw[FAMILY_KEY]), "")
+        raise SpecError(
+            f"{study} is a family of studies: name the one to train, for example {first}"
+        )
+    return single_of(raw, _source(study, changes), changes, name=name, epochs=epochs, seed=seed)
+
+
+def single_of(
+    raw: Mapping[str, Any],
+    source: str,
+    changes: Changes,
+    *,
+    name: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+) -> StudySpec:
+    """Make a study of one training out of plain data; arguments as in `load_single`.
+
+    Args:
+        raw: The study.
+        source: What an error names as the place.
+        changes: What is changed.
+        name: What the training is called.
+        epochs: How long it is.
+        seed: Its seed.
+
+    Raises:
+        SpecError: One line with the source, the key, what was received and what is allowed.
+    """
+    for option, pairs in (("--set", changes.overrides), ("--fix", changes.fixed)):
+        for key in (_split_override(pair, option)[0] for pair in pairs):
+            if key.partition(".")[0] in _OF_SEARCHES:
+                raise SpecError(f"{option} {key}: a single training searches nothing")
+    given = {"budget": None if epochs is None else {"epochs": epochs}, "seed": seed}
+    raw = {**raw, **{key: value for key, value in given.items() if value is not None}}
+    spec = _finish(dict(raw), source, changes, name, None, is_single=True)
+    if spec.budget.is_open and spec.budget.seconds is not None:
+        raise SpecError(
+            f"{source}: budget.seconds: they are other epochs on every machine; say how long to "
+            "train with --epochs"
+        )
+    return spec
+
+
 def is_family(study: str) -> bool:
     """Tell whether a preset or file defines several studies to compare.
 
@@ -171,19 +245,33 @@ def _family(
 
 def _with_equal_images(spec: StudySpec) -> StudySpec:
     """Give a method that sees more images in an epoch so many epochs fewer."""
-    factor = spec.method.images_per_anchor
-    if factor == 1 or spec.budget.images or spec.budget.seconds:
+    if spec.method.images_per_anchor == 1 or spec.budget.images or spec.budget.seconds:
         return spec
-    epochs, rest = divmod(spec.budget.epochs, factor)
+    epochs = epochs_of_equal_images(spec, spec.budget.epochs)
+    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
+    return parse(StudySpec, raw, spec.name)
+
+
+def epochs_of_equal_images(spec: StudySpec, plain_epochs: int) -> int:
+    """Return the epochs in which a study sees as many images as plain epochs have.
+
+    Args:
+        spec: A study of a family.
+        plain_epochs: Epochs of a method that sees each image once.
+
+    Raises:
+        SpecError: If that is no whole number of epochs.
+    """
+    factor = spec.method.images_per_anchor
+    epochs, rest = divmod(plain_epochs, factor)
     if rest:
-        down = spec.budget.epochs - rest
+        down = plain_epochs - rest
         raise SpecError(
             f"budget.epochs: {spec.name} classifies {factor} images for every one of a plain "
             f"epoch, so equal budgets need a multiple of {factor}, received "
-            f"{spec.budget.epochs}; take {f'{down} or ' if down else ''}{down + factor}"
+            f"{plain_epochs}; take {f'{down} or ' if down else ''}{down + factor}"
         )
-    raw = dotted.put(spec.model_dump(mode="json"), "budget.epochs", epochs)
-    return parse(StudySpec, raw, spec.name)
+    return epochs
 
 
 def _members(compared: Any, path: Path) -> dict[str, str]:
@@ -206,12 +294,21 @@ def _finish(
     changes: Changes,
     name: str | None,
     num_trials: int | None,
+    *,
+    is_single: bool = False,
 ) -> StudySpec:
-    """Lay what a person changes on what a file says, and validate it."""
+    """Lay what a person changes on what a file says, and validate it.
+
+    Of a single training only then is the search left out: what is fixed is read by it.
+    """
     overrides = _read_pairs(changes.overrides, "--set")
     for key, value in overrides:
         raw = dotted.put(raw, key, value)
     raw, notes = fix(raw, dict(_read_pairs(changes.fixed, "--fix")))
+    if is_single:
+        raw = {key: value for key, value in raw.items() if key not in _OF_SEARCHES}
+        raw |= {"search": {}, "pruner": {"name": "none"}, "num_trials": 1}
+        notes = []
     raw |= {"name": name} if name is not None else {}
     raw |= {"num_trials": num_trials} if num_trials is not None else {}
     if isinstance(raw.get("search"), Mapping):

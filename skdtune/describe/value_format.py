@@ -5,6 +5,9 @@ JSON and CSV keep fractions of 1, as they were measured.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 
 def is_accuracy(name: str) -> bool:
     """Tell whether a number is a share of images, by what it is called."""
@@ -31,3 +34,14 @@ def format_value(value: float, name: str) -> str:
         name: What it is called: validation accuracy, test accuracy, training loss.
     """
     return format_accuracy(value) if is_accuracy(name) else f"{value:.4f}"
+
+
+def without_nan(value: Any) -> Any:
+    """Return plain data as JSON can hold them: a number that is not finite is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return value

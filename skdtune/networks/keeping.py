@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from skdtune.models.network_file import NetworkInfo, package_that_offers
+from skdtune.networks.description import describe_network
 from skdtune.networks.network_artifact import pack_network, store_artifact
 from skdtune.queue.best_trial import best_so_far
 from skdtune.queue.kept_network import KeptNetwork
 from skdtune.queue.stored_study import StoredStudy, versions
-from skdtune.training.device import describe_device, describe_kernels
 from skdtune.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -59,39 +56,14 @@ def keep_network(
     """
     # A final evaluation has no validation images, and no test image leaves its data set.
     images = data.train if data.val is None else data.val
-    info = _describe(stored, number, trainer, data, accuracy)
-    content = pack_network(trainer.network, images, trainer.dtype, info)
-    filename = f"{stored.spec.name}-trial-{number:05d}.safetensors"
-    return KeptNetwork(store_artifact(url, content), filename)
-
-
-def _describe(
-    stored: StoredStudy, number: int, trainer: Trainer, data: DataOnDevice, accuracy: float
-) -> NetworkInfo:
-    channels, height, width = data.train.image_shape
-    model = trainer.config.model
-    return NetworkInfo(
-        model=model.name,
-        width=model.channels,
-        package=package_that_offers(model.name),
-        in_channels=channels,
-        height=height,
-        image_width=width,
-        class_names=data.class_names,
-        mean=tuple(data.train.mean_C.tolist()),
-        std=tuple(data.train.std_C.tolist()),
-        data_fingerprint=data.fingerprint,
-        trained_on="train+val" if data.val is None else "train",
-        config=trainer.config.model_dump(mode="json"),
+    info = describe_network(
+        trainer,
+        data,
         study=stored.spec.name,
         trial=number,
         accuracy=accuracy,
-        precision="bfloat16" if trainer.dtype is torch.bfloat16 else "float32",
-        environment={
-            "device": f"{trainer.device} ({describe_device(trainer.device)})",
-            "kernels": describe_kernels(trainer.device),
-            "threads": str(torch.get_num_threads()),
-            **versions(),
-            "torch": torch.__version__,
-        },
+        versions=versions(),
     )
+    content = pack_network(trainer.network, images, trainer.dtype, info)
+    filename = f"{stored.spec.name}-trial-{number:05d}.safetensors"
+    return KeptNetwork(store_artifact(url, content), filename)

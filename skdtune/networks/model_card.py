@@ -9,6 +9,9 @@ import yaml
 
 from skdtune.describe.value_format import format_accuracy
 
+#: The files of a folder that is handed out.
+STATE, PROGRAM, CARD, FACTS = "model.safetensors", "model.pt2", "README.md", "trial.json"
+
 _PROGRAM_USE = """\
 import json, pathlib, torch
 
@@ -23,7 +26,7 @@ _STATE_USE = """\
 import torch
 from skdtune.models.network_file import read_network_file
 
-network = read_network_file("model.safetensors").build()
+network = read_network_file("{state}").build()
 mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in ({mean}, {std}))
 images = torch.zeros(2, {channels}, {height}, {width}, dtype=torch.uint8)  # yours, 0 to 255
 with torch.inference_mode():
@@ -38,7 +41,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     """
     network = facts["network"]
     sections = [
-        f"# {network['model']} of trial {facts['trial']} of {facts['study']}",
+        f"# {network['model']} of {_whose(facts)}",
         _summary(facts),
         "## Accuracy\n\n" + _accuracy(facts),
         "## Use\n\n" + _use(facts),
@@ -48,6 +51,13 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "## Intended use and limits\n\n" + _limits(facts),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _whose(facts: Mapping[str, Any]) -> str:
+    """Name what trained the network: a trial of a study, or a run without one."""
+    if "run" in facts:
+        return f"the run {facts['run']}"
+    return f"trial {facts['trial']} of {facts['study']}"
 
 
 def _summary(facts: Mapping[str, Any]) -> str:
@@ -76,11 +86,18 @@ def _accuracy(facts: Mapping[str, Any]) -> str:
             "The test images were opened once, after the training; no choice was made by them. "
             "The standard error is that of the images: another seed gives another network."
         )
-    else:
+    elif "run" not in facts:
         lines.append(
             "**Optimistic:** the search chose its best trial by these very images. For an honest "
             f"number: `skdtune evaluate {facts['study']}`."
         )
+    elif facts["from"]:
+        lines.append(
+            f"**Perhaps optimistic:** the settings are those of trial {facts['from']['trial']} of "
+            f"{facts['from']['study']}, whose trials were judged by these very images."
+        )
+    else:
+        lines.append("The images were held out of the training; the run chose nothing by them.")
     scores = {name: value for name, value in measured["scores"].items() if value is not None}
     if scores:
         rows = [f"| {_SCORES[name]} | {_score(name, value)} |" for name, value in scores.items()]
@@ -110,12 +127,17 @@ def _use(facts: Mapping[str, Any]) -> str:
         "channels": network["in_channels"],
         "height": network["height"],
         "width": network["image_width"],
+        "state": STATE if STATE in facts["files"] else next(iter(facts["files"])),
     }
     template = _PROGRAM_USE if has_program else _STATE_USE
     needs = "torch alone" if has_program else "torch and skdtune"
     more = (
         "`model.safetensors` is the state dict under the backbone's own names "
         "(`safetensors.torch.load_file`), and can teach another training (TF-KD, self)."
+        if STATE in facts["files"]
+        else f"`{values['state']}` also holds the few images that its outputs are checked on, and "
+        "can teach another training (TF-KD, self). `skdtune export` of this folder writes a plain "
+        "state dict, and a program that needs torch alone."
     )
     return f"With {needs}:\n\n```python\n{template.format(**values)}\n```\n\n{more}"
 
@@ -143,12 +165,25 @@ def _settings(content: Mapping[str, Any]) -> str:
 
 def _origin(facts: Mapping[str, Any]) -> str:
     network = facts["network"]
+    seed = network["config"].get("seed")
+    trained_by = (
+        {
+            "run": facts["run"],
+            "seed": seed,
+            "hash": facts["run_hash"],
+            **{f"{name} that it is from": value for name, value in (facts["from"] or {}).items()},
+        }
+        if "run" in facts
+        else {
+            "study": facts["study"],
+            "trial": facts["trial"],
+            "seed of the trial": seed,
+            "seed of the study": facts["study_seed"],
+            "spec": facts["spec_hash"],
+        }
+    )
     rows = {
-        "study": facts["study"],
-        "trial": facts["trial"],
-        "seed of the trial": network["config"].get("seed"),
-        "seed of the study": facts["study_seed"],
-        "spec": facts["spec_hash"],
+        **trained_by,
         **{f"{name} of the training": value for name, value in network["environment"].items()},
         **{f"sha256 of {name}": digest for name, digest in facts["files"].items()},
         "sha256 of the artifact": facts["artifact_sha256"],

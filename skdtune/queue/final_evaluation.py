@@ -46,6 +46,25 @@ def create_evaluation(
     now: bool = False,
     storage: str | None = None,
 ) -> str:
+    """Queue the final evaluation of a study, with trainings as long as its trials were.
+
+    Arguments, result and errors are those of `queue_evaluation`.
+    """
+    return queue_evaluation(
+        study, top=top, num_seeds=num_seeds, name=name, now=now, storage=storage
+    )
+
+
+def queue_evaluation(
+    study: str,
+    *,
+    top: int | None = None,
+    num_seeds: int | None = None,
+    epochs: int | None = None,
+    name: str | None = None,
+    now: bool = False,
+    storage: str | None = None,
+) -> str:
     """Queue the final evaluation of a study, or more seeds of one that is there.
 
     Args:
@@ -53,6 +72,8 @@ def create_evaluation(
         top: Best complete trials to evaluate; default 1, or as many as the evaluation has.
         num_seeds: Trainings of each; default 5, or as many as the evaluation has. One that has
             more keeps them.
+        epochs: Epochs of each training; default as many as the trials of the study have, or as
+            the evaluation has.
         name: Name of the evaluation; default that of the one there is, else ``<study>.test``.
         now: Evaluate a study some of whose trials are not finished.
         storage: Storage URL; default ``SKDTUNE_STORAGE``, else the SQLite file of the home.
@@ -69,11 +90,11 @@ def create_evaluation(
         _require_evaluable(source, now)
         name = name or find_evaluation(source) or evaluation_name(study)
         if name not in study_names(source.storage):
-            spec = evaluation_spec(source, name, top or 1, num_seeds or DEFAULT_SEEDS)
+            spec = evaluation_spec(source, name, top or 1, num_seeds or DEFAULT_SEEDS, epochs)
             create_study(spec, storage=storage)
             return name
         with contextlib.closing(load_study(name, storage=storage)) as evaluated:
-            _extend(source, evaluated, top, num_seeds)
+            _extend(source, evaluated, top, num_seeds, epochs)
     return name
 
 
@@ -119,7 +140,9 @@ def _has_usual_name(study: RawStudy) -> bool:
     return study.raw.get("name") == evaluation_name(str(settings_of(study.raw).get("source")))
 
 
-def evaluation_spec(source: StoredStudy, name: str, top: int, num_seeds: int) -> StudySpec:
+def evaluation_spec(
+    source: StoredStudy, name: str, top: int, num_seeds: int, epochs: int | None = None
+) -> StudySpec:
     """Write the spec of an evaluation: the base of the study, and its best trials.
 
     Args:
@@ -127,18 +150,22 @@ def evaluation_spec(source: StoredStudy, name: str, top: int, num_seeds: int) ->
         name: Name of the evaluation.
         top: Candidates.
         num_seeds: Trainings of each.
+        epochs: Epochs of a training; default as many as the trials of the study have.
 
     Raises:
         StudyError: If the study has fewer complete trials.
-        SpecError: If the name is none.
+        SpecError: If the name is none, or the settings do not allow so few epochs.
     """
     candidates = best_trials(source, top)
+    searched = source.spec.budget.epochs
+    is_other = epochs is not None and epochs != searched
     evaluation = EvaluationConfig(
         source=source.spec.name,
         lineage=source.lineage,
         digest=source.digest,
         trials=tuple(trial.number for trial in candidates),
         params=tuple(dict(trial.params) for trial in candidates),
+        search_epochs=searched if is_other else None,
     )
     unfit = {"sampler", "objective", "enqueue", "family"}
     raw = source.spec.model_dump(mode="json", exclude=unfit)
@@ -150,6 +177,9 @@ def evaluation_spec(source: StoredStudy, name: str, top: int, num_seeds: int) ->
         "num_trials": len(candidates) * num_seeds,
         "evaluation": evaluation.model_dump(mode="json"),
     }
+    if is_other:
+        # Whatever the search's were derived from.
+        raw["budget"] = {"epochs": epochs}
     spec = parse(StudySpec, raw, f"evaluation of {source.spec.name}")
     for number in range(len(candidates)):
         # A candidate that the settings of today refuse must not be found out by a worker.
@@ -190,7 +220,11 @@ def _require_evaluable(source: StoredStudy, now: bool) -> None:
 
 
 def _extend(
-    source: StoredStudy, evaluated: StoredStudy, top: int | None, num_seeds: int | None
+    source: StoredStudy,
+    evaluated: StoredStudy,
+    top: int | None,
+    num_seeds: int | None,
+    epochs: int | None,
 ) -> None:
     """Queue the seeds that an evaluation lacks, if it is one of the same candidates."""
     name, kind = evaluated.spec.name, evaluated.spec.kind
@@ -205,6 +239,11 @@ def _extend(
         raise StudyError(
             f"study {name!r} evaluates an earlier study of the name {source.spec.name}; "
             "choose another --name"
+        )
+    has = evaluated.spec.budget.epochs
+    if epochs is not None and epochs != has:
+        raise StudyError(
+            f"study {name!r} trains for {has} epochs, not {epochs}; choose another --name"
         )
     wanted = tuple(trial.number for trial in best_trials(source, top or len(evaluation.trials)))
     if evaluation.trials != wanted:

@@ -21,13 +21,14 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from fsspec.implementations.local import LocalFileSystem
 
+from skdtune.describe.epoch_report import EpochReport
 from skdtune.errors import CheckpointError
 from skdtune.home import is_folder_of, shown, study_folder
 from skdtune.training.files import (
@@ -85,6 +86,23 @@ class Checkpoint:
     curve: list[dict[str, Any]]
     """The report of every finished epoch."""
 
+    def reports(self) -> list[EpochReport]:
+        """Return the curve as it was reported.
+
+        Raises:
+            CheckpointError: If another version wrote it.
+        """
+        try:
+            return [EpochReport(**entry) for entry in self.curve]
+        except TypeError as error:
+            raise CheckpointError(f"its curve is of another version: {error}") from error
+
+    @property
+    def arithmetic(self) -> Mapping[str, Any]:
+        """What it was computed with; empty in a file of a version that left it with the trial."""
+        arithmetic = self.state.get("arithmetic")
+        return arithmetic if isinstance(arithmetic, dict) else {}
+
 
 class TrialCheckpoints:
     """The checkpoints of one trial, as one attempt writes and reads them.
@@ -93,14 +111,17 @@ class TrialCheckpoints:
         url: A folder, or an fsspec URL such as ``s3://bucket/path``.
         owner: Whose checkpoints they are.
         attempt: Number of this attempt, from 1.
+        folder: Where they lie below the URL; default the trial's folder in that of its study.
     """
 
-    def __init__(self, url: str, owner: CheckpointOwner, attempt: int) -> None:
+    def __init__(
+        self, url: str, owner: CheckpointOwner, attempt: int, folder: str | None = None
+    ) -> None:
         self._owner = owner
         self._attempt = attempt
         self._url = absolute(url)
         self._trial = f"trial-{owner.number:05d}"
-        self._folder = f"{study_folder(owner.study, owner.lineage)}/{self._trial}"
+        self._folder = folder or f"{study_folder(owner.study, owner.lineage)}/{self._trial}"
 
     def save(self, epochs: int, state: dict[str, Any], curve: list[dict[str, Any]]) -> None:
         """Write a checkpoint, then remove the ones that are not needed any more.

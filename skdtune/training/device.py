@@ -50,6 +50,13 @@ def describe_device(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the memory of the device, or of the host, is full."""
+    # Torch has no class of its own for the host's memory.
+    on_host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return on_host or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+
+
 def describe_kernels(device: torch.device) -> str:
     """Name what computes on a device beside torch's own operations, for the record of a trial."""
     mode = compile_mode()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from optuna.trial import TrialState
 
+from skdtune.describe.config import config_hash
 from skdtune.describe.epoch_report import EpochReport, Verdict
 from skdtune.errors import (
     LeaseLostError,
@@ -28,7 +29,7 @@ from skdtune.worker.heartbeat import Heartbeat
 from skdtune.worker.hooks.hook import Hook
 from skdtune.worker.hooks.left_attributes import attributes_left
 from skdtune.worker.hooks.named import hooks_of
-from skdtune.worker.objective import config_hash, resolve_trial, run_trial
+from skdtune.worker.objective import resolve_trial, run_trial
 from skdtune.worker.reporter import TrialReporter
 from skdtune.worker.settlement import Settlement
 from skdtune.worker.workplace import Workplace

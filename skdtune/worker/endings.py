@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from optuna.trial import TrialState
 
 from skdtune.errors import NonFiniteLossError
 from skdtune.queue.events import EventKind
+from skdtune.training.device import is_out_of_memory
 
 #: Lines of a traceback that are kept with a failed trial.
 _TRACEBACK_LINES = 12
@@ -70,10 +70,7 @@ def ending_of_error(error: Exception) -> Ending:
     """Tell how a training ended that raised an error: NaN, out of memory, or any other."""
     if isinstance(error, NonFiniteLossError):
         return Ending(EventKind.NAN, str(error))
-    # Torch has no class of its own for the host's memory.
-    on_host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    is_oom = on_host or isinstance(error, (torch.OutOfMemoryError, MemoryError))
     line = str(error).strip().splitlines()[0] if str(error).strip() else ""
     lines = "".join(traceback.format_exception(error)).splitlines()[-_TRACEBACK_LINES:]
     detail = "\n".join([f"{type(error).__name__}: {line}"[:500], *lines])
-    return Ending(EventKind.OOM if is_oom else EventKind.ERROR, detail)
+    return Ending(EventKind.OOM if is_out_of_memory(error) else EventKind.ERROR, detail)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +14,6 @@ from skdtune.data.wall import test_split_open
 from skdtune.describe.config import TrialConfig
 from skdtune.describe.epoch_report import Verdict
 from skdtune.describe.packages import package_versions
-from skdtune.describe.settings import canonical
 from skdtune.describe.space import sample
 from skdtune.errors import CheckpointError
 from skdtune.queue.checked_values import whole
@@ -43,12 +40,6 @@ def resolve_trial(stored: StoredStudy, trial: optuna.Trial) -> TrialConfig:
     """
     params = sample(stored.spec.search, trial, stored.spec.fixed_values())
     return stored.spec.trial_config(params, trial.number)
-
-
-def config_hash(config: TrialConfig) -> str:
-    """Return the hash of a trial's full configuration: 16 hexadecimal digits."""
-    text = json.dumps(canonical(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def run_trial(

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 
-from skdtune.catalogues.methods import METHODS
-from skdtune.catalogues.models import MODELS
 from skdtune.data.store import DataOnDevice, DataStore
 from skdtune.data.wall import test_split_open
 from skdtune.describe.config import TrialConfig
 from skdtune.describe.data_source import DataSource, Part
-from skdtune.describe.method_config import settings_of
-from skdtune.describe.packages import names_in
 from skdtune.describe.spec import StudySpec
 from skdtune.describe.training_length import require_long_enough
-from skdtune.methods.catalogue import term_class
-from skdtune.models.backbone import builder_of
 from skdtune.queue.pinned_source import Sources
 from skdtune.signals import SUPERVISED_VARIABLE
 from skdtune.worker.hooks.named import hooks_of
+from skdtune.worker.requirements import require_importable, tell_of_data
 from skdtune.worker.teacher import require_honest_teacher
-
-logger = logging.getLogger(__name__)
 
 
 def data_of_study(store: DataStore, spec: StudySpec) -> DataOnDevice:
@@ -56,7 +47,7 @@ def prepare_study(
         InputError: If something is missing or cannot be used.
     """
     hooks_of(spec.hooks)
-    _require_importable(spec)
+    require_importable(spec)
     name, pins = study or spec.name, pinned or {}
     sources: dict[Part, DataSource] = {}
     # Before anything is decoded, which takes longer; what is loaded after is compared with it.
@@ -72,25 +63,5 @@ def prepare_study(
             store.decode_test(spec.data)
     # Whoever starts workers has prepared the data before, and was told what they are like.
     if SUPERVISED_VARIABLE not in os.environ:
-        _tell_of_data(store, spec)
+        tell_of_data(store, spec.data, is_tested=spec.kind.is_tested)
     return sources
-
-
-def _tell_of_data(store: DataStore, spec: StudySpec) -> None:
-    """Say what a person should know of data that can be used all the same."""
-    is_tested = spec.kind.is_tested
-    if not is_tested and (missing := store.look_for_test(spec.data)):
-        logger.warning("%s", missing)
-    with test_split_open() if is_tested else contextlib.nullcontext():
-        found = store.duplicates(spec.data, is_tested=is_tested)
-    if described := found.describe(spec.data.name):
-        logger.warning("%s", described)
-
-
-def _require_importable(spec: StudySpec) -> None:
-    """Refuse terms and networks of packages that would fail every trial in the same way."""
-    for kind, name in names_in(spec):
-        if kind == METHODS.kind:
-            term_class(settings_of(name))
-        elif kind == MODELS.kind:
-            builder_of(name)

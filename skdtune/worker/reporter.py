@@ -96,10 +96,9 @@ class TrialReporter:
             checkpoint = self.checkpoints.load(self.say, trust_nameless=trust_nameless)
         if checkpoint is not None:
             trainer.load_state(checkpoint.state)
-            self.epochs = _read_curve(checkpoint.curve)
+            self.epochs = checkpoint.reports()
             # Earlier versions left it with the trial only.
-            arithmetic = checkpoint.state.get("arithmetic")
-            self.began_with = arithmetic if isinstance(arithmetic, dict) else stored.user_attrs
+            self.began_with = checkpoint.arithmetic or stored.user_attrs
         if self.claim.attempt > 1 or stored.intermediate_values:
             self._rewind(checkpoint)
         verdict = self._catch_up(self.queue)
@@ -285,10 +284,3 @@ class TrialReporter:
         """Name the marks of a trial at the rungs where it was not judged."""
         epochs = self.queue.stored.spec.budget.epochs
         return self._pruner.rung_marks_beyond(study, trial, epochs, self._num_judged)
-
-
-def _read_curve(curve: list[dict[str, Any]]) -> list[EpochReport]:
-    try:
-        return [EpochReport(**entry) for entry in curve]
-    except TypeError as error:
-        raise CheckpointError(f"its curve is of another version: {error}") from error

@@ -57,6 +57,22 @@ FORMATS = {"--json", "--markdown", "--latex", "--csv"}
 #: into the documentation and into the changelog.
 COMMANDS = {
     "studies": {"--json"},
+    "train": {
+        "[STUDY]",
+        "--from",
+        "--name",
+        "--set",
+        "--fix",
+        "--epochs",
+        "--seed",
+        "-o",
+        "--output",
+        "--test",
+        "--all-images",
+        "--device",
+        "--threads",
+        "--json",
+    },
     "create-study": {"STUDY", "--name", "--trials", "--set", "--fix", "--dry-run", "--json"},
     "worker": {
         "STUDY",
@@ -81,6 +97,7 @@ COMMANDS = {
         "STUDY",
         "--top",
         "--seeds",
+        "--epochs",
         "--name",
         "--now",
         "--queue-only",

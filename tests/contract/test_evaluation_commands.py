@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import html
 import io
 import json
 import math
@@ -15,6 +17,7 @@ from click.testing import Result
 
 from skdtune.__main__ import main
 from skdtune.errors import StudyError
+from skdtune.queue.stored_study import load_study
 
 Run = Callable[..., Result]
 
@@ -226,3 +229,61 @@ def test_a_family_is_evaluated_and_compared_by_its_name(
         main(["evaluate", "relatives", "--name", "one"])
     assert left.value.code == 2
     assert "relatives stands for 2 studies" in capsys.readouterr().err
+
+
+def test_trainings_longer_than_those_of_the_search_are_said_wherever_they_are_shown(
+    run: Run, url: str, finish_trials: Finish, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "digits-drg.test: each training has 24 epochs, a trial of its search had 12."
+    assert run("create-study", "digits-drg", "--trials", "1").exit_code == 0
+    finish_trials(url, "digits-drg", 0.5)
+    longer = ("evaluate", "digits-drg", "--queue-only", "--seeds", "1")
+    assert run(*longer, "--epochs", "24").exit_code == 0
+    with contextlib.closing(load_study("digits-drg.test", storage=url)) as stored:
+        config = stored.spec.trial_config({}, 0)
+        assert config.budget.epochs == 24
+        # The shares of the schedule go with the length.
+        assert config.optimizer.drop_epochs(24) == (7, 14, 19)
+        assert "24 epochs (the trials of the search: 12)" in stored.spec.note()
+    finish_trials(url, "digits-drg.test", scores(0.9, 0))
+    assert json.loads(run("evaluate", "digits-drg", "--json").stdout)["mixtures"] == [said]
+    assert said in run("evaluate", "digits-drg", "--markdown").stdout
+    report = tmp_path / "report.html"
+    both = ("digits-drg", "digits-drg.test", "--no-dashboard")
+    assert run("report", *both, "-o", str(report)).exit_code == 0
+    assert said in html.unescape(report.read_text())
+    # More seeds keep the length; another one is another evaluation.
+    assert run("evaluate", "digits-drg", "--queue-only", "--seeds", "2").exit_code == 0
+    with pytest.raises(SystemExit) as left:
+        main(["evaluate", "digits-drg", "--queue-only", "--epochs", "30"])
+    assert left.value.code == 2
+    assert "trains for 24 epochs, not 30; choose another --name" in capsys.readouterr().err
+
+
+def test_an_evaluation_as_long_as_its_search_is_what_it_was(
+    run: Run, url: str, finish_trials: Finish
+) -> None:
+    assert run("create-study", "digits-drg", "--trials", "1").exit_code == 0
+    finish_trials(url, "digits-drg", 0.5)
+    for name, more in (("plain", ()), ("same", ("--epochs", "12"))):
+        assert run("evaluate", "digits-drg", "--queue-only", "--name", name, *more).exit_code == 0
+    contents = []
+    for name in ("plain", "same"):
+        with contextlib.closing(load_study(name, storage=url)) as stored:
+            contents.append(json.loads(stored.spec.to_json())["spec"] | {"name": ""})
+    assert contents[0] == contents[1]
+    assert "search_epochs" not in contents[0]["evaluation"]
+
+
+def test_a_family_is_trained_longer_with_equal_images(
+    run: Run, url: str, finish_trials: Finish
+) -> None:
+    names = {"digits-baseline": 24, "digits-dlb": 12}
+    for name, epochs in names.items():
+        made = ("--set", "family=relatives", "--set", f"budget.epochs={epochs // 2}")
+        assert run("create-study", name, "--trials", "1", *made).exit_code == 0
+        finish_trials(url, name, 0.5)
+    assert run("evaluate", "relatives", "--queue-only", "--epochs", "24").exit_code == 0
+    for name, epochs in names.items():
+        with contextlib.closing(load_study(f"{name}.test", storage=url)) as stored:
+            assert stored.spec.budget.epochs == epochs

@@ -1,4 +1,4 @@
-"""`launch` and `status --watch` in a real terminal."""
+"""`launch`, `train` and `status --watch` in a real terminal."""
 
 from __future__ import annotations
 
@@ -206,3 +206,20 @@ def test_who_deletes_a_study_is_shown_it_and_asked(
         assert terminal.end() == code
     assert "deleted tiny: 4 trials" in terminal.text
     assert run_cli("status", "tiny").returncode == 2
+
+
+def test_a_training_is_drawn_as_it_goes_on_and_ctrl_c_leaves_it(
+    open_terminal: Open, tmp_path: Path
+) -> None:
+    tiny = ("--set", "model.width=4", "--epochs", "5000", "--threads", "1")
+    terminal = open_terminal("train", "digits-drg", *tiny, "-o", str(tmp_path / "run"))
+    terminal.wait_for(
+        r"digits-drg  1,010 images to learn from, 337 to judge by; cpu",
+        r"[2-9]/5000 epochs  [\d,]+ images/s  \d+ (s|min)[^\n]* left",
+        r"loss cross_entropy +loss drg +loss aux_ce +validation accuracy +learning rate",
+        r"\d+\.\d\d% +[▁▂▃▄▅▆▇█]{2}",
+    )
+    terminal.press(CTRL_C)
+    assert terminal.end() == 130
+    assert_is_sane(terminal)
+    assert re.search(r"stopped after epoch \d+ of 5000, which \S+ keeps", terminal.text)

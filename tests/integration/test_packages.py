@@ -130,7 +130,7 @@ def test_a_study_of_built_in_things_is_the_same_with_a_package_and_without(lumen
     assert trained.returncode == 0, trained.stderr
     show = (
         "import skdtune; spec = skdtune.load_spec('digits-drg-dsr');"
-        "from skdtune.worker.objective import config_hash;"
+        "from skdtune.describe.config import config_hash;"
         "print(spec.digest, spec.to_json(), config_hash(spec.base_config()))"
     )
     first, second = (lumen.python("-c", show, packages=packages) for packages in (True, False))

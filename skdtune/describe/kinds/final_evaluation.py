@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from skdtune.describe.identity import StudyName, derive_seed
 from skdtune.describe.kinds.kind import Candidate, Kind, Outline, note_row
-from skdtune.describe.settings import Frozen
+from skdtune.describe.settings import LATER, Frozen
 from skdtune.describe.space import Scalar, SearchSpace
 from skdtune.errors import StudyError
 
@@ -46,6 +46,9 @@ class EvaluationConfig(Frozen):
 
     params: tuple[dict[str, Scalar], ...]
     """Parameters of each candidate."""
+
+    search_epochs: Annotated[int | None, LATER] = Field(default=None, ge=1)
+    """Epochs of the trials of that study, where the trainings of this one have others."""
 
     @model_validator(mode="after")
     def _complete(self) -> EvaluationConfig:
@@ -156,10 +159,11 @@ class FinalEvaluation(Kind):
         usual = study == evaluation_name(self.source)
         return f"skdtune evaluate {self.source}" + ("" if usual else f" --name {study}")
 
-    def made_by(self, study: str, num_trials: int) -> list[str]:
-        """Evaluate as many candidates, with as many seeds."""
+    def made_by(self, study: str, num_trials: int, epochs: int) -> list[str]:
+        """Evaluate as many candidates, with as many seeds, for as many epochs."""
         top = len(self.settings.trials)
         words = ["evaluate", self.source, "--top", str(top), "--seeds", str(num_trials // top)]
+        words += ["--epochs", str(epochs)] if self.settings.search_epochs is not None else []
         return [*words, "--name", study]
 
     def tried_paths(self, search: SearchSpace) -> list[str]:
@@ -170,12 +174,14 @@ class FinalEvaluation(Kind):
         """Say what is tested, and list the candidates."""
         settings = self.settings
         seeds = outline.num_trials // len(settings.trials)
+        searched = settings.search_epochs
+        length = "epochs" if searched is None else f"epochs (the trials of the search: {searched})"
         lines = [
             f"Final evaluation of study `{self.source}` (spec `{settings.digest}`). Each "
             f"trial learns from the training and the validation images for {outline.epochs} "
-            "epochs, and is scored once on the **test images**, after its last epoch. Nothing is "
-            "chosen here: the best value says nothing, the mean over the seeds does. The curves "
-            "show the training loss.",
+            f"{length}, and is scored once on the **test images**, after its last epoch. "
+            "Nothing is chosen here: the best value says nothing, the mean over the seeds does. "
+            "The curves show the training loss.",
             "",
             f"Created with {seeds} seeds of each candidate. Trial n is candidate n modulo "
             f"{len(settings.trials)}.",

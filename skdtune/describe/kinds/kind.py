@@ -184,8 +184,13 @@ class Kind(ABC):
     def result_command(self, study: str) -> str:
         """Return what a person types to see the result."""
 
-    def made_by(self, study: str, num_trials: int) -> list[str] | None:
+    def made_by(self, study: str, num_trials: int, epochs: int) -> list[str] | None:
         """Return the command that makes such a study from another one, without ``skdtune``.
+
+        Args:
+            study: Its name.
+            num_trials: Its trials.
+            epochs: Epochs of each.
 
         Returns:
             Its words; None where a preset or a study file makes it.

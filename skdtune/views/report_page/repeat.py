@@ -34,7 +34,7 @@ def repetition(spec: StudySpec) -> Repetition:
 
     Where a preset with a few ``--set`` gives a spec of the same hash, they start from the preset.
     """
-    made_by = spec.kind.made_by(spec.name, spec.num_trials)
+    made_by = spec.kind.made_by(spec.name, spec.num_trials, spec.budget.epochs)
     if made_by is not None:
         return Repetition(commands=_written_lines([made_by]), needs_file=False)
     create = _from_preset(spec)

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from skdtune.data.catalogue import load_search_data
 from skdtune.data.store import DataStore
+from skdtune.describe.config import config_hash
 from skdtune.describe.identity import derive_seed
 from skdtune.describe.spec import StudySpec
 from skdtune.queue import leases
@@ -16,7 +17,7 @@ from skdtune.queue.history import TrialHistory
 from skdtune.queue.leases import WorkerIdentity
 from skdtune.queue.stored_study import StoredStudy, create_study, load_study
 from skdtune.queue.trial_queue import TrialQueue
-from skdtune.worker.objective import config_hash, resolve_trial
+from skdtune.worker.objective import resolve_trial
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_a_search_is_judged_on_validation_images_and_its_best_is_picked() -> Non
     kind.require_picking("tiny")
     kind.require_evaluable("tiny")
     assert kind.default_trial([2, 0, 1]) == 2
-    assert kind.made_by("tiny", 5) is None
+    assert kind.made_by("tiny", 5, 12) is None
 
 
 def test_the_published_setting_and_what_a_person_queued_are_never_pruned() -> None:
@@ -88,8 +88,11 @@ def test_an_evaluation_learns_from_all_images_and_nothing_of_it_is_picked() -> N
 def test_the_command_of_an_evaluation_names_it_where_its_name_is_its_own() -> None:
     assert EVALUATION.result_command("tiny.test") == "skdtune evaluate tiny"
     assert EVALUATION.result_command("other") == "skdtune evaluate tiny --name other"
-    words = EVALUATION.made_by("other", 9)
+    words = EVALUATION.made_by("other", 9, 12)
     assert words == ["evaluate", "tiny", "--top", "2", "--seeds", "4", "--name", "other"]
+    longer = FinalEvaluation(SETTINGS.model_copy(update={"search_epochs": 4}))
+    words = longer.made_by("other", 9, 12)
+    assert words[-4:] == ["--epochs", "12", "--name", "other"]
 
 
 def test_a_cell_of_a_note_cannot_break_its_table() -> None:
