@@ -92,9 +92,9 @@ class DeviceImages:
 
     def _take(self, image_set: ImageSet, device: torch.device) -> None:
         array_NCHW = image_set.images_NCHW
-        if image_set.rows_N is not None or not array_NCHW.flags.writeable:
+        if not array_NCHW.flags.writeable:
             # PyTorch knows no read-only tensors and warns about the images of a shared cache.
-            array_NCHW = image_set.read(slice(None)).transpose(0, 3, 1, 2)
+            array_NCHW = array_NCHW.copy(order="K")
         images_NCHW = torch.from_numpy(array_NCHW).to(device)
         self.images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
 

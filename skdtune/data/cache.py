@@ -60,7 +60,6 @@ def cached_image_set(cache_dir: Path, key: str, build: Callable[[], ImageSet]) -
 
 
 def _write(folder: Path, images: ImageSet) -> None:
-    assert images.rows_N is None, "a cache holds all images of what was decoded"
     images_NHWC = images.images_NCHW.transpose(0, 2, 3, 1)
     np.save(folder / _IMAGES, np.ascontiguousarray(images_NHWC))
     np.save(folder / _LABELS, images.labels_N)
@@ -94,7 +93,7 @@ def _read(folder: Path) -> ImageSet | None:
     if labels_N.dtype != np.int64 or labels_N.shape != images_NHWC.shape[:1]:
         return None
     return ImageSet(
-        images_NCHW=images_NHWC.transpose(0, 3, 1, 2),
+        stored_NCHW=images_NHWC.transpose(0, 3, 1, 2),
         labels_N=labels_N,
         class_names=class_names,
         fingerprint=fingerprint,

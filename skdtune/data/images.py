@@ -27,8 +27,9 @@ class ImageSet:
     :func:`image_set` lay them out channels last, which is how batches are cut from them.
     """
 
-    images_NCHW: NDArray[np.uint8]
-    """Pixel values 0 to 255; may be memory-mapped and read-only."""
+    stored_NCHW: NDArray[np.uint8]
+    """Pixel values 0 to 255 of these images, and perhaps of others; may be memory-mapped and
+    read-only."""
 
     labels_N: NDArray[np.int64]
     """Class numbers 0 to ``num_classes - 1``."""
@@ -40,11 +41,18 @@ class ImageSet:
     """Twelve hexadecimal digits that are the same wherever the same images are used."""
 
     rows_N: NDArray[np.int64] | None = None
-    """Which rows of ``images_NCHW`` these are, in this order; None for all of them."""
+    """Which rows of ``stored_NCHW`` these are, in this order; None for all of them."""
 
     def __len__(self) -> int:
         """Count the images."""
         return len(self.labels_N)
+
+    @property
+    def images_NCHW(self) -> NDArray[np.uint8]:
+        """Pixel values 0 to 255; a copy where others are stored beside them."""
+        if self.rows_N is None:
+            return self.stored_NCHW
+        return self.read(slice(None)).transpose(0, 3, 1, 2)
 
     @property
     def num_bytes(self) -> int:
@@ -60,7 +68,7 @@ class ImageSet:
         Returns:
             Pixel values of shape (M, H, W, C).
         """
-        images_NHWC = self.images_NCHW.transpose(0, 2, 3, 1)
+        images_NHWC = self.stored_NCHW.transpose(0, 2, 3, 1)
         rows = rows_M if self.rows_N is None else self.rows_N[rows_M]
         # A slice would show the memory itself, anything else is a copy already.
         return np.array(images_NHWC[rows], copy=isinstance(rows, slice) or None)
@@ -73,7 +81,7 @@ class ImageSet:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of every image."""
-        _, channels, height, width = self.images_NCHW.shape
+        _, channels, height, width = self.stored_NCHW.shape
         return channels, height, width
 
     def take(self, rows_N: NDArray[np.int64]) -> ImageSet:
@@ -83,7 +91,7 @@ class ImageSet:
             rows_N: row numbers in this image set.
         """
         return ImageSet(
-            images_NCHW=self.images_NCHW,
+            stored_NCHW=self.stored_NCHW,
             rows_N=rows_N if self.rows_N is None else self.rows_N[rows_N],
             labels_N=self.labels_N[rows_N],
             class_names=self.class_names,
@@ -109,7 +117,7 @@ def image_set(
     for start in range(0, len(images_NHWC), _HASHED_IMAGES):
         digest.update(np.ascontiguousarray(images_NHWC[start : start + _HASHED_IMAGES]).data)
     return ImageSet(
-        images_NCHW=images_NHWC.transpose(0, 3, 1, 2),
+        stored_NCHW=images_NHWC.transpose(0, 3, 1, 2),
         labels_N=labels_N.astype(np.int64),
         class_names=class_names,
         fingerprint=digest.hexdigest()[:12],

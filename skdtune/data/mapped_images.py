@@ -78,7 +78,7 @@ def place(
     Raises:
         InputError: if ``SKDTUNE_IMAGES_GB`` is no number.
     """
-    is_on_disk = isinstance(images.images_NCHW, np.memmap)
+    is_on_disk = isinstance(images.stored_NCHW, np.memmap)
     fits = images.num_bytes <= _bytes_for_images(device)
     kind = MappedImages if is_on_disk and not fits else DeviceImages
     return kind(images, mean_C, std_C, device)

@@ -90,7 +90,7 @@ def test_a_wrong_limit_is_one_line(
 
 def test_the_statistics_of_images_on_the_disk_are_theirs(mapped: ImageSet) -> None:
     in_memory = ImageSet(
-        images_NCHW=mapped.read(slice(None)).transpose(0, 3, 1, 2),
+        stored_NCHW=mapped.read(slice(None)).transpose(0, 3, 1, 2),
         labels_N=mapped.labels_N,
         class_names=mapped.class_names,
         fingerprint="",
