@@ -118,12 +118,14 @@ def read_pace(
         waiting: Trials that wait.
         in_hand: The trials that workers hold, by their keys.
     """
+    # By another name: what is foreign is asked of the same table.
+    ends = events.alias()
     query = (
-        sa.select(trials.c.datetime_start, trials.c.datetime_complete, events.c.epochs)
-        .join(events, sa.and_(events.c.trial_id == trials.c.trial_id, events.c.final))
+        sa.select(trials.c.datetime_start, trials.c.datetime_complete, ends.c.epochs)
+        .join(ends, sa.and_(ends.c.trial_id == trials.c.trial_id, ends.c.final))
         .where(
             trials.c.study_id == study_id,
-            events.c.study_id == study_id,
+            ends.c.study_id == study_id,
             trials.c.state.in_(FINISHED),
             ~IS_FOREIGN,
         )
