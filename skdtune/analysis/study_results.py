@@ -109,7 +109,8 @@ class Progress:
 
     workers: tuple[WorkerStatus, ...]
     eta_s: float | None
-    """Estimated time left at the present number of workers; None before the first epoch."""
+    """Estimated time left at the present number of workers; None before a trial has finished.
+    `left_s` is there from the first epoch on."""
 
     paused: str | None
     """Why nobody takes a trial; None while they may."""
@@ -155,6 +156,11 @@ class Progress:
         """What it has done and has left to do, in epochs; for an estimate over studies."""
         pace: Pace | None = self._pace  # type: ignore[attr-defined]
         return pace
+
+    @property
+    def left_s(self) -> float | None:
+        """Estimated time left at the present number of workers; None before the first epoch."""
+        return self.eta_s if self.pace is None else time_left([self.pace])
 
     @property
     def num_finished(self) -> int:
@@ -350,7 +356,8 @@ def read_progress(stored: StoredStudy, *, mixed: tuple[str, ...] = ()) -> Progre
         workers=workers,
         foreign_counts={STATE_NAMES[state]: number for state, number in elsewhere.items()},
         pace_so_far=pace,
-        eta_s=time_left([pace]),
+        # Who reads it may rely on that it comes of whole trials.
+        eta_s=time_left([pace]) if pace.ended or not (counts["waiting"] or workers) else None,
         paused=paused_reason(stored.engine, stored.study_id),
     )
 

@@ -41,10 +41,6 @@ def status(application: Application, study: str | None, as_json: bool, watch: bo
 
     for progress in shown:
         console().print(progress_view(progress))
-    if study and len(shown) > 1:
-        from skdtune.cli.family_view import family_line
-
-        console().print(f"together {family_line(shown)}")
     if not shown and not unread:
         click.echo("no study yet: skdtune create-study digits-drg-dsr")
 

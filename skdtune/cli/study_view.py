@@ -96,7 +96,7 @@ def progress_line(progress: Progress) -> str:
         # The best of several seeds is no result, and must not look like one.
         best = f"{progress.result_command} shows the result"
     counts += _foreign(progress)
-    left = "" if progress.eta_s is None else f"; about {format_duration(progress.eta_s)} left"
+    left = "" if progress.left_s is None else f"; about {format_duration(progress.left_s)} left"
     if progress.finished:
         left = "; finished"
     elif progress.paused is not None:
