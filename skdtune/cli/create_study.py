@@ -75,6 +75,7 @@ def create_study(
         _print_plan(specs[0]) if len(specs) == 1 else _print_family(specs)
         for note in changes.notes:
             say(application, note)
+        _print_time(application, specs)
         return
     from skdtune.queue.stored_study import create_studies
 
@@ -97,6 +98,16 @@ def create_study(
         for note in changes.notes:
             say(application, note)
         say(application, f"train them: skdtune launch {specs[0].family or specs[0].name}")
+
+
+def _print_time(application: Application, specs: list[StudySpec]) -> None:
+    """Say how long it will take here, with one worker and with as many as `launch` starts."""
+    from skdtune.cli.time_ahead import time_ahead
+    from skdtune.engines.local_slots import plan_slots
+
+    wanted = [(spec, spec.num_trials) for spec in specs]
+    if ahead := time_ahead(application, wanted, len(plan_slots(None, None))):
+        say(application, f"Time: {ahead}.")
 
 
 def _warn(warnings: list[str]) -> None:

@@ -81,6 +81,7 @@ def launch_of(
 ) -> Launch:
     """Read the options of `workers_options`, and draw on the terminal."""
     from skdtune.cli.live import LiveView
+    from skdtune.cli.time_ahead import time_ahead
     from skdtune.engines.engine import Placement
     from skdtune.engines.launching import Launch
 
@@ -93,6 +94,7 @@ def launch_of(
         say=lambda message: click.echo(message, err=True),
         checkpoints=checkpoints,
         engine=engine,
+        foresee=lambda left, workers: "" if quiet else time_ahead(application, left, workers),
         in_order=in_order,
         serve=serve,
     )

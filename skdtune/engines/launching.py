@@ -52,6 +52,8 @@ from skdtune.worker.probes.memory_need import MemoryNeed
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
+    from skdtune.describe.spec import StudySpec
+
 _POLL_S = 0.2
 #: Seconds that workers have to give their trials back after a second Ctrl-C.
 _LEAVE_S = 30.0
@@ -105,6 +107,9 @@ class Launch:
 
     engine: str = DEFAULT_ENGINE
     """Name in the catalogue of what starts them."""
+
+    foresee: Callable[[Sequence[tuple[StudySpec, int]], int], str] = lambda left, workers: ""
+    """Says how long trials of some studies will take with so many workers; empty if unknown."""
 
     in_order: bool = False
     """Take trials of the first study that has one."""
@@ -168,6 +173,8 @@ class Launch:
                 self._build_kernels()
             for stored in left:
                 require_memory(stored.study.study_name, engine.slots(), environment)
+            if ahead := self._time_ahead(progress, left, len(engine.slots())):
+                self.say(f"what is left takes {ahead}")
             with stop:
                 engine.start()
                 try:
@@ -205,6 +212,13 @@ class Launch:
         prepared = subprocess.run(command, env={**os.environ, **environment}, check=False)
         if prepared.returncode != 0:
             raise SystemExit(prepared.returncode)
+
+    def _time_ahead(
+        self, progress: Sequence[Progress], left: Sequence[StoredStudy], num_workers: int
+    ) -> str:
+        waiting = {one.study: one.num_trials - one.num_finished for one in progress}
+        studies = [(stored.spec, waiting[stored.study.study_name]) for stored in left]
+        return self.foresee(studies, num_workers)
 
     def _build_kernels(self) -> None:
         """Build the kernels once, before all workers wait for them and nobody sees why."""
