@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote
 
 from skdtune.analysis.study_results import Progress, read_progress
 from skdtune.analysis.without_result import read_no_result
@@ -35,8 +34,10 @@ from skdtune.home import (
     CHECKPOINTS_VARIABLE,
     HOME_VARIABLE,
     STORAGE_VARIABLE,
+    STUDIES_FILE,
     Home,
     checkpoints_url,
+    shared_folder,
     study_folder,
 )
 from skdtune.models.kernels.library import ensure_library, native_folder
@@ -158,7 +159,11 @@ class Launch:
         queue = TrialQueue(studies[0], patience, lease_seconds())
         followed = FollowedStudies(queue, studies, names if self.serve else None)
         self._prepare(left, environment)
-        with own_log_folder(self.at.logs / _log_folder(studies)) as log_dir:
+        with own_log_folder(self.at.logs / self._log_folder(studies)) as log_dir:
+            # Of one that stays nobody knows yet which ones it will have served.
+            if len(studies) > 1 and not self.serve:
+                tokens = "".join(f"{stored.lineage}\n" for stored in studies)
+                (log_dir / STUDIES_FILE).write_text(tokens)
             first, *more = names if self.serve else [stored.study.study_name for stored in left]
             job = Job(
                 study=first,
@@ -198,6 +203,14 @@ class Launch:
                     raise
                 self.say(f"{name} cannot be trained here: {error}")
         return studies
+
+    def _log_folder(self, studies: Sequence[StoredStudy]) -> str:
+        """Name the folder of the logs: of one study its own, of several one of their family."""
+        names = [stored.study.study_name for stored in studies]
+        if len(studies) == 1 and not self.serve:
+            return study_folder(names[0], studies[0].lineage)
+        families = {stored.spec.family for stored in studies}
+        return shared_folder((families.pop() if len(families) == 1 else "") or names[0])
 
     def _options(self) -> tuple[str, ...]:
         chosen = {"--in-order": self.in_order, "--serve": self.serve}
@@ -329,17 +342,6 @@ def _problem(failure: FailedWorker) -> SkdtuneError:
         if failure.exit_code == kind.exit_code:
             return kind(message)
     return SkdtuneError(f"{message} (log: {failure.log})")
-
-
-def _log_folder(studies: Sequence[StoredStudy]) -> str:
-    """Name the folder of the logs: of one study its own, of several one of their family."""
-    names = [stored.study.study_name for stored in studies]
-    if len(studies) == 1:
-        return study_folder(names[0], studies[0].lineage)
-    families = {stored.spec.family for stored in studies}
-    family = families.pop() if len(families) == 1 else ""
-    # No token ends like that: it is no study's, and goes with none.
-    return f"{quote(family or names[0], safe='')[:100]}-and-others"
 
 
 def require_memory(study: str, slots: Sequence[Slot], environment: dict[str, str]) -> None:
