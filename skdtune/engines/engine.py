@@ -52,7 +52,7 @@ class Job:
     """What every worker of an engine is started for."""
 
     study: str
-    """Name of the study, of several the first one."""
+    """Name of the study, of several the first one; empty for whatever the storage has."""
 
     environment: Mapping[str, str]
     """Variables that every worker gets; the storage URL travels here and not on the command line,
@@ -73,7 +73,8 @@ class Job:
     @property
     def arguments(self) -> tuple[str, ...]:
         """What ``skdtune`` is called with in every place, but for ``--device``."""
-        return ("worker", self.study, *self.more, *self.options)
+        named = (self.study, *self.more) if self.study else ()
+        return ("worker", *named, *self.options)
 
     def environment_of(self, slot: Slot, token: str) -> dict[str, str]:
         """Return the variables of a worker, beside those of the machine.

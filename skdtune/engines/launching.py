@@ -164,7 +164,8 @@ class Launch:
             if len(studies) > 1 and not self.serve:
                 tokens = "".join(f"{stored.lineage}\n" for stored in studies)
                 (log_dir / STUDIES_FILE).write_text(tokens)
-            first, *more = names if self.serve else [stored.study.study_name for stored in left]
+            served = names if self.serve else [stored.study.study_name for stored in left]
+            first, *more = served or [""]
             job = Job(
                 study=first,
                 more=tuple(more),
@@ -310,8 +311,9 @@ class Launch:
             return Launched(stop.exit_code if stop.requested else 1, stopped=True)
         launched = Launched(max(codes, default=0), progress=progress)
         if stop.requested:
+            again = names or ["--serve"]
             left = sum(one.num_trials - one.num_finished for one in progress)
-            self.say(f"stopped; {left} trials wait: skdtune launch {' '.join(names)}")
+            self.say(f"stopped; {left} trials wait: skdtune launch {' '.join(again)}")
             return replace(launched, stopped=True)
         failures = [] if all(one.finished for one in progress) else engine.failures()
         if not failures:
