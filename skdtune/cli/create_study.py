@@ -105,9 +105,11 @@ def _print_time(application: Application, specs: list[StudySpec]) -> None:
     from skdtune.cli.time_ahead import time_ahead
     from skdtune.engines.local_slots import plan_slots
 
+    if application.verbosity < 0:
+        return
     wanted = [(spec, spec.num_trials) for spec in specs]
     if ahead := time_ahead(application, wanted, len(plan_slots(None, None))):
-        say(application, f"Time: {ahead}.")
+        click.echo(f"Time: {ahead}.", err=True)
 
 
 def _warn(warnings: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Images that are seen in so short a time on any machine that nobody need be told before.
 _WORTH_A_PROBE = 20_000_000
+#: Seconds that are over before anybody has read how many they are.
+_WORTH_A_LINE = 60.0
 
 
 def time_ahead(
@@ -30,7 +33,7 @@ def time_ahead(
         left: The studies, each with the number of its trials that are to be trained.
         num_workers: Workers that are asked for.
     """
-    from skdtune.analysis.time_ahead import TrialsAhead, describe_time_ahead
+    from skdtune.analysis.time_ahead import TrialsAhead, describe_time_ahead, seconds_ahead
 
     wanted = [(spec, number) for spec, number in left if number]
     epoch_s = _from_earlier_trials(application, [spec for spec, _ in wanted])
@@ -54,6 +57,8 @@ def time_ahead(
         )
         for spec, number in wanted
     ]
+    if seconds_ahead(ahead, 1) < _WORTH_A_LINE:
+        return ""
     return describe_time_ahead(ahead, num_workers, source)
 
 
@@ -69,6 +74,9 @@ def _images(spec: StudySpec) -> float:
 def _from_earlier_trials(
     application: Application, specs: Sequence[StudySpec]
 ) -> Mapping[str, float]:
+    # Describing a study needs no database's library where there is no database yet.
+    if _is_missing_file(application.url):
+        return {}
     from skdtune.queue.earlier_trials import epoch_seconds_here
     from skdtune.queue.storage import DATABASE_ERRORS, open_storage
 
@@ -85,6 +93,11 @@ def _from_earlier_trials(
     finally:
         opened.engine.dispose()
     return {name: seconds for name, seconds in each.items() if seconds is not None}
+
+
+def _is_missing_file(url: str) -> bool:
+    scheme, _, path = url.partition(":///")
+    return scheme.startswith("sqlite") and not Path(path.partition("?")[0]).is_file()
 
 
 def _from_probe(application: Application, spec: StudySpec) -> float | None:

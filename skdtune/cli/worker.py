@@ -68,14 +68,17 @@ def worker(
     from skdtune.signals import StopRequest
 
     application.configure_logging()
-    require_studies(studies, serve=serve)
+    require_studies(studies, serve=serve and not (prepare or probe))
     if prepare:
         return _prepare(application, studies)
     if probe:
         from skdtune.worker.probes.memory_probe import probe_memory
 
-        (one,) = studies
-        need = probe_memory(one, storage=application.url, device=device, at=application.home)
+        if len(studies) > 1:
+            raise click.UsageError("--probe takes one study", click.get_current_context())
+        need = probe_memory(
+            studies[0], storage=application.url, device=device, at=application.home
+        )
         sizes = {"needed_bytes": need.needed, "free_bytes": need.free}
         # For `launch` to read.
         click.echo(json.dumps({**sizes, "num_fitting": need.num_fitting}))
@@ -104,15 +107,17 @@ def worker(
 
 def _prepare(application: Application, studies: tuple[str, ...]) -> int:
     """Get ready for all studies; what is wrong with one keeps nobody from the others."""
+    from skdtune.queue.stored_study import expand_families
     from skdtune.worker.worker import prepare_data
 
     problems: dict[str, InputError] = {}
-    for study in studies:
+    meant = expand_families(studies, storage=application.url)
+    for study in meant:
         try:
             prepare_data(study, storage=application.url, at=application.home)
         except InputError as error:
             problems[study] = error
-    if len(problems) == len(studies):
+    if len(problems) == len(meant):
         raise next(iter(problems.values()))
     for study, problem in problems.items():
         click.echo(f"skdtune: {study} cannot be trained here: {problem}", err=True)

@@ -5,6 +5,7 @@ One set of workers serves all of them: nobody waits for the end of a study to be
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -178,7 +179,9 @@ class Launch:
             if any(slot.device == "cpu" for slot in engine.slots()):
                 self._build_kernels()
             for stored in left:
-                require_memory(stored.study.study_name, engine.slots(), environment)
+                # What is wrong with one of several studies was said, and the workers leave it.
+                with contextlib.suppress(*((SystemExit,) if len(left) > 1 else ())):
+                    require_memory(stored.study.study_name, engine.slots(), environment)
             if ahead := self._time_ahead(progress, left, len(engine.slots())):
                 self.say(f"what is left takes {ahead}")
             with stop:

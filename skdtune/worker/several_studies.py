@@ -174,8 +174,10 @@ class _Served:
     """One study, as far as this worker has come with it."""
 
     stored: StoredStudy
-    worker: Worker | None = None
-    """None before its first trial is about to be taken."""
+    place: Workplace
+    worker: Worker
+    is_ready: bool = False
+    """Its data and all else that it needs were loaded and checked."""
 
     kept_from: SkdtuneError | None = None
     """Why this worker takes no trial of it any more."""
@@ -191,7 +193,7 @@ class _Served:
     @property
     def num_finished(self) -> int:
         """Trials that this worker finished."""
-        return 0 if self.worker is None else self.worker.num_finished
+        return self.worker.num_finished
 
     @property
     def epochs_per_trial(self) -> float:
@@ -250,6 +252,9 @@ class StudiesWorker:
                 if self._take_one(works):
                     continue
                 if not self._serve and (drain or self._is_over(works)):
+                    for served in self._served.values():
+                        if not served.is_settled and served.kept_from is None:
+                            self._settle(served)
                     self._tell_of_what_is_left(works)
                     break
                 stop.wait(_POLL_S)
@@ -289,7 +294,7 @@ class StudiesWorker:
                 continue
             if self._queue is None:
                 self._queue = TrialQueue(stored, self._patience, self._conditions.timing.lease_s)
-            self._served[stored.lineage] = _Served(stored)
+            self._served[stored.lineage] = self._serve_study(stored)
             if not is_first:
                 logger.info("study %s is served from now on", name)
 
@@ -319,7 +324,9 @@ class StudiesWorker:
                     functools.partial(load_from, self._conditions.opened, work.name)
                 )
                 self._num_finished_gone += served.num_finished
-                served = self._served[lineage] = _Served(stored, paused=served.paused)
+                paused = served.paused
+                served = self._served[lineage] = self._serve_study(stored)
+                served.paused = paused
             self._tell_of_pause(served, work)
         return works
 
@@ -340,28 +347,33 @@ class StudiesWorker:
             served = self._served[lineage]
             if served.kept_from is None and work.paused is None:
                 open_ones.append((served, work))
-            if work.is_finished and not served.is_settled and served.worker is not None:
-                with self._apart(served):
-                    served.worker.settle_study()
-            served.is_settled = work.is_finished
+            if not work.is_finished:
+                served.is_settled = False
+            elif not served.is_settled:
+                self._settle(served)
         loads = [
             Load(work.waiting * served.epochs_per_trial, work.held) for served, work in open_ones
         ]
         for index in order_of_service(loads, in_order=self._in_order):
             served = open_ones[index][0]
             with self._apart(served):
-                worker = self._worker_of(served)
-                if worker is None:
+                if not self._is_ready(served):
                     return False
-                claim = worker.claim()
+                claim = served.worker.claim()
                 if claim is not None:
                     if served is not self._last:
                         # Lines about trials name them by their number alone.
                         logger.info("trials of %s:", served.name)
                     self._last = served
-                    worker.take(claim)
+                    served.worker.take(claim)
                     return True
         return False
+
+    def _settle(self, served: _Served) -> None:
+        """Clear up behind a study of which nothing waits, once."""
+        served.is_settled = True
+        with self._apart(served):
+            served.worker.settle_study()
 
     @contextlib.contextmanager
     def _apart(self, served: _Served) -> Iterator[None]:
@@ -383,33 +395,33 @@ class StudiesWorker:
                 "study %s is left to others: %s", served.name, error, exc_info=not is_ours
             )
 
-    def _worker_of(self, served: _Served) -> Worker | None:
+    def _serve_study(self, stored: StoredStudy) -> _Served:
+        shared = self._conditions
+        place = Workplace(
+            stored=stored,
+            store=shared.store.beside(),
+            identity=self._identity,
+            stop=shared.stop,
+            threads=shared.threads,
+            checkpoints=shared.checkpoints,
+            artifacts=shared.artifacts,
+            timing=shared.timing,
+            on_hang=self._hangs,
+            beside=self._queue,
+            reap=self._reap,
+        )
+        return _Served(stored, place, Worker(place))
+
+    def _is_ready(self, served: _Served) -> bool:
         """Get ready for a study when its first trial is about to be taken.
 
         Returns:
-            None if this worker was asked to leave meanwhile.
+            False if this worker was asked to leave meanwhile.
         """
-        if served.worker is None:
-            shared = self._conditions
-            assert self._queue is not None
-            self._queue.call(require_packages, served.stored)
-            place = Workplace(
-                stored=served.stored,
-                store=shared.store.beside(),
-                identity=self._identity,
-                stop=shared.stop,
-                threads=shared.threads,
-                checkpoints=shared.checkpoints,
-                artifacts=shared.artifacts,
-                timing=shared.timing,
-                on_hang=self._hangs,
-                beside=self._queue,
-                reap=self._reap,
-            )
-            if not prepare_place(place, shared.require_kernels):
-                return None
-            served.worker = Worker(place)
-        return served.worker
+        if not served.is_ready:
+            served.place.queue.call(require_packages, served.stored)
+            served.is_ready = prepare_place(served.place, self._conditions.require_kernels)
+        return served.is_ready
 
     def _hangs(self, num_finished: int) -> None:
         if self.on_hang is not None:
