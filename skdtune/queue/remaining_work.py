@@ -68,8 +68,8 @@ def read_work(engine: sa.Engine, study_ids: Collection[int]) -> dict[int, Work]:
     )
     with engine.connect() as connection:
         # Those in hand first: a trial that goes back in between is seen twice, and not never.
-        num_held: dict[int, int] = dict(connection.execute(held).tuples().all())
-        num_waiting: dict[int, int] = dict(connection.execute(waiting).tuples().all())
+        num_held = {study_id: number for study_id, number in connection.execute(held).all()}
+        num_waiting = {study_id: number for study_id, number in connection.execute(waiting).all()}
         rows = connection.execute(named).all()
     return {
         row.study_id: Work(
