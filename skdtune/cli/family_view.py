@@ -34,7 +34,8 @@ def family_line(studies: Sequence[Progress]) -> str:
     left_s = time_left(paces)
     if finished == len(studies):
         return f"{trials}; {of_them}, {done} epochs"
-    left = "" if left_s is None else f"; about {format_duration(left_s)} left"
+    # 0 where all that is left is paused.
+    left = f"; about {format_duration(left_s)} left" if left_s else ""
     paused = sum(progress.paused is not None for progress in studies)
     held_up = f", {paused} paused" if paused else ""
     return f"{trials}; {of_them}{held_up}; epoch {done} of about {expected}{left}"

@@ -57,6 +57,9 @@ def test_a_line_counts_trials_and_epochs_of_all_and_what_is_left_for_workers(
 
 def test_a_family_that_is_finished_has_no_time_left(family: list[StoredStudy]) -> None:
     assert family_line(read(family)[:1]).endswith("1 of 1 studies finished, 2 epochs")
+    # Nor has one of which nothing but a paused study is left.
+    only_paused = family_line(read([family[0], family[2]]))
+    assert only_paused.endswith("1 of 2 studies finished, 1 paused; epoch 2 of about 2")
 
 
 def test_each_study_has_its_row_and_each_worker_its_study(family: list[StoredStudy]) -> None:
