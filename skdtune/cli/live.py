@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _REFRESH_S = 1.0
 _PLAIN_REFRESH_S = 10.0
+#: Pause before the next look, in times that a look took.
+_PATIENCE = 10.0
 _AWAY = "the storage does not answer; the workers are kept, trying again"
 
 
@@ -84,6 +86,8 @@ class LiveView:
             if self._message != _AWAY:
                 self.say(_AWAY)
             return
+        # Many studies, or a slow storage, are asked less often: it is the workers' first.
+        self._next = max(self._next, time.monotonic() + _PATIENCE * (time.monotonic() - now))
         if self._message == _AWAY:
             self._message = ""
         if self._live is not None:
