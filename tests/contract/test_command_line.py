@@ -115,6 +115,7 @@ COMMANDS = {
     "best": {"STUDY", "--against", "--json", "--yaml"},
     "trials": {"STUDY", "--json", "--csv"},
     "dashboard": {"--host", "--port", "--allowed-host", "--allow-write"},
+    "models": {"[NAME]", "--image-size", "--classes", "--width", "--in-channels", "--json"},
     "doctor": {"[STUDY]", "--json"},
     "extensions": {"--json"},
     "storage init": set(),

@@ -52,7 +52,11 @@ class Byot(Term):
         stages = settings.stages or tuple(range(1, len(context.stage_shapes)))
         self.stages = () if self._is_off else stages
         self.auxiliaries = auxiliary_classifiers(
-            context.stage_shapes, self.stages, context.num_classes, align_corners=False
+            context.stage_shapes,
+            self.stages,
+            context.num_classes,
+            align_corners=False,
+            width=settings.adapter_width,
         )
 
     @property
