@@ -61,6 +61,11 @@ def check_stages(method: str, stages: tuple[int, ...], model: ModelConfig) -> No
         ValueError: naming the key, what was received and the stages the backbone offers.
     """
     usable = tuple(range(1, model.num_stages))
+    if not usable:
+        raise ValueError(
+            f"method.{method}: {model.name} has one stage only, and the last one can carry no "
+            f"auxiliary classifier; take another network, or method.{method}=null"
+        )
     wrong = [stage for stage in stages if stage not in usable]
     if wrong or not stages or tuple(sorted(set(stages))) != stages:
         raise ValueError(

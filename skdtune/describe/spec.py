@@ -169,19 +169,31 @@ class StudyFields(Frozen):
                         f"search.{path}: its 'when' names no field {parent!r}; "
                         f"{dotted.did_you_mean(parent, known)}"
                     )
+            if not param.examples():
+                raise ValueError(
+                    f"search.{path}: it leaves nothing to choose from; name stages with 'of', or "
+                    f"drop the parameter with search.{path}=null"
+                )
             for value in param.examples():
                 self._check_example(raw, path, value)
-        self._check_stages_of_every_model(raw)
+        self._check_every_model(raw)
         sampling_order(self.search)
 
-    def _check_stages_of_every_model(self, raw: Mapping[str, Any]) -> None:
-        """Try every network that may be sampled with every choice of stages that may be."""
+    def _check_every_model(self, raw: Mapping[str, Any]) -> None:
+        """Try every network that may be sampled with all that may be sampled along with it."""
         models = self.search.get("model.name")
-        choices = {p: param for p, param in self.search.items() if p.endswith(".stages")}
+        choices = {
+            path: param
+            for path, param in self.search.items()
+            if path.endswith(".stages") or (path.startswith("model.") and param is not models)
+        }
         for name in models.examples() if models is not None else ():
             chosen = dotted.put(raw, "model.name", name)
-            for path, stages in choices.items():
-                for value in stages.examples():
+            for path, param in choices.items():
+                wanted = param.when.get("model.name", (name,))
+                if isinstance(wanted, tuple) and name not in wanted:
+                    continue
+                for value in param.examples():
                     self._check_example(chosen, path, value)
 
     def _check_example(self, raw: Mapping[str, Any], path: str, value: Scalar) -> None:

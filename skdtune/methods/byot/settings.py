@@ -44,5 +44,5 @@ class ByotConfig(TermConfig):
 
     def require_fit(self, name: str, data: DataConfig, model: ModelConfig) -> None:
         """Refuse stages that cannot carry an auxiliary classifier."""
-        if self.stages is not None:
-            check_stages(name, self.stages, model)
+        every_inner_stage = tuple(range(1, model.num_stages))
+        check_stages(name, every_inner_stage if self.stages is None else self.stages, model)
