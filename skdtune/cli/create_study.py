@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -64,6 +65,7 @@ def create_study(
     changes = Changes(overrides=overrides, fixed=fixed)
     specs = load_changed(study, changes, name=name, num_trials=trials)
     warnings = look_at_data(specs, data_dir=application.home.data)
+    _require_that_images_fit(specs)
     if any(spec.budget.is_open for spec in specs):
         specs = [_planned(application, spec, quiet=as_json) for spec in specs]
     if dry_run and as_json:
@@ -97,6 +99,23 @@ def create_study(
         for note in changes.notes:
             say(application, note)
         say(application, f"train them: skdtune launch {specs[0].family or specs[0].name}")
+
+
+def _require_that_images_fit(specs: Sequence[StudySpec]) -> None:
+    """Try networks of which no catalogue says what they take, where their package is at hand."""
+    from skdtune.catalogues.models import family_of, networks, usable_family
+    from skdtune.describe.data_facts import facts_of
+    from skdtune.describe.packages import installed_version
+
+    for spec in specs:
+        name, data = spec.model.name, spec.data
+        package = usable_family(family_of(name)).package
+        if name in networks() or package is None or installed_version(package) is None:
+            continue
+        from skdtune.models.measuring import outline
+
+        shape = facts_of(data.name).image_shape or (3, data.image_size, data.image_size)
+        outline(name, shape, num_classes=2)
 
 
 def _warn(warnings: list[str]) -> None:

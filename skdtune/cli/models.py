@@ -81,6 +81,8 @@ def models(
 ) -> None:
     """List the networks that a study can name, or look at one: what it costs, stage by stage.
 
+    NAME is one of the list, or FAMILY/NAME for a family that has more than it lists.
+
     Nothing is trained, drawn or downloaded. Multiply-adds are those of one image: a multiplication
     with its addition is one. The memory of an image in training is what the forward keeps for the
     backward, in float32; weights, gradients and the optimiser come on top, once.
@@ -134,13 +136,13 @@ def _list(
 
 def _facts(name: str) -> dict[str, Any]:
     """Return what the catalogue says of a network."""
-    from skdtune.catalogues.models import MODELS, family_of, networks
+    from skdtune.catalogues.models import MODELS, family_of, network_named, usable_family
 
-    network, package = networks()[name], MODELS.package(family_of(name))
+    network, package = network_named(name), MODELS.package(family_of(name))
     return {
         "name": name,
         "family": family_of(name),
-        "package": None if package is None else str(package),
+        "package": usable_family(family_of(name)).package if package is None else str(package),
         "stages": list(network.stages),
         "width": network.width,
         "has_maps": network.has_maps,
@@ -150,12 +152,12 @@ def _facts(name: str) -> dict[str, Any]:
 def _look(
     name: str, shape: tuple[int, int, int], num_classes: int, width: int | None
 ) -> dict[str, Any]:
-    from skdtune.catalogues.models import networks
+    from skdtune.catalogues.models import is_of_open_family, networks
     from skdtune.describe.dotted import did_you_mean
     from skdtune.errors import InputError, in_one_line
     from skdtune.models.measuring import cost_of_auxiliary_classifiers, cost_of_network, outline
 
-    if name not in networks():
+    if name not in networks() and not is_of_open_family(name):
         raise InputError(f"there is no network {name!r}; {did_you_mean(name, networks())}")
     facts = _facts(name)
     if width is not None and facts["width"] is None:

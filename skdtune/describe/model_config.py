@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
-from skdtune.catalogues.models import networks
-from skdtune.describe.settings import Frozen
+from skdtune.catalogues.models import (
+    MAX_STAGES,
+    Network,
+    is_of_open_family,
+    network_named,
+    networks,
+)
+from skdtune.describe.settings import LATER, Frozen
+
+
+def _catalogue_or_open_family(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, str) and is_of_open_family(value) else read(value)
+
 
 if TYPE_CHECKING:
     NetworkName = str
 else:
     # A literal of what the catalogue holds, so that an error lists it.
-    NetworkName = Literal[tuple(networks())]
+    NetworkName = Annotated[Literal[tuple(networks())], WrapValidator(_catalogue_or_open_family)]
+
+# Behind the validator of the whole a list no longer counts as JSON, where it may be a tuple.
+_Names = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=80)], ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+]
 
 
 class ModelConfig(Frozen):
@@ -22,7 +45,7 @@ class ModelConfig(Frozen):
     of_first_release = True
 
     name: NetworkName
-    """Name of the backbone."""
+    """Name of the backbone; ``<family>/<name>`` for a family that has more than it lists."""
 
     width: int | None = Field(default=None, ge=4, le=512)
     """Channels of the first stage; default those of the published network."""
@@ -30,24 +53,69 @@ class ModelConfig(Frozen):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto`` takes bfloat16 autocast where the device computes in it, else float32."""
 
+    stages: Annotated[_Names, LATER] = ()
+    """Stages of a network that no catalogue lists, as its package named them where the study was
+    created, which fills them in: whoever reads the study need not have the package."""
+
+    puts_out: Annotated[Literal["maps", "tokens"] | None, LATER] = None
+    """What the stages of such a network put out; filled in along with them."""
+
+    @property
+    def network(self) -> Network:
+        """What is known of the backbone."""
+        if self.name in networks():
+            return networks()[self.name]
+        return Network(stages=self.stages, has_maps=self.puts_out == "maps")
+
     @property
     def num_stages(self) -> int:
         """Number of stages of the backbone."""
-        return networks()[self.name].num_stages
+        return self.network.num_stages
 
     @property
     def has_maps(self) -> bool:
         """Every stage puts out a map ``[B, C, H, W]``, which some methods need."""
-        return networks()[self.name].has_maps
+        return self.network.has_maps
 
     @property
     def channels(self) -> int | None:
         """Channels of the first stage, those of the published network if none are named."""
-        return self.width or networks()[self.name].width
+        return self.width or self.network.width
+
+    @model_validator(mode="before")
+    @classmethod
+    def _described_by_its_family(cls, raw: Any) -> Any:
+        """Ask the family of a network that no catalogue lists, unless it was asked before."""
+        name = raw.get("name") if isinstance(raw, dict) else None
+        if not isinstance(name, str) or not is_of_open_family(name) or raw.get("stages"):
+            return raw
+        network = network_named(name)
+        puts_out = "maps" if network.has_maps else "tokens"
+        return {**raw, "stages": network.stages, "puts_out": puts_out}
+
+    @model_validator(mode="after")
+    def _only_what_is_not_listed_is_described(self) -> ModelConfig:
+        if self.name in networks() and (self.stages or self.puts_out):
+            raise ValueError(
+                f"model.stages: those of {self.name} are known, and cannot be set; drop "
+                "model.stages and model.puts_out"
+            )
+        if self.name not in networks():
+            if not 1 <= len(set(self.stages)) == len(self.stages) <= MAX_STAGES:
+                raise ValueError(
+                    f"model.stages: must be 1 to {MAX_STAGES} different names, received "
+                    f"{list(self.stages)}; drop model.stages, and they are filled in"
+                )
+            if self.puts_out is None:
+                raise ValueError(
+                    "model.puts_out: must be there if model.stages is; drop both, and they are "
+                    "filled in"
+                )
+        return self
 
     @model_validator(mode="after")
     def _width_can_be_chosen(self) -> ModelConfig:
-        if self.width is not None and networks()[self.name].width is None:
+        if self.width is not None and self.network.width is None:
             raise ValueError(f"model.width: {self.name} has one width only, received {self.width}")
         return self
 

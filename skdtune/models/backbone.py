@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from skdtune.catalogues.catalogue import imported, load_target
-from skdtune.catalogues.models import MODELS, family_of, networks, usable_family
+from skdtune.catalogues.models import MODELS, family_of, network_named, usable_family
+from skdtune.describe.model_config import ModelConfig
 from skdtune.errors import InputError
 
 
@@ -180,15 +181,15 @@ def build_backbone(
             catalogue promises.
     """
     family = family_of(name)
-    build = builder_of(family)
+    build, network = builder_of(family), network_named(name)
     backbone = build(
         name,
-        width=width or networks()[name].width,
+        width=width or network.width,
         in_channels=in_channels,
         image_size=image_size,
         num_classes=num_classes,
     )
-    if broken := _broken_promise(backbone, networks()[name].num_stages, num_classes):
+    if broken := _broken_promise(backbone, network.num_stages, num_classes):
         raise InputError(
             f"{MODELS.described(family)} cannot be used: what it builds for {name!r} {broken}"
         )
@@ -204,6 +205,22 @@ def builder_of(family: str) -> Builder:
     load = partial(load_target, usable_family(family).build)
     builder: Builder = imported(f"what builds {MODELS.described(family)}", load)
     return builder
+
+
+def require_as_stored(model: ModelConfig) -> None:
+    """Refuse a network whose package has other stages for it than where its study was created.
+
+    Raises:
+        InputError: If it has.
+    """
+    here, then = network_named(model.name), model.network
+    if (here.stages, here.has_maps) != (then.stages, then.has_maps):
+        package = usable_family(family_of(model.name)).package
+        raise InputError(
+            f"{model.name} has the stages {', '.join(here.stages)} here, and had "
+            f"{', '.join(then.stages)} where its study was created: install the {package} that "
+            "was there"
+        )
 
 
 def _broken_promise(built: object, num_stages: int, num_classes: int) -> str | None:

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +28,10 @@ from pydantic import (
 )
 from torch import Tensor
 
-from skdtune.catalogues.models import MODELS, family_of, networks
+from skdtune.catalogues.catalogue import Package
+from skdtune.catalogues.models import MODELS, family_of, network_named, networks, usable_family
 from skdtune.describe.settings import Frozen
-from skdtune.errors import DataError, in_one_line
+from skdtune.errors import DataError, InputError, in_one_line
 from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
 
 _METADATA_KEY = "skdtune"
@@ -116,7 +118,10 @@ class NetworkInfo(Frozen):
 
 def package_that_offers(model: str) -> str | None:
     """Return name and version of the package that a network comes from, None for skdtune's own."""
-    package = MODELS.package(family_of(model))
+    family = family_of(model)
+    package = MODELS.package(family)
+    if package is None and (name := usable_family(family).package) is not None:
+        package = Package(name, version(name))
     return None if package is None else str(package)
 
 
@@ -248,12 +253,16 @@ def _read_info(content: bytes, where: str) -> NetworkInfo:
 
 
 def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], where: str) -> None:
-    if info.model not in networks():
+    try:
+        network_named(info.model)
+    except InputError as error:
+        raise DataError(f"{where}: it holds a {info.model!r}: {error}") from None
+    except KeyError:
         remedy = f"known are {', '.join(sorted(networks()))}"
         if info.package is not None:
             name, version = info.package.split()
             remedy = f"install the package {name} that it comes from (it was version {version})"
-        raise DataError(f"{where}: it holds a {info.model!r}; {remedy}")
+        raise DataError(f"{where}: it holds a {info.model!r}; {remedy}") from None
     try:
         outline = _outline(info)
     except (RuntimeError, ValueError, OverflowError, TypeError) as error:

@@ -24,7 +24,7 @@ from skdtune.describe.epoch_report import EpochReport, Reporter, Verdict
 from skdtune.errors import CheckpointError, NonFiniteLossError
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.catalogue import build_terms, required_stages
-from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
+from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone, require_as_stored
 from skdtune.models.description import describe_network
 from skdtune.training.compilation import compile_mode, compile_network
 from skdtune.training.device import arithmetic_on, autocast, autocast_dtype
@@ -283,6 +283,7 @@ def build_modules(
         num_train: Number of training images, for terms that remember something of each.
     """
     model = config.model
+    require_as_stored(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_backbone(
