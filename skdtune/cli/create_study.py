@@ -16,6 +16,7 @@ from skdtune.cli.application import (
     pass_application,
     say,
 )
+from skdtune.cli.weights_option import setting_of_weights, weights_option
 
 if TYPE_CHECKING:
     from skdtune.describe.spec import StudySpec
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="The same, and do not search it; repeatable.",
 )
+@weights_option
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -62,6 +64,7 @@ def create_study(
     from skdtune.data.look import look_at_data
     from skdtune.describe.presets import Changes, load_changed
 
+    overrides += setting_of_weights()
     changes = Changes(overrides=overrides, fixed=fixed)
     specs = load_changed(study, changes, name=name, num_trials=trials)
     warnings = look_at_data(specs, data_dir=application.home.data)
@@ -102,7 +105,7 @@ def create_study(
 
 
 def _require_that_images_fit(specs: Sequence[StudySpec]) -> None:
-    """Try networks of which no catalogue says what they take, where their package is at hand."""
+    """Try networks of which no catalogue says what they take, and those that get weights."""
     from skdtune.catalogues.models import family_of, networks, usable_family
     from skdtune.describe.data_facts import facts_of
     from skdtune.describe.packages import installed_version
@@ -110,12 +113,16 @@ def _require_that_images_fit(specs: Sequence[StudySpec]) -> None:
     for spec in specs:
         name, data = spec.model.name, spec.data
         package = usable_family(family_of(name)).package
-        if name in networks() or package is None or installed_version(package) is None:
+        is_known = name in networks() or package is None or installed_version(package) is None
+        if is_known and spec.model.weights_sha256 is None:
             continue
         from skdtune.models.measuring import outline
+        from skdtune.models.pretrained import load_weights, weights_at_hand
 
         shape = facts_of(data.name).image_shape or (3, data.image_size, data.image_size)
-        outline(name, shape, num_classes=2)
+        network = outline(name, shape, num_classes=2, width=spec.model.width)
+        if (weights := weights_at_hand(spec.base_config())) is not None:
+            load_weights(network, weights, name)
 
 
 def _warn(warnings: list[str]) -> None:

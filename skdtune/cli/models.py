@@ -277,9 +277,7 @@ def _print_one(row: Mapping[str, Any]) -> None:
                 f"{_scaled(head['training_bytes'])}B",
             )
     out.print()
-    out.print(
-        "an auxiliary classifier on it (method.drg.adapter_width, method.byot.adapter_width)"
-    )
+    out.print("what an auxiliary classifier adds, by the adapter_width of its method")
     out.print(heads)
 
 

@@ -60,6 +60,10 @@ class ModelConfig(Frozen):
     puts_out: Annotated[Literal["maps", "tokens"] | None, LATER] = None
     """What the stages of such a network put out; filled in along with them."""
 
+    weights_sha256: Annotated[str | None, LATER] = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Checksum of the weights that a training begins with in place of drawn ones; the option
+    ``--weights`` says where they are, and fills it in."""
+
     @property
     def network(self) -> Network:
         """What is known of the backbone."""

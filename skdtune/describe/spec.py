@@ -51,7 +51,7 @@ NOT_SEARCHABLE = frozenset(
         for field in ("name", "root", "download", "val_fraction", "split_seed", "max_per_class")
     }
     # What a package said of its network where the study was created.
-    | {"model.stages", "model.puts_out"}
+    | {"model.stages", "model.puts_out", "model.weights_sha256"}
     # What a worker proves of a teacher, for one, must hold for all trials.
     | {f"method.{name}.{field}" for name, s in SETTINGS.items() for field in s.not_searchable}
 )
@@ -184,6 +184,12 @@ class StudyFields(Frozen):
     def _check_every_model(self, raw: Mapping[str, Any]) -> None:
         """Try every network that may be sampled with all that may be sampled along with it."""
         models = self.search.get("model.name")
+        shapes = [p for p in self.search if p.startswith("model.") and p != "model.precision"]
+        if self.model.weights_sha256 is not None and shapes:
+            raise ValueError(
+                f"search.{shapes[0]}: cannot be searched, because the weights of "
+                "model.weights_sha256 fit one network only"
+            )
         if models is None:
             return
         names = (self.model.name, *map(str, models.examples()))

@@ -52,6 +52,10 @@ class Backbone(nn.Module):
     num_stages: int
     """Number of stages, as the catalogue says."""
 
+    names_elsewhere: tuple[tuple[str, str], ...] = ()
+    """What others call its tensors, where weights of theirs fit: regular expressions, of which
+    the first that matches is replaced."""
+
     def forward(self, images_BCHW: Tensor, stages: tuple[int, ...] = ()) -> Outputs:
         """Classify images, and return the outputs of some stages along with the logits.
 

@@ -41,7 +41,8 @@ NETWORK_FORMAT = "skdtune network 1"
 _CHECK_IMAGES = "check.images"
 _CHECK_LOGITS = "check.logits"
 _CHECK_FLOAT32 = "check.logits_float32"
-_CHECKS = (_CHECK_IMAGES, _CHECK_LOGITS, _CHECK_FLOAT32)
+#: Tensors of a file that are none of its network.
+CHECKS = (_CHECK_IMAGES, _CHECK_LOGITS, _CHECK_FLOAT32)
 # The description is text; the tensors follow after it.
 _MAX_HEADER = 100 * 2**20
 
@@ -180,7 +181,7 @@ def write_network(
     tensors = dict(state)
     if check is not None:
         values = (check.images_NCHW, check.logits_NK, check.logits_float32_NK)
-        tensors |= dict(zip(_CHECKS, values, strict=True))
+        tensors |= dict(zip(CHECKS, values, strict=True))
     plain = {
         name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -219,7 +220,7 @@ def read_network_file(source: str | Path | bytes, sha256: str | None = None) -> 
     _require_architecture(info, tensors, where)
     return NetworkFile(
         info=info,
-        state={name: tensor for name, tensor in tensors.items() if name not in _CHECKS},
+        state={name: tensor for name, tensor in tensors.items() if name not in CHECKS},
         check=OutputCheck(
             images_NCHW=tensors[_CHECK_IMAGES],
             logits_NK=tensors[_CHECK_LOGITS],
@@ -268,7 +269,7 @@ def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], wher
     except (RuntimeError, ValueError, OverflowError, TypeError) as error:
         raise DataError(f"{where}: its sizes are wrong: {in_one_line(error)}") from None
     expected = {name: (t.shape, t.dtype) for name, t in outline.state_dict().items()}
-    for name in sorted(expected.keys() ^ (tensors.keys() - set(_CHECKS))):
+    for name in sorted(expected.keys() ^ (tensors.keys() - set(CHECKS))):
         problem = "is missing" if name in expected else "has no place in it"
         raise DataError(f"{where}: it is no {info.model}: {name} {problem}")
     expected |= _expected_checks(info, tensors, where)
@@ -286,11 +287,11 @@ def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], wher
 def _expected_checks(
     info: NetworkInfo, tensors: Mapping[str, Tensor], where: str
 ) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    names = [name for name in _CHECKS if name in tensors]
+    names = [name for name in CHECKS if name in tensors]
     if not names:
         return {}
     if (
-        len(names) < len(_CHECKS)
+        len(names) < len(CHECKS)
         or tensors[_CHECK_IMAGES].ndim != 4
         or not len(tensors[_CHECK_IMAGES])
     ):

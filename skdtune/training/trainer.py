@@ -26,6 +26,7 @@ from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.catalogue import build_terms, required_stages
 from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone, require_as_stored
 from skdtune.models.description import describe_network
+from skdtune.models.pretrained import load_weights, weights_at_hand
 from skdtune.training.compilation import compile_mode, compile_network
 from skdtune.training.device import arithmetic_on, autocast, autocast_dtype
 from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
@@ -293,6 +294,8 @@ def build_modules(
             image_size=image_shape[1:],
             num_classes=num_classes,
         )
+        if (weights := weights_at_hand(config)) is not None:
+            load_weights(network, weights, model.name)
         shapes = describe_network(network, image_shape, has_maps=model.has_maps).stage_shapes
         context = BuildContext(shapes, num_classes, num_train, model)
         terms = build_terms(config.method, context)

@@ -88,6 +88,14 @@ class Bottleneck(nn.Module):
         return output_BCHW
 
 
+# timm calls them the same.
+_NAMES_OF_TORCHVISION = (
+    (r"^conv1\.", "stem.0."),
+    (r"^bn1\.", "stem.1."),
+    *((rf"^layer{number}\.", f"stages.{number - 1}.") for number in range(1, 5)),
+    (r"^fc\.", "classifier."),
+)
+
 # Class of the blocks, and how many of them each stage has.
 _LAYOUTS: Mapping[str, tuple[BlockClass, tuple[int, ...]]] = {
     "resnet8": (BasicBlock, (1, 1, 1)),
@@ -145,6 +153,7 @@ def build(
         channels = out_channels
     pool, classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(channels, num_classes)
     network = StagedBackbone(stem, stages, pool, classifier)
+    network.names_elsewhere = _NAMES_OF_TORCHVISION
     # As torchvision: batch normalization starts at 1 and 0 and the linear layer at torch's
     # defaults, both without our doing.
     for module in network.modules():

@@ -17,6 +17,7 @@ Tensor shapes: B batch, C channels, H height, W width, T tokens, K classes.
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -51,6 +52,8 @@ class TimmBackbone(Backbone):
         super().__init__()
         classifier = model.get_classifier()  # type: ignore[operator]
         assert isinstance(classifier, nn.Linear)
+        called = next(name for name, module in model.named_modules() if module is classifier)
+        self.names_elsewhere = ((rf"^{re.escape(called)}\.", "classifier."), (r"^", "model."))
         model.reset_classifier(0)  # type: ignore[operator]
         self.model: Any = model
         self.classifier = classifier
