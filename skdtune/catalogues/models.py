@@ -63,6 +63,11 @@ class Family:
     their full name ``<family>/<name>``; it raises InputError where there is none of this name.
     It may need torch: a study keeps what it says."""
 
+    weights: str | None = None
+    """``module:function`` of what reads trained weights by a name, ``--weights <family>:<name>``:
+    a state dict in the order of the layers. It may download them; it raises InputError where
+    there are none of this name."""
+
     package: str | None = None
     """The package whose networks they are, by the name under which it is installed."""
 
@@ -100,6 +105,7 @@ MODELS: Catalogue[Family] = Catalogue(
             "skdtune.models.families.timm:build",
             {},
             describe="skdtune.models.families.timm:describe",
+            weights="skdtune.models.families.timm:weights",
             package="timm",
         ),
     },

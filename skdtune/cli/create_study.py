@@ -68,7 +68,7 @@ def create_study(
     changes = Changes(overrides=overrides, fixed=fixed)
     specs = load_changed(study, changes, name=name, num_trials=trials)
     warnings = look_at_data(specs, data_dir=application.home.data)
-    _require_that_images_fit(specs)
+    _require_networks(specs)
     if any(spec.budget.is_open for spec in specs):
         specs = [_planned(application, spec, quiet=as_json) for spec in specs]
     if dry_run and as_json:
@@ -104,25 +104,19 @@ def create_study(
         say(application, f"train them: skdtune launch {specs[0].family or specs[0].name}")
 
 
-def _require_that_images_fit(specs: Sequence[StudySpec]) -> None:
-    """Try networks of which no catalogue says what they take, and those that get weights."""
+def _require_networks(specs: Sequence[StudySpec]) -> None:
+    """Try networks of which no catalogue says all, and those with weights, where torch is."""
     from skdtune.catalogues.models import family_of, networks, usable_family
-    from skdtune.describe.data_facts import facts_of
     from skdtune.describe.packages import installed_version
 
     for spec in specs:
-        name, data = spec.model.name, spec.data
-        package = usable_family(family_of(name)).package
-        is_known = name in networks() or package is None or installed_version(package) is None
-        if is_known and spec.model.weights_sha256 is None:
-            continue
-        from skdtune.models.measuring import outline
-        from skdtune.models.pretrained import load_weights, weights_at_hand
+        package = usable_family(family_of(spec.model.name)).package
+        is_unknown = spec.model.name not in networks() and installed_version(str(package))
+        has_torch = installed_version("torch") is not None
+        if has_torch and (is_unknown or spec.model.weights_sha256 is not None):
+            from skdtune.models.pretrained import require_network
 
-        shape = facts_of(data.name).image_shape or (3, data.image_size, data.image_size)
-        network = outline(name, shape, num_classes=2, width=spec.model.width)
-        if (weights := weights_at_hand(spec.base_config())) is not None:
-            load_weights(network, weights, name)
+            require_network(spec.base_config())
 
 
 def _warn(warnings: list[str]) -> None:

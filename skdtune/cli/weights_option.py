@@ -25,8 +25,9 @@ weights_option = click.option(
     expose_value=False,
     envvar=WEIGHTS_VARIABLE,
     callback=_for_this_process,
-    help="Begin with these weights: a safetensors file, torchvision:ResNet18_Weights.DEFAULT or "
-    f"timm:NAME. A study keeps their checksum only.  [env: {WEIGHTS_VARIABLE}]",
+    help="Begin with these weights: a safetensors file, or a name such as "
+    "torchvision:ResNet18_Weights.DEFAULT. A study keeps their checksum only.  "
+    f"[env: {WEIGHTS_VARIABLE}]",
 )
 
 

@@ -1,4 +1,4 @@
-"""Weights that a training begins with in place of drawn ones: of a file, of torchvision, of timm.
+"""Weights that a training begins with in place of drawn ones: of a file, or of a name.
 
 A study keeps the checksum of such weights (``model.weights_sha256``) and never where they lie: who
 trains says that, by ``--weights`` or the variable ``SKDTUNE_WEIGHTS``. A file is data, in the
@@ -15,9 +15,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from skdtune.catalogues.catalogue import imported, load_target
+from skdtune.catalogues.models import MODELS, networks, usable_family
 from skdtune.describe.config import TrialConfig
+from skdtune.describe.data_facts import facts_of
 from skdtune.errors import DataError, InputError, in_one_line
 from skdtune.home import WEIGHTS_VARIABLE
 from skdtune.models.backbone import Backbone
+from skdtune.models.measuring import outline
 from skdtune.models.network_file import CHECKS, NetworkInfo, read_network_file
 
 _CLASSIFIER = "classifier."
@@ -62,17 +66,16 @@ def read_weights(origin: str) -> Weights:
 
     Args:
         origin: A safetensors file: of a state dict, or a network file of skdtune. Or
-            ``torchvision:ResNet18_Weights.DEFAULT`` or ``timm:resnet18.a1_in1k``, a name that the
-            package knows.
+            ``torchvision:ResNet18_Weights.DEFAULT``, a name that torchvision knows, or one that a
+            family of networks knows, after the family's name and a colon.
 
     Raises:
         InputError: One line that says why there are none.
     """
-    package, colon, name = origin.partition(":")
-    readers = {"torchvision": _of_torchvision, "timm": _of_timm}
-    if colon and package in readers:
+    owner, _, name = origin.partition(":")
+    if name and (read := _reader(owner)) is not None:
         try:
-            state = dict(readers[package](name))
+            state = dict(read(name))
         except InputError:
             raise
         except Exception as error:
@@ -84,8 +87,8 @@ def read_weights(origin: str) -> Weights:
     path = Path(origin).expanduser()
     if not path.is_file():
         raise InputError(
-            f"there are no weights {origin!r}: name a safetensors file, torchvision:<weights> or "
-            "timm:<name>"
+            f"there are no weights {origin!r}: name a safetensors file, or weights that are known "
+            f"by a name, {', '.join(f'{owner}:<name>' for owner in _owners())}"
         )
     try:
         state = safetensors.torch.load_file(path)
@@ -129,6 +132,25 @@ def weights_at_hand(config: TrialConfig) -> Weights | None:
     if (learned := _what_it_should_not_know(weights, config)) is not None:
         raise InputError(f"{origin} learned from {learned}: name weights that did not")
     return weights
+
+
+def require_network(config: TrialConfig) -> None:
+    """Refuse weights that are not at hand or do not fit, and images that a network cannot take.
+
+    Nothing is drawn and nothing is computed: an outline of the network is held against them.
+
+    Raises:
+        InputError: One line that says what does not fit.
+    """
+    name, data = config.model.name, config.data
+    weights = weights_at_hand(config)
+    if weights is None and name in networks():
+        # The catalogue has said all there is to say.
+        return
+    shape = facts_of(data.name).image_shape or (3, data.image_size, data.image_size)
+    network = outline(name, shape, num_classes=2, width=config.model.width)
+    if weights is not None:
+        load_weights(network, weights, name)
 
 
 def load_weights(network: Backbone, weights: Weights, name: str) -> None:
@@ -204,6 +226,30 @@ def _what_it_should_not_know(weights: Weights, config: TrialConfig) -> str | Non
     return None
 
 
+def _owners() -> list[str]:
+    """Return who knows weights by a name."""
+    return ["torchvision", *(name for name in MODELS if _weights_of(name) is not None)]
+
+
+def _weights_of(family: str) -> str | None:
+    try:
+        return usable_family(family).weights
+    except (KeyError, InputError):
+        return None
+
+
+def _reader(owner: str) -> Callable[[str], Mapping[str, Tensor]] | None:
+    if owner == "torchvision":
+        return _of_torchvision
+    target = _weights_of(owner)
+    if target is None:
+        return None
+    read: Callable[[str], Mapping[str, Tensor]] = imported(
+        f"what reads weights of {MODELS.described(owner)}", partial(load_target, target)
+    )
+    return read
+
+
 def _of_torchvision(name: str) -> Mapping[str, Tensor]:
     from torchvision.models import get_weight
 
@@ -217,18 +263,6 @@ def _of_torchvision(name: str) -> Mapping[str, Tensor]:
     state: Mapping[str, Tensor] = weights.get_state_dict(
         progress=True, check_hash=True, weights_only=True
     )
-    return state
-
-
-def _of_timm(name: str) -> Mapping[str, Tensor]:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error}: pip install 'skdtune[timm]'") from None
-    # Nothing but a registered name: timm also takes addresses of files, and of a hub.
-    if not timm.is_model(name):
-        raise InputError(f"timm {timm.__version__} has no network {name!r}")
-    state: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     return state
 
 

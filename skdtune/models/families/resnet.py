@@ -88,7 +88,7 @@ class Bottleneck(nn.Module):
         return output_BCHW
 
 
-# timm calls them the same.
+# Others call them the same.
 _NAMES_OF_TORCHVISION = (
     (r"^conv1\.", "stem.0."),
     (r"^bn1\.", "stem.1."),

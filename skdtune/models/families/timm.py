@@ -18,6 +18,7 @@ Tensor shapes: B batch, C channels, H height, W width, T tokens, K classes.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -124,6 +125,20 @@ def build(
     model = _create(name, in_channels, image_size, num_classes)
     indices = tuple(index for index, _ in _stages(name))
     return TimmBackbone(model, indices, has_maps=_has_maps(name))
+
+
+def weights(name: str) -> Mapping[str, Tensor]:
+    """Return the state dict that timm has for a name, with or without its tag.
+
+    Raises:
+        InputError: If timm has no network of this name.
+        Exception: Whatever timm raises if its weights are not at hand and cannot be downloaded.
+    """
+    # Nothing but a registered name, as below.
+    if not timm.is_model(name):
+        raise InputError(f"timm {timm.__version__} has no network {name!r}")
+    state: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+    return state
 
 
 def _create(
