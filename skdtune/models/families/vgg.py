@@ -16,13 +16,13 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torchvision.models import vgg16_bn, vgg19_bn
+from torchvision.models.vgg import VGG, cfgs, make_layers
 
 from skdtune.catalogues.models import Stem
 from skdtune.models.backbone import StagedBackbone
 from skdtune.models.layers.replacing import with_our_layers
 
-_NETWORKS = {"vgg16_bn": vgg16_bn, "vgg19_bn": vgg19_bn}
+_CONFIGURATIONS = {"vgg16_bn": "D", "vgg19_bn": "E"}
 
 
 def build(
@@ -38,12 +38,16 @@ def build(
 
     Source: arXiv 1409.1556, table 1; initialised as by torchvision.
     """
-    published: Any = _NETWORKS[name](num_classes=num_classes)
-    features = published.features
+    features: Any = make_layers(cfgs[_CONFIGURATIONS[name]], batch_norm=True)
+    channels = features[-3].num_features
     if in_channels != 3:
         features[0] = nn.Conv2d(in_channels, features[0].out_channels, 3, padding=1)
-        nn.init.kaiming_normal_(features[0].weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(features[0].bias)
+    if stem == "imagenet":
+        head: Any = VGG(features, num_classes, init_weights=False)
+        *hidden, classifier = head.classifier
+        inner = [head.avgpool, nn.Flatten(1), *hidden]
+    else:
+        classifier, inner = nn.Linear(channels, num_classes), [nn.AdaptiveAvgPool2d(1)]
     stages: list[list[nn.Module]] = [[]]
     for part in with_our_layers(features).children():
         if isinstance(part, nn.MaxPool2d):
@@ -51,14 +55,14 @@ def build(
             stages.append([])
         stages[-1].append(part)
     # What follows the last max-pool is the head.
-    (last_pool,) = stages.pop()
-    *hidden, classifier = published.classifier
-    if stem == "imagenet":
-        pool = nn.Sequential(last_pool, published.avgpool, nn.Flatten(1), *hidden)
-    else:
-        pool = nn.Sequential(last_pool, nn.AdaptiveAvgPool2d(1))
-        classifier = nn.Linear(features[-3].num_features, num_classes)
-        nn.init.normal_(classifier.weight, 0, 0.01)
-        nn.init.zeros_(classifier.bias)
+    pool = nn.Sequential(*stages.pop(), *inner)
     chains = [nn.Sequential(*stage) for stage in stages]
-    return StagedBackbone(nn.Identity(), chains, pool, classifier)
+    network = StagedBackbone(nn.Identity(), chains, pool, classifier)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return network
