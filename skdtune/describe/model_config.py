@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from skdtune.catalogues.models import networks
-from skdtune.describe.settings import Frozen
+from skdtune.catalogues.models import StemChoice, networks
+from skdtune.describe.settings import LATER, Frozen
 
 if TYPE_CHECKING:
     NetworkName = str
@@ -30,6 +30,12 @@ class ModelConfig(Frozen):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto`` takes bfloat16 autocast where the device computes in it, else float32."""
 
+    stem: Annotated[StemChoice, LATER] = "default"
+    """What the network begins with. ``32px`` keeps the size of the images, ``64px`` halves it,
+    ``imagenet`` takes a quarter, as published; ``by_size`` chooses by the images, ``32px`` up to
+    48 pixels and ``64px`` up to 96. ``default`` is ``32px`` for residual networks and ``by_size``
+    for all others."""
+
     @property
     def num_stages(self) -> int:
         """Number of stages of the backbone."""
@@ -41,6 +47,11 @@ class ModelConfig(Frozen):
         return networks()[self.name].has_maps
 
     @property
+    def min_size(self) -> int:
+        """Height and width in pixels that an image must have."""
+        return networks()[self.name].min_size
+
+    @property
     def channels(self) -> int | None:
         """Channels of the first stage, those of the published network if none are named."""
         return self.width or networks()[self.name].width
@@ -49,6 +60,16 @@ class ModelConfig(Frozen):
     def _width_can_be_chosen(self) -> ModelConfig:
         if self.width is not None and networks()[self.name].width is None:
             raise ValueError(f"model.width: {self.name} has one width only, received {self.width}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_stem(self) -> ModelConfig:
+        network = networks()[self.name]
+        if self.stem not in ("default", "by_size", *network.stems):
+            try:
+                network.stem_for(self.stem, (0, 0))
+            except ValueError as error:
+                raise ValueError(f"model.stem: {self.name} {error}") from None
         return self
 
 

@@ -291,6 +291,7 @@ def build_modules(
             in_channels=image_shape[0],
             image_size=image_shape[1:],
             num_classes=num_classes,
+            stem=model.stem,
         )
         shapes = describe_network(network, image_shape, has_maps=model.has_maps).stage_shapes
         context = BuildContext(shapes, num_classes, num_train, model)
