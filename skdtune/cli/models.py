@@ -19,7 +19,7 @@ from skdtune.cli.application import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from skdtune.catalogues.models import StemChoice
 
 #: What an auxiliary classifier is measured at: the published width, and narrower ones.
 _ADAPTER_WIDTHS = (1.0, 0.5, 0.25)
@@ -61,6 +61,13 @@ def _image_size(
     help="Channels of the first stage, where they can be chosen.  [default: as published]",
 )
 @click.option(
+    "--stem",
+    type=click.Choice(["default", "by_size", "32px", "64px", "imagenet"]),
+    default="default",
+    show_default=True,
+    help="What a network begins with, where that can be chosen.",
+)
+@click.option(
     "--in-channels",
     type=click.IntRange(1, 64),
     default=3,
@@ -76,6 +83,7 @@ def models(
     image_size: tuple[int, int],
     num_classes: int,
     width: int | None,
+    stem: StemChoice,
     in_channels: int,
     as_json: bool,
 ) -> None:
@@ -92,9 +100,10 @@ def models(
     shape = (in_channels, *image_size)
     with needs_train_extra("models"):
         if name is None:
-            rows = _list(shape, num_classes, width, quiet=as_json or application.verbosity < 0)
+            quiet = as_json or application.verbosity < 0
+            rows = _list(shape, num_classes, width, stem, quiet=quiet)
         else:
-            looked_at = _look(name, shape, num_classes, width)
+            looked_at = _look(name, shape, num_classes, width, stem)
     if as_json:
         echo_json(rows if name is None else looked_at)
     elif name is None:
@@ -104,7 +113,12 @@ def models(
 
 
 def _list(
-    shape: tuple[int, int, int], num_classes: int, width: int | None, *, quiet: bool
+    shape: tuple[int, int, int],
+    num_classes: int,
+    width: int | None,
+    stem: StemChoice,
+    *,
+    quiet: bool,
 ) -> list[dict[str, Any]]:
     from rich.progress import track
 
@@ -124,7 +138,10 @@ def _list(
         row = _facts(name)
         try:
             chosen = width if row["width"] is not None else None
-            network = outline(name, shape, num_classes, width=chosen)
+            begins = (
+                stem if stem in row["stems"] else "by_size" if stem == "by_size" else "default"
+            )
+            network = outline(name, shape, num_classes, width=chosen, stem=begins)
             row["num_parameters"] = sum(p.numel() for p in network.parameters())
             row["multiply_adds"] = count_multiply_adds(network, shape)
         # A network of a package may fail in any way; the others are listed all the same.
@@ -144,13 +161,14 @@ def _facts(name: str) -> dict[str, Any]:
         "family": family_of(name),
         "package": usable_family(family_of(name)).package if package is None else str(package),
         "stages": list(network.stages),
+        "stems": list(network.stems),
         "width": network.width,
         "has_maps": network.has_maps,
     }
 
 
 def _look(
-    name: str, shape: tuple[int, int, int], num_classes: int, width: int | None
+    name: str, shape: tuple[int, int, int], num_classes: int, width: int | None, stem: StemChoice
 ) -> dict[str, Any]:
     from skdtune.catalogues.models import is_of_open_family, networks
     from skdtune.describe.dotted import did_you_mean
@@ -162,8 +180,11 @@ def _look(
     facts = _facts(name)
     if width is not None and facts["width"] is None:
         raise InputError(f"{name} has one width only, received --width {width}")
+    if stem not in ("default", "by_size", *facts["stems"]):
+        has = ", ".join(facts["stems"]) or "one only"
+        raise InputError(f"{name} has no stem {stem!r}; it has {has}")
     try:
-        network = outline(name, shape, num_classes, width=width)
+        network = outline(name, shape, num_classes, width=width, stem=stem)
         cost = cost_of_network(network, shape, has_maps=facts["has_maps"])
     except InputError:
         raise

@@ -15,6 +15,7 @@ from pydantic import (
 from skdtune.catalogues.models import (
     MAX_STAGES,
     Network,
+    StemChoice,
     is_of_open_family,
     network_named,
     networks,
@@ -53,6 +54,12 @@ class ModelConfig(Frozen):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto`` takes bfloat16 autocast where the device computes in it, else float32."""
 
+    stem: Annotated[StemChoice, LATER] = "default"
+    """What the network begins with. ``32px`` keeps the size of the images, ``64px`` halves it,
+    ``imagenet`` takes a quarter, as published; ``by_size`` chooses by the images, ``32px`` up to
+    48 pixels and ``64px`` up to 96. ``default`` is ``32px`` for residual networks and ``by_size``
+    for all others."""
+
     stages: Annotated[_Names, LATER] = ()
     """Stages of a network that no catalogue lists, as its package named them where the study was
     created, which fills them in: whoever reads the study need not have the package."""
@@ -80,6 +87,11 @@ class ModelConfig(Frozen):
     def has_maps(self) -> bool:
         """Every stage puts out a map ``[B, C, H, W]``, which some methods need."""
         return self.network.has_maps
+
+    @property
+    def min_size(self) -> int:
+        """Height and width in pixels that an image must have."""
+        return self.network.min_size
 
     @property
     def channels(self) -> int | None:
@@ -121,6 +133,16 @@ class ModelConfig(Frozen):
     def _width_can_be_chosen(self) -> ModelConfig:
         if self.width is not None and self.network.width is None:
             raise ValueError(f"model.width: {self.name} has one width only, received {self.width}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_stem(self) -> ModelConfig:
+        network = self.network
+        if self.stem not in ("default", "by_size", *network.stems):
+            try:
+                network.stem_for(self.stem, (0, 0))
+            except ValueError as error:
+                raise ValueError(f"model.stem: {self.name} {error}") from None
         return self
 
 

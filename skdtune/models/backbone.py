@@ -19,7 +19,14 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from skdtune.catalogues.catalogue import imported, load_target
-from skdtune.catalogues.models import MODELS, family_of, network_named, usable_family
+from skdtune.catalogues.models import (
+    MODELS,
+    Stem,
+    StemChoice,
+    family_of,
+    network_named,
+    usable_family,
+)
 from skdtune.describe.model_config import ModelConfig
 from skdtune.errors import InputError
 
@@ -141,6 +148,7 @@ class Builder(Protocol):
         in_channels: int,
         image_size: tuple[int, int],
         num_classes: int,
+        **stem: Stem,
     ) -> Backbone:
         """Build a network in float32 and training mode, on torch's default device.
 
@@ -154,6 +162,7 @@ class Builder(Protocol):
             in_channels: Channels of the images.
             image_size: Height and width of the images in pixels.
             num_classes: K, the number of logits.
+            stem: Nothing; for a network with stems in the catalogue ``stem``, one of them.
 
         Returns:
             A network with fresh weights, drawn from torch's global generator: the same seed gives
@@ -169,6 +178,7 @@ def build_backbone(
     in_channels: int,
     image_size: tuple[int, int],
     num_classes: int,
+    stem: StemChoice = "default",
 ) -> Backbone:
     """Build a network of the catalogue, whichever family it belongs to, with fresh weights.
 
@@ -178,20 +188,25 @@ def build_backbone(
         in_channels: Channels of the images.
         image_size: Height and width of the images in pixels.
         num_classes: K, the number of logits.
+        stem: What it begins with.
 
     Raises:
         KeyError: If there is no such network.
+        ValueError: If it has no such stem.
         InputError: If what builds it cannot be imported, or builds something else than the
             catalogue promises.
     """
     family = family_of(name)
     build, network = builder_of(family), network_named(name)
+    chosen = network.stem_for(stem, image_size)
     backbone = build(
         name,
         width=width or network.width,
         in_channels=in_channels,
         image_size=image_size,
         num_classes=num_classes,
+        # Only to whom it was promised: a family may come from a package that knows of no stems.
+        **({} if chosen is None else {"stem": chosen}),
     )
     if broken := _broken_promise(backbone, network.num_stages, num_classes):
         raise InputError(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from skdtune.catalogues.models import StemChoice
 from skdtune.models.backbone import Backbone, build_backbone
 from skdtune.models.description import FeatureShape, StageShape, describe_network
 from skdtune.models.heads.auxiliary import auxiliary_classifiers, stage_key
@@ -54,7 +55,12 @@ class NetworkCost:
 
 
 def outline(
-    name: str, image_shape: tuple[int, int, int], num_classes: int, *, width: int | None = None
+    name: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    width: int | None = None,
+    stem: StemChoice = "default",
 ) -> Backbone:
     """Build a network of the catalogue without memory and without drawing weights.
 
@@ -63,9 +69,11 @@ def outline(
         image_shape: Channels, height and width of one image.
         num_classes: Number of logits.
         width: Channels of the first stage; default those of the published network.
+        stem: What it begins with.
 
     Raises:
         KeyError: If there is no such network.
+        ValueError: If it has no such stem.
         InputError: If what builds it cannot be imported, or builds something else.
     """
     channels, height, image_width = image_shape
@@ -76,6 +84,7 @@ def outline(
             in_channels=channels,
             image_size=(height, image_width),
             num_classes=num_classes,
+            stem=stem,
         )
 
 

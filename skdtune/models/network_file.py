@@ -29,7 +29,14 @@ from pydantic import (
 from torch import Tensor
 
 from skdtune.catalogues.catalogue import Package
-from skdtune.catalogues.models import MODELS, family_of, network_named, networks, usable_family
+from skdtune.catalogues.models import (
+    MODELS,
+    StemChoice,
+    family_of,
+    network_named,
+    networks,
+    usable_family,
+)
 from skdtune.describe.settings import Frozen
 from skdtune.errors import DataError, InputError, in_one_line
 from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
@@ -103,18 +110,22 @@ class NetworkInfo(Frozen):
     package: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+ [A-Za-z0-9._+!-]+$")
     """Name and version of the package that offered its family; None for one of skdtune."""
 
+    stem: StemChoice = "default"
+    """What it begins with."""
+
     @property
     def num_classes(self) -> int:
         """Number of logits."""
         return len(self.class_names)
 
     @model_serializer(mode="wrap")
-    def _without_a_package_as_before(
+    def _as_before_there_was_more_to_say(
         self, serialize: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
         plain: dict[str, Any] = serialize(self)
-        # Files of skdtune's own families read as they did before there were others.
-        return plain if self.package else {k: v for k, v in plain.items() if k != "package"}
+        # Other releases read the files of what they can build themselves.
+        unsaid = {"package": None, "stem": "default"}
+        return {k: v for k, v in plain.items() if k not in unsaid or v != unsaid[k]}
 
 
 def package_that_offers(model: str) -> str | None:
@@ -315,4 +326,5 @@ def _outline(info: NetworkInfo) -> Backbone:
             in_channels=info.in_channels,
             image_size=(info.height, info.image_width),
             num_classes=info.num_classes,
+            stem=info.stem,
         )

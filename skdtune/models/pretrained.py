@@ -148,7 +148,8 @@ def require_network(config: TrialConfig) -> None:
         # The catalogue has said all there is to say.
         return
     shape = facts_of(data.name).image_shape or (3, data.image_size, data.image_size)
-    network = outline(name, shape, num_classes=2, width=config.model.width)
+    model = config.model
+    network = outline(name, shape, num_classes=2, width=model.width, stem=model.stem)
     if weights is not None:
         load_weights(network, weights, name)
 

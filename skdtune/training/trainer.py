@@ -293,6 +293,7 @@ def build_modules(
             in_channels=image_shape[0],
             image_size=image_shape[1:],
             num_classes=num_classes,
+            stem=model.stem,
         )
         if (weights := weights_at_hand(config)) is not None:
             load_weights(network, weights, model.name)

@@ -238,7 +238,7 @@ class TokenClassifier(AuxiliaryHead):
 
     def features_and_logits(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Classify outputs ``[B, ..., C]``, see :meth:`AuxiliaryHead.features_and_logits`."""
-        mean_BC = feature.reshape(len(feature), -1, feature.shape[-1]).mean(dim=1)
+        mean_BC = mean_over_positions(feature)
         hidden_BC = self.hidden(self.narrow(mean_BC)).relu()
         return hidden_BC, self.classifier(hidden_BC)
 
@@ -280,6 +280,20 @@ def auxiliary_classifiers(
             maps, stage, num_classes, align_corners=align, width=width
         )
     return nn.ModuleDict(heads)
+
+
+def mean_over_positions(feature: Tensor) -> Tensor:
+    """Average the output of a stage over all its positions.
+
+    Args:
+        feature: A map ``[B, C, H, W]``, or any other output ``[B, ..., C]``.
+
+    Returns:
+        Means ``[B, C]``.
+    """
+    if feature.ndim == 4:
+        return feature.mean(dim=(2, 3))
+    return feature.reshape(len(feature), -1, feature.shape[-1]).mean(dim=1)
 
 
 def stage_key(stage: int) -> str:
