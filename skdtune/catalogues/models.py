@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal, get_args
 
-from skdtune.catalogues.catalogue import Catalogue
+from skdtune.catalogues.catalogue import Catalogue, imported, load_target
 from skdtune.errors import InputError
 
 #: What a network begins with: for images of so many pixels, or as it was published for ImageNet.
@@ -100,6 +101,19 @@ class Family:
     networks: Mapping[str, Network]
     """The backbones by the name they have in a study, from the smallest to the largest."""
 
+    describe: str | None = None
+    """``module:function`` of what describes further networks of the family, as a `Network`, by
+    their full name ``<family>/<name>``; it raises InputError where there is none of this name.
+    It may need torch: a study keeps what it says."""
+
+    weights: str | None = None
+    """``module:function`` of what reads trained weights by a name, ``--weights <family>:<name>``:
+    a state dict in the order of the layers. It may download them; it raises InputError where
+    there are none of this name."""
+
+    package: str | None = None
+    """The package whose networks they are, by the name under which it is installed."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.build, str) or not all(self.build.partition(":")):
             raise ValueError(
@@ -137,6 +151,13 @@ MODELS: Catalogue[Family] = Catalogue(
                 "resnext50": replace(_RESNET, width=None),
                 "wide_resnet50": _RESNET,
             },
+        ),
+        "timm": Family(
+            "skdtune.models.families.timm:build",
+            {},
+            describe="skdtune.models.families.timm:describe",
+            weights="skdtune.models.families.timm:weights",
+            package="timm",
         ),
         "wide_resnet": Family(
             "skdtune.models.families.wide_resnet:build",
@@ -196,7 +217,37 @@ def family_of(name: str) -> str:
     for key, family in _families().items():
         if isinstance(family, Family) and name in family.networks:
             return key
+    if is_of_open_family(name):
+        return name.partition("/")[0]
     raise KeyError(name)
+
+
+def is_of_open_family(name: str) -> bool:
+    """Tell whether a name is that of a network that only its family can describe."""
+    key, _, rest = name.partition("/")
+    family = _families().get(key) if re.fullmatch(r"[A-Za-z0-9._-]{1,80}", rest) else None
+    return isinstance(family, Family) and family.describe is not None
+
+
+def network_named(name: str) -> Network:
+    """Return what is known of a network; one of an open family is described by the family.
+
+    Raises:
+        KeyError: If there is no such network, nor a family that could have it.
+        InputError: If its family has no such network, or cannot be asked here.
+    """
+    if name in networks():
+        return networks()[name]
+    return _described(family_of(name), name)
+
+
+@cache
+def _described(family: str, name: str) -> Network:
+    target = usable_family(family).describe
+    assert target is not None
+    load = partial(load_target, target)
+    network: Network = imported(f"what describes {MODELS.described(family)}", load)(name)
+    return network
 
 
 def usable_family(name: str) -> Family:

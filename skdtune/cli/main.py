@@ -54,6 +54,7 @@ _COMMANDS = (
     "export",
     "report",
     "dashboard",
+    "models",
     "doctor",
     "extensions",
     "storage",

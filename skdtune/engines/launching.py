@@ -30,6 +30,7 @@ from skdtune.home import (
     CHECKPOINTS_VARIABLE,
     HOME_VARIABLE,
     STORAGE_VARIABLE,
+    WEIGHTS_VARIABLE,
     Home,
     checkpoints_url,
     study_folder,
@@ -117,6 +118,8 @@ class Launch:
             HOME_VARIABLE: str(self.at.path),
             CHECKPOINTS_VARIABLE: checkpoints_url(self.checkpoints, at=self.at),
         }
+        if weights := os.environ.get(WEIGHTS_VARIABLE):
+            environment[WEIGHTS_VARIABLE] = weights
         stored = load_study(study, storage=self.storage)
         progress = read_progress(stored)
         if progress.finished:

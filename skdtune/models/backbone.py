@@ -24,9 +24,10 @@ from skdtune.catalogues.models import (
     Stem,
     StemChoice,
     family_of,
-    networks,
+    network_named,
     usable_family,
 )
+from skdtune.describe.model_config import ModelConfig
 from skdtune.errors import InputError
 
 
@@ -57,6 +58,10 @@ class Backbone(nn.Module):
 
     num_stages: int
     """Number of stages, as the catalogue says."""
+
+    names_elsewhere: tuple[tuple[str, str], ...] = ()
+    """What others call its tensors, where weights of theirs fit: regular expressions, of which
+    the first that matches is replaced."""
 
     def forward(self, images_BCHW: Tensor, stages: tuple[int, ...] = ()) -> Outputs:
         """Classify images, and return the outputs of some stages along with the logits.
@@ -192,7 +197,7 @@ def build_backbone(
             catalogue promises.
     """
     family = family_of(name)
-    build, network = builder_of(family), networks()[name]
+    build, network = builder_of(family), network_named(name)
     chosen = network.stem_for(stem, image_size)
     backbone = build(
         name,
@@ -219,6 +224,22 @@ def builder_of(family: str) -> Builder:
     load = partial(load_target, usable_family(family).build)
     builder: Builder = imported(f"what builds {MODELS.described(family)}", load)
     return builder
+
+
+def require_as_stored(model: ModelConfig) -> None:
+    """Refuse a network whose package has other stages for it than where its study was created.
+
+    Raises:
+        InputError: If it has.
+    """
+    here, then = network_named(model.name), model.network
+    if (here.stages, here.has_maps) != (then.stages, then.has_maps):
+        package = usable_family(family_of(model.name)).package
+        raise InputError(
+            f"{model.name} has the stages {', '.join(here.stages)} here, and had "
+            f"{', '.join(then.stages)} where its study was created: install the {package} that "
+            "was there"
+        )
 
 
 def _broken_promise(built: object, num_stages: int, num_classes: int) -> str | None:

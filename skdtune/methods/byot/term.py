@@ -61,7 +61,11 @@ class Byot(Term):
         self._last = last
         self.stages = (*self._taught, last) if features else self._taught
         self.auxiliaries = auxiliary_classifiers(
-            context.stage_shapes, self._taught, context.num_classes, align_corners=False
+            context.stage_shapes,
+            self._taught,
+            context.num_classes,
+            align_corners=False,
+            width=settings.adapter_width,
         )
 
     @property

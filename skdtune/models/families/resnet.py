@@ -129,6 +129,15 @@ class Bottleneck(nn.Module):
         return output_BCHW
 
 
+# Others call them the same.
+_NAMES_OF_TORCHVISION = (
+    (r"^conv1\.", "stem.0."),
+    (r"^bn1\.", "stem.1."),
+    *((rf"^layer{number}\.", f"stages.{number - 1}.") for number in range(1, 5)),
+    (r"^fc\.", "classifier."),
+)
+
+
 @dataclass(frozen=True)
 class _Layout:
     """What makes a network one of this family."""
@@ -206,6 +215,7 @@ def build(
         channels = out_channels
     pool, classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(channels, num_classes)
     network = StagedBackbone(first, stages, pool, classifier)
+    network.names_elsewhere = _NAMES_OF_TORCHVISION
     # As torchvision: batch normalization starts at 1 and 0 and the linear layer at torch's
     # defaults, both without our doing.
     for module in network.modules():
