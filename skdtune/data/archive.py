@@ -96,18 +96,18 @@ class Archive:
             raise DataError(f"{missing}: {by_hand}, or set data.download to true")
         else:
             try:
-                self._unpack(None, request.root)
+                # Outside of what is thrown away if this fails: a download goes on where it was.
+                fetch(self.url, archive, self.md5)
+                self._unpack(archive, request.root)
             except DataError as error:
                 raise DataError(f"{missing}, and {error}: {by_hand}") from error
+            archive.unlink()
 
-    def _unpack(self, archive: Path | None, root: Path) -> None:
-        """Put the folder in place as a whole, from an archive or from the network."""
+    def _unpack(self, archive: Path, root: Path) -> None:
+        """Put the folder in place as a whole."""
         with filled_folder(root / self.folder) as filling:
-            fetched = filling / self.filename
-            if archive is None:
-                fetch(self.url, fetched, self.md5)
             unpacked = filling / "unpacked"
-            with tarfile.open(archive or fetched) as tar:
+            with tarfile.open(archive) as tar:
                 # An attribute, not an argument: releases of Python without filters ignore it.
                 tar.extraction_filter = getattr(tarfile, "data_filter", None)
                 tar.extractall(unpacked)
@@ -116,4 +116,3 @@ class Archive:
             for path in list(held[0].iterdir()) if is_one_folder else held:
                 path.rename(filling / path.name)
             shutil.rmtree(unpacked)
-            fetched.unlink(missing_ok=True)
