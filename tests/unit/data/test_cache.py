@@ -18,7 +18,7 @@ import pytest
 from skdtune.data import atomic_folder, cache
 from skdtune.data.atomic_folder import only_builder
 from skdtune.data.cache import cached_image_set
-from skdtune.data.images import ImageSet
+from skdtune.data.images import ImageSet, image_set
 from skdtune.errors import DataError
 
 MakeImages = Callable[..., ImageSet]
@@ -228,3 +228,27 @@ def test_a_disk_that_forgets_does_not_lose_the_images(
     monkeypatch.setattr(cache, "_read", lambda folder: None)
     images = make_images()
     assert cached_image_set(tmp_path, "key", lambda _: images) is images
+
+
+def test_images_are_made_in_the_cache_itself(tmp_path: Path) -> None:
+    """What does not fit in memory never has to."""
+
+    def build(allocate: cache.Allocate) -> ImageSet:
+        pixels_NHWC = allocate((2, 4, 4, 3))
+        assert isinstance(pixels_NHWC, np.memmap)
+        pixels_NHWC[:] = 7
+        return image_set(pixels_NHWC, np.array([0, 1]), ("a", "b"))
+
+    cached = cached_image_set(tmp_path, "key", build)
+    assert bool((cached.images_NCHW == 7).all())
+    assert np.load(tmp_path / "key" / "images.npy").shape == (2, 4, 4, 3)
+
+
+def test_without_room_nothing_is_decoded(tmp_path: Path) -> None:
+    def build(allocate: cache.Allocate) -> ImageSet:
+        allocate((10**9, 1000, 1000, 3))
+        raise AssertionError("went on without room")
+
+    with pytest.raises(DataError, match=r"decoded images take 3.0 PB, and .* free: free space"):
+        cached_image_set(tmp_path / "cache", "key", build)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".key.lock"]

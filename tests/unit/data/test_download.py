@@ -32,6 +32,9 @@ class Server(ThreadingHTTPServer):
     breaks: list[int | None]
     seen: list[str | None]
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that left."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/data.tar"
