@@ -38,13 +38,13 @@ def file_md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch(url: str, destination: Path, md5: str) -> None:
+def fetch(url: str, destination: Path, md5: str | None) -> None:
     """Download a file, or what is missing of it; the bar goes to the standard error stream.
 
     Args:
         url: Address.
         destination: File to write, which has its name only when it is whole and right.
-        md5: Checksum that the file must have.
+        md5: Checksum that the file must have; None if there is none to compare with.
 
     Raises:
         DataError: If the network fails or something else than the file arrives; the message is
@@ -70,8 +70,7 @@ def fetch(url: str, destination: Path, md5: str) -> None:
             if in_vain >= _TRIES_IN_VAIN:
                 kept = f"; {part.size:,} bytes of it are kept" if part.size else ""
                 raise DataError(f"the download failed ({reason}){kept}")
-    received = file_md5(part.path)
-    if received != md5:
+    if md5 and (received := file_md5(part.path)) != md5:
         part.remove()
         raise DataError(f"the download gave another file (its md5 is {received}, not {md5})")
     part.path.replace(destination)
