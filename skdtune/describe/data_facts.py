@@ -46,6 +46,9 @@ class DataFacts:
     needs_root: str | None = None
     """What ``data.root`` must be, where there is no default for it."""
 
+    may_be_part: bool = False
+    """Some of its classes, in the layout of all, can be trained on, too."""
+
     is_at_hand: bool = False
     """It comes with an installed package: nothing to fetch, next to nothing to decode."""
 

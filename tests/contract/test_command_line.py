@@ -57,6 +57,16 @@ FORMATS = {"--json", "--markdown", "--latex", "--csv"}
 #: into the documentation and into the changelog.
 COMMANDS = {
     "studies": {"--json"},
+    "data list": {"--root", "--json"},
+    "data check": {"NAME", "--root", "--image-size", "--train-only", "--json"},
+    "data prepare": {
+        "NAME",
+        "--root",
+        "--image-size",
+        "--no-download",
+        "--train-only",
+        "--json",
+    },
     "train": {
         "[STUDY]",
         "--from",

@@ -179,8 +179,8 @@ def build(
     halves height and width.
 
     Source: arXiv 1512.03385, table 1 (18 to 152 layers) and section 4.2 (8 and 20 layers);
-    arXiv 1611.05431, table 1 (ResNeXt-50 32x4d); torchvision's Wide ResNet-50-2 after arXiv
-    1605.07146.
+    arXiv 1611.05431, table 1 (ResNeXt-50 32x4d); and of 50 layers twice as wide, torchvision's
+    after arXiv 1605.07146.
 
     Args:
         name: A name of the catalogue.

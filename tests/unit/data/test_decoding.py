@@ -98,3 +98,18 @@ def test_an_image_that_would_fill_the_memory_is_refused(side: int, tmp_path: Pat
         f"the image {tmp_path / 'huge.png'} claims to have more than 89 megapixels, which may be "
         "meant to fill the memory: make it smaller, or move it away"
     )
+
+
+def test_all_broken_files_are_named_at_once(tmp_path: Path) -> None:
+    """Who mends one of a thousand, and waits for half an hour to hear of the next, gives up."""
+    paths = [f"{number}.png" for number in range(12)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(tmp_path / path)
+    for path in paths[:7]:
+        (tmp_path / path).write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        decode_files(tmp_path, paths, 8)
+    assert str(caught.value).startswith(
+        f"7 of 12 files in {tmp_path} cannot be decoded: 0.png, 1.png, 2.png, 3.png, 4.png and 2 "
+        "more; replace them"
+    )
