@@ -71,6 +71,7 @@ def list_sets(application: Application, root: str | None, as_json: bool) -> None
         ("classes", "right"),
         ("train", "right"),
         ("test", "right"),
+        ("download", "right"),
         ("here", "left"),
         ("what it is", "left"),
     ):
@@ -78,6 +79,8 @@ def list_sets(application: Application, root: str | None, as_json: bool) -> None
     for row in rows:
         counts = (row["num_classes"], row["num_train"], row["num_test"])
         cells = ["-" if count is None else f"{count:,}" for count in counts]
+        size = row["download_mb"]
+        cells.append("-" if size is None else f"{size:,} MB")
         table.add_row(row["name"], *cells, row["state"], row["title"])
     console().print(table)
     say(application, "\n`skdtune data prepare NAME` fetches what can be fetched, and decodes it.")
@@ -101,8 +104,9 @@ def check(
 ) -> int:
     """Look at every image of a data set: broken, odd, or there twice.
 
-    Nothing is fetched or changed. The test images are looked at for damage, and for twins among
-    the training images; nothing learns from them. Exit code 1 if a study could not be trained.
+    Nothing is fetched; an archive that is here is unpacked. The test images are looked at for
+    damage, and for twins among the training images; nothing learns from them. Exit code 1 if a
+    study could not be trained.
     """
     from skdtune.cli.extra import needs_train_extra
 

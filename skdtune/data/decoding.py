@@ -33,6 +33,7 @@ def decode_files(
     paths: Sequence[str],
     image_size: int,
     allocate: Allocate | None = None,
+    name: str = "NAME",
 ) -> NDArray[np.uint8]:
     """Decode many files; the bar goes to the standard error stream.
 
@@ -41,6 +42,7 @@ def decode_files(
         paths: The N files.
         image_size: Side of the squares in pixels.
         allocate: Gives the array that the pixels are written to; default one in memory.
+        name: Name of the data set, for messages.
 
     Returns:
         Pixel values 0 to 255, of shape (N, image_size, image_size, 3).
@@ -59,18 +61,20 @@ def decode_files(
         except DataError as error:
             broken[row] = error
             if len(broken) >= _MOST_BROKEN:
-                raise _all_of(folder, paths, broken) from None
+                raise _all_of(folder, paths, broken, name) from None
 
     # Threads share their filters of warnings: what holds for all of them is set here, once.
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with_each_file("decoding", folder, len(paths), decode)
     if broken:
-        raise _all_of(folder, paths, broken)
+        raise _all_of(folder, paths, broken, name)
     return images_NHWC
 
 
-def _all_of(folder: Path, paths: Sequence[str], broken: Mapping[int, DataError]) -> DataError:
+def _all_of(
+    folder: Path, paths: Sequence[str], broken: Mapping[int, DataError], name: str
+) -> DataError:
     """Say of all broken files at once what is wrong."""
     if len(broken) == 1:
         return next(iter(broken.values()))
@@ -80,8 +84,8 @@ def _all_of(folder: Path, paths: Sequence[str], broken: Mapping[int, DataError])
     at_least = "at least " if len(broken) >= _MOST_BROKEN else ""
     return DataError(
         f"{at_least}{len(broken):,} of {len(paths):,} files in {folder} cannot be decoded: {names}"
-        f"{more}; replace them or move them elsewhere (`skdtune data check` says what is wrong "
-        "with each)"
+        f"{more}; replace them or move them elsewhere (`skdtune data check {name}` says what is "
+        "wrong with each)"
     )
 
 
@@ -101,7 +105,13 @@ def decode_file(path: Path, image_size: int) -> NDArray[np.uint8]:
             image.draft(None, (2 * image_size, 2 * image_size))
             # Straight to RGB, Pillow warns about palettes whose colours are transparent.
             transparent = image.mode == "P" and "transparency" in image.info
-            rgb = (image.convert("RGBA") if transparent else image).convert("RGB")
+            if image.mode.startswith("I"):
+                # Of 16 bits the upper eight; Pillow would make all but the darkest white.
+                values_HW = np.asarray(image.convert("I"))
+                image_8 = Image.fromarray((values_HW >> 8).clip(0, 255).astype(np.uint8))
+            else:
+                image_8 = image.convert("RGBA") if transparent else image
+            rgb = image_8.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise DataError(

@@ -9,6 +9,7 @@ is asked for the whole file.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -121,6 +122,12 @@ class _Part:
             goes_on = response.status == 206
             start = self.size if goes_on else 0
             total = _total(response, start)
+            free = shutil.disk_usage(self.path.parent).free
+            if total is not None and total - start > free:
+                raise DataError(
+                    f"{total - start:,} bytes are missing of it, and {self.path.parent} has "
+                    f"{free:,} free"
+                )
             progress(start, total)
             with self.path.open("ab" if goes_on else "wb") as file:
                 if not goes_on:

@@ -108,7 +108,7 @@ def inspect_data(
 ) -> Inspection:
     """Look at all images of a data set; the bar goes to the standard error stream.
 
-    Nothing is fetched or written.
+    Nothing is fetched; an archive that is here is unpacked.
 
     Args:
         config: Data settings: the name, and perhaps the root.
@@ -128,6 +128,9 @@ def inspect_data(
         part = PartInspection(split=split)
         parts.append(part)
         try:
+            if missing := entry.glance(request).missing:
+                remedy = f"`skdtune data prepare {config.name}` fetches what can be fetched"
+                raise DataError(f"{missing}: {remedy}")
             with test_split_open():
                 if isinstance(entry, FileDataSet):
                     digests = _of_files(part, listed_files(entry, request), image_size)

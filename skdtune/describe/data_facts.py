@@ -37,6 +37,9 @@ class DataFacts:
     address: str | None = None
     """Where it comes from."""
 
+    download_mb: int | None = None
+    """What is fetched, in millions of bytes, about; None if nothing is, or nobody knows."""
+
     licence: str | None = None
     """Under which terms, as its authors say it; that they say nothing where they do not."""
 

@@ -114,6 +114,17 @@ def test_twins_are_found_leaks_first(run: Run, folder: Path) -> None:
     ]
 
 
+def test_what_is_missing_is_said_and_nothing_is_made(
+    capsys: pytest.CaptureFixture[str], skdtune_home: Path
+) -> None:
+    for name in ("cifar10", "cub200", "svhn"):
+        assert exit_code("data", "check", name) == 1
+        output = capsys.readouterr().out
+        assert output.startswith("train: there is no f")
+        assert f"`skdtune data prepare {name}` fetches what can be fetched" in output
+    assert not list(skdtune_home.rglob("*"))
+
+
 def test_arrays_are_checked_as_a_whole(run: Run) -> None:
     result = run("data", "check", "digits")
     assert result.exit_code == 0

@@ -58,6 +58,7 @@ CALTECH_101 = Caltech101(
         num_train=TRAIN_PER_CLASS * 101,
         num_test=8_677 - TRAIN_PER_CLASS * 101,
         address="https://data.caltech.edu/records/mzrjq-6wc02",
+        download_mb=137,
         licence="CC BY 4.0",
         recipe="caltech101",
     ),

@@ -51,6 +51,7 @@ CUB_200 = Cub200(
         num_train=5_994,
         num_test=5_794,
         address="https://data.caltech.edu/records/65de6-vp158",
+        download_mb=1_151,
         licence="none stated; the images are their photographers', for research",
         recipe="cub200",
     ),

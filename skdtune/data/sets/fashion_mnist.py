@@ -103,6 +103,7 @@ FASHION_MNIST = FashionMnist(
         num_train=60_000,
         num_test=10_000,
         address="https://github.com/zalandoresearch/fashion-mnist",
+        download_mb=31,
         licence="MIT",
     ),
     files={

@@ -58,6 +58,7 @@ FLOWERS_102 = Flowers102(
         num_train=2_040,
         num_test=6_149,
         address=f"{_ADDRESS}/",
+        download_mb=345,
         licence="none stated by its authors, who ask to be cited",
     ),
     sources=(

@@ -150,6 +150,7 @@ IMAGENET = ImageNet(
         num_train=1_281_167,
         num_test=50_000,
         address="https://www.image-net.org",
+        download_mb=144_000,
         licence="for research, after registration",
         needs_root="the folder that holds train/<wnid>/ and val/",
         may_be_part=True,
@@ -163,6 +164,7 @@ IMAGENETTE = Imagenette(
         num_train=9_469,
         num_test=3_925,
         address="https://github.com/fastai/imagenette",
+        download_mb=342,
         licence="Apache 2.0 for the choice; the images are ImageNet's, for research",
     ),
     sources=(

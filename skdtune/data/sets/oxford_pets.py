@@ -46,6 +46,7 @@ OXFORD_PETS = OxfordPets(
         num_train=3_680,
         num_test=3_669,
         address=f"{_ADDRESS}/",
+        download_mb=811,
         licence="CC BY-SA 4.0",
     ),
     sources=(

@@ -51,6 +51,7 @@ STANFORD_DOGS = StanfordDogs(
         num_train=12_000,
         num_test=8_580,
         address=f"{_ADDRESS}/",
+        download_mb=794,
         licence="none stated; the images are ImageNet's, for research",
         recipe="stanford_dogs",
     ),

@@ -66,6 +66,7 @@ SVHN = Svhn(
         num_train=73_257,
         num_test=26_032,
         address=f"{_ADDRESS}/",
+        download_mb=246,
         licence="for non-commercial use",
     ),
     files={

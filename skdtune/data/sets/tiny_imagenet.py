@@ -74,6 +74,7 @@ TINY_IMAGENET = TinyImageNet(
         num_train=100_000,
         num_test=10_000,
         address="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        download_mb=248,
         licence="none stated; the images are ImageNet's, for research",
         recipe="tiny_imagenet",
         may_be_part=True,

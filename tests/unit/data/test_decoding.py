@@ -42,6 +42,15 @@ def test_every_kind_of_image_becomes_rgb(mode: str, tmp_path: Path) -> None:
     assert decode_file(path, 8).shape == (8, 8, 3)
 
 
+def test_of_sixteen_bits_the_upper_eight_are_kept(tmp_path: Path) -> None:
+    values_HW = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    Image.fromarray(values_HW).save(tmp_path / "deep.png")
+    expected_HW = (values_HW // 256).astype(np.uint8)
+    np.testing.assert_array_equal(
+        decode_file(tmp_path / "deep.png", 8), np.stack([expected_HW] * 3, axis=-1)
+    )
+
+
 def test_an_image_of_the_right_size_is_untouched(tmp_path: Path) -> None:
     pixels_NHWC = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     for row in range(3):
