@@ -54,9 +54,7 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
     if isinstance(entry, FileDataSet):
         listing, _ = kept_files(entry, request, config)
         key = _cache_key(request, _version_of_files(listing, config.image_size))
-        return cached_image_set(
-            cache_dir, key, partial(_decoded_files, listing, config.image_size)
-        )
+        return cached_image_set(cache_dir, key, partial(_decoded_files, listing, config))
     images = load_arrays(entry, request, cache_dir)
     limit = _limit(config, split)
     if limit is None:
@@ -160,11 +158,13 @@ def _decoded(entry: ArrayDataSet, request: PartRequest, _allocate: Allocate) -> 
     return image_set(part.images_NHWC, part.labels_N, tuple(part.class_names))
 
 
-def _decoded_files(listing: FileListing, image_size: int, allocate: Allocate) -> ImageSet:
+def _decoded_files(listing: FileListing, config: DataConfig, allocate: Allocate) -> ImageSet:
     # Pillow is not needed where the cache is warm.
     from skdtune.data.decoding import decode_files
 
-    images_NHWC = decode_files(listing.folder, listing.paths, image_size, allocate)
+    images_NHWC = decode_files(
+        listing.folder, listing.paths, config.image_size, allocate, config.name
+    )
     return image_set(images_NHWC, np.array(listing.labels), tuple(listing.class_names))
 
 
