@@ -49,8 +49,9 @@ METHODS = {
     "drg+dsr": {"drg": {}, "dsr": {}},
 }
 BATCH = 128
-#: Steps of one window, so that it takes seconds and not minutes on two cores.
+#: Steps of one window, so that it takes seconds and not minutes on two cores; of others two.
 STEPS = {"resnet18": 4, "resnet20": 16, "resnet8": 32}
+OTHER_STEPS = 2
 GPU_STEPS = 200
 NUM_CLASSES = 100
 
@@ -102,7 +103,7 @@ def serve(connection: Connection, contender: Contender, model: str, device: str)
     os.environ["SKDTUNE_COMPILE"] = contender.compile_mode
     if contender.kind == "torch alone":
         os.environ["SKDTUNE_NATIVE"] = "0"
-    steps = STEPS[model] if device == "cpu" else GPU_STEPS
+    steps = STEPS.get(model, OTHER_STEPS) if device == "cpu" else GPU_STEPS
     window = WINDOWS[contender.kind](contender, model, device, steps)
     start = time.perf_counter()
     window()
@@ -300,7 +301,7 @@ def ceiling_window(
     trainer = build_trainer(model, contender.method, device, 1)
     dtype = trainer.dtype or torch.float32
     forms = "library" if contender.kind == "library" else "faster"
-    calls = [convolution(*shape, dtype, device, forms) for shape in dense_convolutions(trainer)]
+    calls = [convolution(*shape, dtype, device, forms) for shape in convolutions(trainer)]
 
     def window() -> None:
         for _ in range(steps):
@@ -310,8 +311,8 @@ def ceiling_window(
     return window
 
 
-def dense_convolutions(trainer: Any) -> list[tuple[Any, Any]]:
-    """Record every dense convolution of one training step, with the shape of its input."""
+def convolutions(trainer: Any, *, grouped: bool = False) -> list[tuple[Any, Any]]:
+    """Record the dense convolutions of a step, or all, with the shapes of their inputs."""
     import torch
 
     seen: list[tuple[Any, Any]] = []
@@ -319,7 +320,7 @@ def dense_convolutions(trainer: Any) -> list[tuple[Any, Any]]:
     hooks = [
         module.register_forward_hook(lambda m, inputs, _: seen.append((m, inputs[0].shape)))
         for module in modules
-        if isinstance(module, torch.nn.Conv2d) and module.groups == 1
+        if isinstance(module, torch.nn.Conv2d) and (grouped or module.groups == 1)
     ]
     trainer._train_epoch(0, SilentReporter())
     for hook in hooks:
@@ -347,7 +348,7 @@ def convolution(
     stride, padding = list(module.stride), list(module.padding)
     # The first one has no gradient to hand on.
     mask = [shape[1] != 3, True, False]
-    geometry = (stride, padding, [1, 1], False, [0, 0], 1)
+    geometry = (stride, padding, [1, 1], False, [0, 0], module.groups)
     gradient = torch.randn_like(torch.convolution(image, weight, None, *geometry))
 
     def library() -> None:
@@ -417,7 +418,8 @@ class Team:
 
     def __init__(self, contender: Contender, model: str, device: str) -> None:
         self.contender = contender
-        self._images = (STEPS[model] if device == "cpu" else GPU_STEPS) * BATCH
+        steps = STEPS.get(model, OTHER_STEPS) if device == "cpu" else GPU_STEPS
+        self._images = steps * BATCH
         context = multiprocessing.get_context("spawn")
         self._ends, self._processes = [], []
         for _ in range(contender.processes):
@@ -593,8 +595,10 @@ def print_profile(model: str, shares: Iterable[tuple[str, float]]) -> None:
 
 
 def main() -> None:
+    from skdtune.catalogues.models import networks
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", nargs="+", choices=list(STEPS), default=list(STEPS))
+    parser.add_argument("--models", nargs="+", choices=list(networks()), default=list(STEPS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(

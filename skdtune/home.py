@@ -14,6 +14,7 @@ HOME_VARIABLE = "SKDTUNE_HOME"
 STORAGE_VARIABLE = "SKDTUNE_STORAGE"
 CHECKPOINTS_VARIABLE = "SKDTUNE_CHECKPOINTS"
 ARTIFACTS_VARIABLE = "SKDTUNE_ARTIFACTS"
+WEIGHTS_VARIABLE = "SKDTUNE_WEIGHTS"
 
 #: Digits of a study's token that are part of the names of its folders.
 #: In a folder that belongs to several studies: their tokens, a line each.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from method_cases import CASES, with_teachers
-from network_cases import NETWORKS, NUM_CLASSES, SMALLEST
+from network_cases import NETWORKS, NUM_CLASSES, SMALLEST, without_draws
 from torch import Tensor, nn
 
 from skdtune.data.batches import Batch
@@ -155,7 +155,7 @@ def start_in(folder: Path) -> Start:
         if chosen.teachers:
             chosen = with_teachers(chosen, case.write_teacher(folder))
         torch.manual_seed(seed)
-        built = case.build()
+        built = without_draws(case.build())
         context = BuildContext(case.stage_shapes(built), NUM_CLASSES, NUM_TRAIN, case.model)
         terms = build_terms(chosen, context)
         parameters = [*built.parameters(), *terms.parameters()]

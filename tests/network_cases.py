@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
-from skdtune.catalogues.models import Network, family_of, networks
+from skdtune.catalogues.models import Network, networks
 from skdtune.describe.config import ModelConfig
 from skdtune.models.backbone import Backbone, build_backbone
 from skdtune.models.description import describe_network
@@ -97,6 +98,17 @@ def watch_images(network: Backbone, seen: list[int]) -> None:
     )
 
 
+def without_draws(network: Backbone) -> Backbone:
+    """Switch off what draws from the global generator in a forward, dropout for example.
+
+    The state of that generator is in a trainer's checkpoints, and is none of what is tried here.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Dropout, StochasticDepth)):
+            module.p = 0.0
+    return network
+
+
 def last_stage(network: Backbone) -> nn.Module:
     """Return the module of the last stage of a network that is a chain of them."""
     stages: nn.ModuleList = network.stages  # type: ignore[assignment]
@@ -104,14 +116,14 @@ def last_stage(network: Backbone) -> nn.Module:
 
 
 def _smallest() -> tuple[str, ...]:
-    """Return of each family the smallest network with so many stages."""
-    kinds: dict[tuple[str, int], str] = {}
+    """Return of each kind that methods can tell apart the first network."""
+    kinds: dict[tuple[int, bool], str] = {}
     for name, network in networks().items():
-        kinds.setdefault((family_of(name), network.num_stages), name)
+        kinds.setdefault((network.num_stages, network.has_maps), name)
     return tuple(kinds.values())
 
 
-#: Those on which everything is tried; the larger ones repeat their blocks.
+#: Those on which everything is tried: to a method all others look like one of them.
 SMALLEST = _smallest()
 #: The one on which a promise is tried that has little to do with networks.
 FIRST = SMALLEST[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ from skdtune.cli.application import (
     pass_application,
     say,
 )
+from skdtune.cli.weights_option import setting_of_weights, weights_option
 
 if TYPE_CHECKING:
     from skdtune.describe.spec import StudySpec
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="The same, and do not search it; repeatable.",
 )
+@weights_option
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -61,9 +64,11 @@ def create_study(
     from skdtune.data.look import look_at_data
     from skdtune.describe.presets import Changes, load_changed
 
+    overrides += setting_of_weights()
     changes = Changes(overrides=overrides, fixed=fixed)
     specs = load_changed(study, changes, name=name, num_trials=trials)
     warnings = look_at_data(specs, data_dir=application.home.data)
+    _require_networks(specs)
     if any(spec.budget.is_open for spec in specs):
         specs = [_planned(application, spec, quiet=as_json) for spec in specs]
     if dry_run and as_json:
@@ -110,6 +115,21 @@ def _print_time(application: Application, specs: list[StudySpec]) -> None:
     wanted = [(spec, spec.num_trials) for spec in specs]
     if ahead := time_ahead(application, wanted, len(plan_slots(None, None))):
         click.echo(f"Time: {ahead}.", err=True)
+
+
+def _require_networks(specs: Sequence[StudySpec]) -> None:
+    """Try networks of which no catalogue says all, and those with weights, where torch is."""
+    from skdtune.catalogues.models import family_of, networks, usable_family
+    from skdtune.describe.packages import installed_version
+
+    for spec in specs:
+        package = usable_family(family_of(spec.model.name)).package
+        is_unknown = spec.model.name not in networks() and installed_version(str(package))
+        has_torch = installed_version("torch") is not None
+        if has_torch and (is_unknown or spec.model.weights_sha256 is not None):
+            from skdtune.models.pretrained import require_network
+
+            require_network(spec.base_config())
 
 
 def _warn(warnings: list[str]) -> None:

@@ -35,6 +35,7 @@ def cli() -> None:
 #: In the order of the help: each is a file of this folder, and the function of its name in there.
 _COMMANDS = (
     "studies",
+    "data",
     "train",
     "create_study",
     "worker",
@@ -54,6 +55,7 @@ _COMMANDS = (
     "export",
     "report",
     "dashboard",
+    "models",
     "doctor",
     "extensions",
     "storage",

@@ -15,6 +15,7 @@ from skdtune.cli.application import (
     pass_application,
     say,
 )
+from skdtune.cli.weights_option import setting_of_weights, weights_option
 from skdtune.cores import THREADS_VARIABLE
 from skdtune.signals import INTERRUPTED_EXIT_CODE
 
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder of the run.  [default: runs/<name>-<hash of the settings>-seed<seed>]",
 )
+@weights_option
 @click.option("--test", is_flag=True, help="In the end score the test images, once.")
 @click.option(
     "--all-images",
@@ -113,6 +115,7 @@ def train(
 
     if (study is None) == (origin is None):
         raise InputError("name what to train: a preset or a file, or --from STUDY")
+    overrides += setting_of_weights()
     changes = Changes(overrides=overrides, fixed=fixed)
     length: dict[str, Any] = {"name": name, "epochs": epochs, "seed": seed}
     application.configure_logging()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from skdtune.cli.application import Application, common_options, pass_application
+from skdtune.cli.weights_option import weights_option
 from skdtune.cli.workers_options import checkpoints_option, require_studies, studies_options
 from skdtune.cores import THREADS_VARIABLE
 from skdtune.errors import InputError, StudyError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     "[env: SKDTUNE_REQUIRE_KERNELS]",
 )
 @checkpoints_option
+@weights_option
 @common_options
 @pass_application
 def worker(

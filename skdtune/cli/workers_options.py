@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from skdtune.cli.weights_option import weights_option
 from skdtune.home import CHECKPOINTS_VARIABLE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -71,6 +72,7 @@ def workers_options(command: Command) -> Command:
             "--workers-per-gpu", type=click.IntRange(1, 64), default=1, show_default=True
         ),
         checkpoints_option,
+        weights_option,
     )
     for option in reversed(options):
         command = option(command)

@@ -1,9 +1,10 @@
-"""Data that come as an archive: unpacked where they belong, put there by hand or fetched."""
+"""Files and archives as they are published: where they belong, put there by hand or fetched."""
 
 from __future__ import annotations
 
 import shutil
 import tarfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,63 @@ from skdtune.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    """A file that is read as it is published."""
+
+    url: str
+    """Its address."""
+
+    filename: str
+    """Its path below ``data.root``."""
+
+    md5: str | None
+    """Its checksum; None if its publishers give none, and nobody else whom one would believe."""
+
+    def provided(self, request: PartRequest) -> Path:
+        """Return its path; a file that is missing is fetched, if that is allowed.
+
+        Raises:
+            DataError: If it is missing and cannot be fetched.
+        """
+        path = request.root / self.filename
+        if path.is_file():
+            return path
+        by_hand = f"get {self.url}, put it there and run again, or set data.root"
+        with only_builder(path, f"the data of {request.name}"):
+            if path.is_file():
+                return path
+            missing = f"{request.name} is missing: there is no file {path}"
+            if not request.download:
+                raise DataError(f"{missing}: {by_hand}, or set data.download to true")
+            try:
+                fetch(self.url, path, self.md5)
+            except DataError as error:
+                raise DataError(f"{missing}, and {error}: {by_hand}") from error
+        return path
+
+    def missing(self, request: PartRequest) -> str:
+        """Say that the file is not there; else nothing."""
+        path = request.root / self.filename
+        return "" if path.is_file() else f"there is no file {path}"
+
+    def check(self, path: Path) -> None:
+        """Refuse a file that is not the published one, before it is believed.
+
+        Raises:
+            DataError: If its checksum is another one, or it cannot be read.
+        """
+        try:
+            wrong = self.md5 and file_md5(path) != self.md5
+            reason = f"is damaged or incomplete (md5 is not {self.md5})" if wrong else ""
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror})"
+        if reason:
+            raise DataError(f"{path} {reason}: move it away and get {self.url} again")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A tar archive as its authors publish it."""
+    """A tar or zip archive as its authors publish it."""
 
     url: str
     """Its address."""
@@ -23,11 +79,18 @@ class Archive:
     filename: str
     """Its name where a person puts it below ``data.root``."""
 
-    md5: str
-    """Its checksum."""
+    md5: str | None
+    """Its checksum; None if its publishers give none, and nobody else whom one would believe."""
 
     folder: str
     """Folder below ``data.root`` for what it holds, or for what the one folder in it holds."""
+
+    is_fetched: bool = True
+    """Its address leads to it; else to a page, and a person has to get it."""
+
+    def provided(self, request: PartRequest) -> Path:
+        """Return the folder, see :meth:`unpacked`."""
+        return self.unpacked(request)
 
     def unpacked(self, request: PartRequest) -> Path:
         """Return the folder; one that is missing is unpacked, and fetched if that is allowed.
@@ -87,33 +150,39 @@ class Archive:
             f"{request.root}"
         )
         if archive.exists():
-            if file_md5(archive) != self.md5:
+            if self.md5 and file_md5(archive) != self.md5:
                 raise DataError(
                     f"{archive} is damaged or incomplete (its md5 is not {self.md5}): {by_hand}"
                 )
             self._unpack(archive, request.root)
+        elif not self.is_fetched:
+            raise DataError(f"{missing}: {by_hand}")
         elif not request.download:
             raise DataError(f"{missing}: {by_hand}, or set data.download to true")
         else:
             try:
-                self._unpack(None, request.root)
+                # Outside of what is thrown away if this fails: a download goes on where it was.
+                fetch(self.url, archive, self.md5)
+                self._unpack(archive, request.root)
             except DataError as error:
                 raise DataError(f"{missing}, and {error}: {by_hand}") from error
+            archive.unlink()
 
-    def _unpack(self, archive: Path | None, root: Path) -> None:
-        """Put the folder in place as a whole, from an archive or from the network."""
+    def _unpack(self, archive: Path, root: Path) -> None:
+        """Put the folder in place as a whole."""
         with filled_folder(root / self.folder) as filling:
-            fetched = filling / self.filename
-            if archive is None:
-                fetch(self.url, fetched, self.md5)
             unpacked = filling / "unpacked"
-            with tarfile.open(archive or fetched) as tar:
-                # An attribute, not an argument: releases of Python without filters ignore it.
-                tar.extraction_filter = getattr(tarfile, "data_filter", None)
-                tar.extractall(unpacked)
+            if zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as zipped:
+                    # Names that lead out of the folder are changed by the library.
+                    zipped.extractall(unpacked)
+            else:
+                with tarfile.open(archive) as tar:
+                    # An attribute, not an argument: releases of Python without filters ignore it.
+                    tar.extraction_filter = getattr(tarfile, "data_filter", None)
+                    tar.extractall(unpacked)
             held = list(unpacked.iterdir())
             is_one_folder = len(held) == 1 and held[0].is_dir()
             for path in list(held[0].iterdir()) if is_one_folder else held:
                 path.rename(filling / path.name)
             shutil.rmtree(unpacked)
-            fetched.unlink(missing_ok=True)

@@ -64,7 +64,8 @@ def _faults(entry: DataSet, part: Any, fewest: int) -> Iterator[str]:
     labels_N = part.labels_N if isinstance(part, DecodedPart) else np.asarray(part.labels)
     if len(names) < 2 or not all(isinstance(name, str) for name in names):
         yield f"2 classes or more have names, received {names!r:.80}"
-    if about.num_classes not in (None, len(names)):
+    is_part = about.may_be_part and len(names) < (about.num_classes or 0)
+    if about.num_classes not in (None, len(names)) and not is_part:
         yield f"it is known to have {about.num_classes} classes, received {len(names)}"
     if not isinstance(labels_N, np.ndarray) or labels_N.dtype.kind not in "iu":
         yield f"labels are integers of shape (N,), received {_kind(labels_N)}"

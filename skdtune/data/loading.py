@@ -10,13 +10,14 @@ Shape legend: N images, H height, W width, C channels.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 
 from skdtune.catalogues.datasets import DATASETS
-from skdtune.data.cache import cached_image_set
+from skdtune.data.cache import Allocate, cached_image_set
 from skdtune.data.checks import check_classes, check_part
 from skdtune.data.data_set import (
     ArrayDataSet,
@@ -53,7 +54,7 @@ def load_part(config: DataConfig, split: Split, *, data_dir: Path, cache_dir: Pa
     if isinstance(entry, FileDataSet):
         listing, _ = kept_files(entry, request, config)
         key = _cache_key(request, _version_of_files(listing, config.image_size))
-        return cached_image_set(cache_dir, key, lambda: _decoded_files(listing, config.image_size))
+        return cached_image_set(cache_dir, key, partial(_decoded_files, listing, config))
     images = load_arrays(entry, request, cache_dir)
     limit = _limit(config, split)
     if limit is None:
@@ -78,7 +79,7 @@ def load_arrays(entry: ArrayDataSet, request: PartRequest, cache_dir: Path) -> I
         DataError: If the data are missing or damaged, or are not what a data set must give.
     """
     key = _cache_key(request, entry.version(request))
-    return cached_image_set(cache_dir, key, lambda: _decoded(entry, request))
+    return cached_image_set(cache_dir, key, partial(_decoded, entry, request))
 
 
 def kept_files(
@@ -150,18 +151,20 @@ def require_parts_apart(config: DataConfig, *, data_dir: Path) -> None:
         )
 
 
-def _decoded(entry: ArrayDataSet, request: PartRequest) -> ImageSet:
+def _decoded(entry: ArrayDataSet, request: PartRequest, _allocate: Allocate) -> ImageSet:
     with blamed_on_package(request.name, "decoded"):
         part = entry.decode(request)
     check_part(entry, part, request)
     return image_set(part.images_NHWC, part.labels_N, tuple(part.class_names))
 
 
-def _decoded_files(listing: FileListing, image_size: int) -> ImageSet:
+def _decoded_files(listing: FileListing, config: DataConfig, allocate: Allocate) -> ImageSet:
     # Pillow is not needed where the cache is warm.
     from skdtune.data.decoding import decode_files
 
-    images_NHWC = decode_files(listing.folder, listing.paths, image_size)
+    images_NHWC = decode_files(
+        listing.folder, listing.paths, config.image_size, allocate, config.name
+    )
     return image_set(images_NHWC, np.array(listing.labels), tuple(listing.class_names))
 
 

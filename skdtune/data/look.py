@@ -20,6 +20,7 @@ from skdtune.data.data_set import (
     data_set,
 )
 from skdtune.describe.data_config import DataConfig
+from skdtune.describe.data_facts import DataFacts, facts_of
 from skdtune.describe.spec import StudySpec
 from skdtune.describe.training_length import most_training_images, require_long_enough
 from skdtune.errors import InputError
@@ -72,6 +73,32 @@ def look_for_test(config: DataConfig, *, data_dir: Path) -> str:
     except InputError:
         return ""
     return _without_test(config, glance) if glance.missing_test else ""
+
+
+def state_of(name: str, root: str | None, *, data_dir: Path) -> tuple[DataFacts, str]:
+    """Say of a data set what is known of it, and whether it is here; nothing is fetched.
+
+    Args:
+        name: A name of the catalogue.
+        root: Where the data lie, if somebody said so.
+        data_dir: Where they lie else.
+
+    Returns:
+        What is known, and one line: ``yes``, or why not.
+
+    Raises:
+        InputError: If it comes from a package that cannot be imported.
+    """
+    about = facts_of(name)
+    if about.needs_root and root is None:
+        return about, f"needs --root, {about.needs_root}"
+    try:
+        glance, _ = _glance(DataConfig(name=name, root=root, download=False), data_dir)
+    except InputError as error:
+        return about, str(error)
+    if glance.missing:
+        return about, glance.missing
+    return about, f"yes, but {glance.missing_test}" if glance.missing_test else "yes"
 
 
 def _without_test(config: DataConfig, glance: Glance) -> str:

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from skdtune.describe.budget_config import BudgetConfig
 from skdtune.describe.data_config import DataConfig
+from skdtune.describe.data_facts import facts_of
 from skdtune.describe.method_config import MethodConfig
 from skdtune.describe.model_config import ModelConfig
 from skdtune.describe.optimizer_config import OptimizerConfig
@@ -75,6 +76,12 @@ class TrialConfig(Frozen):
                     f"data.{mixing}: {called} cannot learn from mixed images, {term.why_unmixed}; "
                     f"set data.{mixing} to 0, or take another method"
                 )
+        shape = facts_of(self.data.name).image_shape or (0, *[self.data.image_size] * 2)
+        if min(shape[1:]) < self.model.min_size:
+            raise ValueError(
+                f"model.name: {self.model.name} takes images of {self.model.min_size} pixels or "
+                f"more, those of {self.data.name} have {min(shape[1:])}"
+            )
         if self.optimizer.warmup_epochs >= self.budget.epochs:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below budget.epochs ({self.budget.epochs}), "

@@ -37,6 +37,9 @@ class DataFacts:
     address: str | None = None
     """Where it comes from."""
 
+    download_mb: int | None = None
+    """What is fetched, in millions of bytes, about; None if nothing is, or nobody knows."""
+
     licence: str | None = None
     """Under which terms, as its authors say it; that they say nothing where they do not."""
 
@@ -45,6 +48,9 @@ class DataFacts:
 
     needs_root: str | None = None
     """What ``data.root`` must be, where there is no default for it."""
+
+    may_be_part: bool = False
+    """Some of its classes, in the layout of all, can be trained on, too."""
 
     is_at_hand: bool = False
     """It comes with an installed package: nothing to fetch, next to nothing to decode."""

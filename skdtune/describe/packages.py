@@ -15,7 +15,7 @@ from skdtune.catalogues.catalogue import Package
 from skdtune.catalogues.datasets import DATASETS
 from skdtune.catalogues.hooks import HOOKS
 from skdtune.catalogues.methods import METHODS
-from skdtune.catalogues.models import MODELS, family_of
+from skdtune.catalogues.models import MODELS, family_of, usable_family
 from skdtune.describe.offered import require_usable
 from skdtune.describe.space import Choice
 from skdtune.describe.spec import StudySpec
@@ -67,8 +67,15 @@ def names_in(spec: StudySpec) -> Iterator[tuple[str, str]]:
 
 
 def package_versions(spec: StudySpec) -> dict[str, str]:
-    """Return the versions here of the packages that a study needs, by name."""
-    return {name: str(needed["version"]) for name, needed in packages_of(spec).items()}
+    """Return the versions here of the packages that a study needs, by name.
+
+    That of an open family of networks among them: whoever only reads the study does without.
+    """
+    versions = {name: str(needed["version"]) for name, needed in packages_of(spec).items()}
+    package = usable_family(family_of(spec.model.name)).package
+    if package is not None and (here := installed_version(package)) is not None:
+        versions[package] = here
+    return versions
 
 
 def what_is_missing(stored: Any) -> str:

@@ -87,6 +87,8 @@ def encode_stages(stages: tuple[int, ...]) -> str:
 
 def _decode_stages(value: Any) -> Any:
     """Read ``"1+3"`` as ``(1, 3)``; anything else is left for the validation to judge."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f"must be a list of stages: [{value}]")
     if isinstance(value, str) and all(part.isdigit() for part in value.split("+")):
         return tuple(map(int, value.split("+")))
     # After this function the value no longer counts as JSON, where a list may be a tuple.

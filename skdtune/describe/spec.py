@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from skdtune.catalogues.models import networks
+from skdtune.catalogues.models import is_of_open_family, network_named, networks
 from skdtune.catalogues.pruners import PRUNERS
 from skdtune.catalogues.samplers import SAMPLERS
 from skdtune.describe import dotted
@@ -50,6 +50,8 @@ NOT_SEARCHABLE = frozenset(
         f"data.{field}"
         for field in ("name", "root", "download", "val_fraction", "split_seed", "max_per_class")
     }
+    # What a package said of its network where the study was created.
+    | {"model.stages", "model.puts_out", "model.weights_sha256"}
     # What a worker proves of a teacher, for one, must hold for all trials.
     | {f"method.{name}.{field}" for name, s in SETTINGS.items() for field in s.not_searchable}
 )
@@ -169,19 +171,45 @@ class StudyFields(Frozen):
                         f"search.{path}: its 'when' names no field {parent!r}; "
                         f"{dotted.did_you_mean(parent, known)}"
                     )
+            if not param.examples():
+                raise ValueError(
+                    f"search.{path}: it leaves nothing to choose from; name stages with 'of', or "
+                    f"drop the parameter with search.{path}=null"
+                )
             for value in param.examples():
                 self._check_example(raw, path, value)
-        self._check_stages_of_every_model(raw)
+        self._check_every_model(raw)
         sampling_order(self.search)
 
-    def _check_stages_of_every_model(self, raw: Mapping[str, Any]) -> None:
-        """Try every network that may be sampled with every choice of stages that may be."""
+    def _check_every_model(self, raw: Mapping[str, Any]) -> None:
+        """Try every network that may be sampled with all that may be sampled along with it."""
         models = self.search.get("model.name")
-        choices = {p: param for p, param in self.search.items() if p.endswith(".stages")}
-        for name in models.examples() if models is not None else ():
+        shapes = [p for p in self.search if p.startswith("model.") and p != "model.precision"]
+        if self.model.weights_sha256 is not None and shapes:
+            raise ValueError(
+                f"search.{shapes[0]}: cannot be searched, because the weights of "
+                "model.weights_sha256 fit one network only"
+            )
+        if models is None:
+            return
+        names = (self.model.name, *map(str, models.examples()))
+        if unlisted := [name for name in names if name not in networks()]:
+            raise ValueError(
+                f"search.model.name: {unlisted[0]} cannot be searched, because a study keeps the "
+                "stages of one network; create a study for each"
+            )
+        choices = {
+            path: param
+            for path, param in self.search.items()
+            if path.endswith(".stages") or (path.startswith("model.") and param is not models)
+        }
+        for name in models.examples():
             chosen = dotted.put(raw, "model.name", name)
-            for path, stages in choices.items():
-                for value in stages.examples():
+            for path, param in choices.items():
+                wanted = param.when.get("model.name", (name,))
+                if isinstance(wanted, tuple) and name not in wanted:
+                    continue
+                for value in param.examples():
                     self._check_example(chosen, path, value)
 
     def _check_example(self, raw: Mapping[str, Any], path: str, value: Scalar) -> None:
@@ -379,10 +407,10 @@ def fill_stages(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Let every choice of stages without ``of`` range over all that the backbone offers."""
     search = raw.get("search")
     model = raw.get("model")
-    network = networks().get(str(model.get("name"))) if isinstance(model, Mapping) else None
-    if not isinstance(search, Mapping) or network is None:
+    name = str(model.get("name")) if isinstance(model, Mapping) else ""
+    if not isinstance(search, Mapping) or not (name in networks() or is_of_open_family(name)):
         return dict(raw)
-    usable = list(range(1, network.num_stages))
+    usable = list(range(1, network_named(name).num_stages))
     filled = {
         path: {**param, "of": usable}
         if isinstance(param, Mapping) and param.get("type") == "stages" and not param.get("of")

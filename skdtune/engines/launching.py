@@ -36,6 +36,7 @@ from skdtune.home import (
     HOME_VARIABLE,
     STORAGE_VARIABLE,
     STUDIES_FILE,
+    WEIGHTS_VARIABLE,
     Home,
     checkpoints_url,
     shared_folder,
@@ -145,6 +146,8 @@ class Launch:
             HOME_VARIABLE: str(self.at.path),
             CHECKPOINTS_VARIABLE: checkpoints_url(self.checkpoints, at=self.at),
         }
+        if weights := os.environ.get(WEIGHTS_VARIABLE):
+            environment[WEIGHTS_VARIABLE] = weights
         opened = open_storage(self.storage)
         studies = self._open(opened, names)
         if not studies:

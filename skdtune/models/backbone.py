@@ -19,7 +19,15 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from skdtune.catalogues.catalogue import imported, load_target
-from skdtune.catalogues.models import MODELS, family_of, networks, usable_family
+from skdtune.catalogues.models import (
+    MODELS,
+    Stem,
+    StemChoice,
+    family_of,
+    network_named,
+    usable_family,
+)
+from skdtune.describe.model_config import ModelConfig
 from skdtune.errors import InputError
 
 
@@ -50,6 +58,10 @@ class Backbone(nn.Module):
 
     num_stages: int
     """Number of stages, as the catalogue says."""
+
+    names_elsewhere: tuple[tuple[str, str], ...] = ()
+    """What others call its tensors, where weights of theirs fit: regular expressions, of which
+    the first that matches is replaced."""
 
     def forward(self, images_BCHW: Tensor, stages: tuple[int, ...] = ()) -> Outputs:
         """Classify images, and return the outputs of some stages along with the logits.
@@ -136,6 +148,7 @@ class Builder(Protocol):
         in_channels: int,
         image_size: tuple[int, int],
         num_classes: int,
+        **stem: Stem,
     ) -> Backbone:
         """Build a network in float32 and training mode, on torch's default device.
 
@@ -149,6 +162,7 @@ class Builder(Protocol):
             in_channels: Channels of the images.
             image_size: Height and width of the images in pixels.
             num_classes: K, the number of logits.
+            stem: Nothing; for a network with stems in the catalogue ``stem``, one of them.
 
         Returns:
             A network with fresh weights, drawn from torch's global generator: the same seed gives
@@ -164,6 +178,7 @@ def build_backbone(
     in_channels: int,
     image_size: tuple[int, int],
     num_classes: int,
+    stem: StemChoice = "default",
 ) -> Backbone:
     """Build a network of the catalogue, whichever family it belongs to, with fresh weights.
 
@@ -173,22 +188,27 @@ def build_backbone(
         in_channels: Channels of the images.
         image_size: Height and width of the images in pixels.
         num_classes: K, the number of logits.
+        stem: What it begins with.
 
     Raises:
         KeyError: If there is no such network.
+        ValueError: If it has no such stem.
         InputError: If what builds it cannot be imported, or builds something else than the
             catalogue promises.
     """
     family = family_of(name)
-    build = builder_of(family)
+    build, network = builder_of(family), network_named(name)
+    chosen = network.stem_for(stem, image_size)
     backbone = build(
         name,
-        width=width or networks()[name].width,
+        width=width or network.width,
         in_channels=in_channels,
         image_size=image_size,
         num_classes=num_classes,
+        # Only to whom it was promised: a family may come from a package that knows of no stems.
+        **({} if chosen is None else {"stem": chosen}),
     )
-    if broken := _broken_promise(backbone, networks()[name].num_stages, num_classes):
+    if broken := _broken_promise(backbone, network.num_stages, num_classes):
         raise InputError(
             f"{MODELS.described(family)} cannot be used: what it builds for {name!r} {broken}"
         )
@@ -204,6 +224,22 @@ def builder_of(family: str) -> Builder:
     load = partial(load_target, usable_family(family).build)
     builder: Builder = imported(f"what builds {MODELS.described(family)}", load)
     return builder
+
+
+def require_as_stored(model: ModelConfig) -> None:
+    """Refuse a network whose package has other stages for it than where its study was created.
+
+    Raises:
+        InputError: If it has.
+    """
+    here, then = network_named(model.name), model.network
+    if (here.stages, here.has_maps) != (then.stages, then.has_maps):
+        package = usable_family(family_of(model.name)).package
+        raise InputError(
+            f"{model.name} has the stages {', '.join(here.stages)} here, and had "
+            f"{', '.join(then.stages)} where its study was created: install the {package} that "
+            "was there"
+        )
 
 
 def _broken_promise(built: object, num_stages: int, num_classes: int) -> str | None:

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +28,17 @@ from pydantic import (
 )
 from torch import Tensor
 
-from skdtune.catalogues.models import MODELS, family_of, networks
+from skdtune.catalogues.catalogue import Package
+from skdtune.catalogues.models import (
+    MODELS,
+    StemChoice,
+    family_of,
+    network_named,
+    networks,
+    usable_family,
+)
 from skdtune.describe.settings import Frozen
-from skdtune.errors import DataError, in_one_line
+from skdtune.errors import DataError, InputError, in_one_line
 from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
 
 _METADATA_KEY = "skdtune"
@@ -39,7 +48,8 @@ NETWORK_FORMAT = "skdtune network 1"
 _CHECK_IMAGES = "check.images"
 _CHECK_LOGITS = "check.logits"
 _CHECK_FLOAT32 = "check.logits_float32"
-_CHECKS = (_CHECK_IMAGES, _CHECK_LOGITS, _CHECK_FLOAT32)
+#: Tensors of a file that are none of its network.
+CHECKS = (_CHECK_IMAGES, _CHECK_LOGITS, _CHECK_FLOAT32)
 # The description is text; the tensors follow after it.
 _MAX_HEADER = 100 * 2**20
 
@@ -100,23 +110,30 @@ class NetworkInfo(Frozen):
     package: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+ [A-Za-z0-9._+!-]+$")
     """Name and version of the package that offered its family; None for one of skdtune."""
 
+    stem: StemChoice = "default"
+    """What it begins with."""
+
     @property
     def num_classes(self) -> int:
         """Number of logits."""
         return len(self.class_names)
 
     @model_serializer(mode="wrap")
-    def _without_a_package_as_before(
+    def _as_before_there_was_more_to_say(
         self, serialize: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
         plain: dict[str, Any] = serialize(self)
-        # Files of skdtune's own families read as they did before there were others.
-        return plain if self.package else {k: v for k, v in plain.items() if k != "package"}
+        # Other releases read the files of what they can build themselves.
+        unsaid = {"package": None, "stem": "default"}
+        return {k: v for k, v in plain.items() if k not in unsaid or v != unsaid[k]}
 
 
 def package_that_offers(model: str) -> str | None:
     """Return name and version of the package that a network comes from, None for skdtune's own."""
-    package = MODELS.package(family_of(model))
+    family = family_of(model)
+    package = MODELS.package(family)
+    if package is None and (name := usable_family(family).package) is not None:
+        package = Package(name, version(name))
     return None if package is None else str(package)
 
 
@@ -175,7 +192,7 @@ def write_network(
     tensors = dict(state)
     if check is not None:
         values = (check.images_NCHW, check.logits_NK, check.logits_float32_NK)
-        tensors |= dict(zip(_CHECKS, values, strict=True))
+        tensors |= dict(zip(CHECKS, values, strict=True))
     plain = {
         name: tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -214,7 +231,7 @@ def read_network_file(source: str | Path | bytes, sha256: str | None = None) -> 
     _require_architecture(info, tensors, where)
     return NetworkFile(
         info=info,
-        state={name: tensor for name, tensor in tensors.items() if name not in _CHECKS},
+        state={name: tensor for name, tensor in tensors.items() if name not in CHECKS},
         check=OutputCheck(
             images_NCHW=tensors[_CHECK_IMAGES],
             logits_NK=tensors[_CHECK_LOGITS],
@@ -248,18 +265,22 @@ def _read_info(content: bytes, where: str) -> NetworkInfo:
 
 
 def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], where: str) -> None:
-    if info.model not in networks():
+    try:
+        network_named(info.model)
+    except InputError as error:
+        raise DataError(f"{where}: it holds a {info.model!r}: {error}") from None
+    except KeyError:
         remedy = f"known are {', '.join(sorted(networks()))}"
         if info.package is not None:
             name, version = info.package.split()
             remedy = f"install the package {name} that it comes from (it was version {version})"
-        raise DataError(f"{where}: it holds a {info.model!r}; {remedy}")
+        raise DataError(f"{where}: it holds a {info.model!r}; {remedy}") from None
     try:
         outline = _outline(info)
     except (RuntimeError, ValueError, OverflowError, TypeError) as error:
         raise DataError(f"{where}: its sizes are wrong: {in_one_line(error)}") from None
     expected = {name: (t.shape, t.dtype) for name, t in outline.state_dict().items()}
-    for name in sorted(expected.keys() ^ (tensors.keys() - set(_CHECKS))):
+    for name in sorted(expected.keys() ^ (tensors.keys() - set(CHECKS))):
         problem = "is missing" if name in expected else "has no place in it"
         raise DataError(f"{where}: it is no {info.model}: {name} {problem}")
     expected |= _expected_checks(info, tensors, where)
@@ -277,11 +298,11 @@ def _require_architecture(info: NetworkInfo, tensors: Mapping[str, Tensor], wher
 def _expected_checks(
     info: NetworkInfo, tensors: Mapping[str, Tensor], where: str
 ) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    names = [name for name in _CHECKS if name in tensors]
+    names = [name for name in CHECKS if name in tensors]
     if not names:
         return {}
     if (
-        len(names) < len(_CHECKS)
+        len(names) < len(CHECKS)
         or tensors[_CHECK_IMAGES].ndim != 4
         or not len(tensors[_CHECK_IMAGES])
     ):
@@ -305,4 +326,5 @@ def _outline(info: NetworkInfo) -> Backbone:
             in_channels=info.in_channels,
             image_size=(info.height, info.image_width),
             num_classes=info.num_classes,
+            stem=info.stem,
         )

@@ -36,6 +36,7 @@ def describe_network(
     return NetworkInfo(
         model=model.name,
         width=model.channels,
+        stem=model.stem,
         package=package_that_offers(model.name),
         in_channels=channels,
         height=height,

@@ -24,8 +24,9 @@ from skdtune.describe.epoch_report import EpochReport, Reporter, Verdict
 from skdtune.errors import CheckpointError, NonFiniteLossError
 from skdtune.methods.base import BuildContext, Step, Term
 from skdtune.methods.catalogue import build_terms, required_stages
-from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone
+from skdtune.models.backbone import Backbone, ImageClassifier, build_backbone, require_as_stored
 from skdtune.models.description import describe_network
+from skdtune.models.pretrained import load_weights, weights_at_hand
 from skdtune.training.compilation import compile_mode, compile_network
 from skdtune.training.device import arithmetic_on, autocast, autocast_dtype
 from skdtune.training.optimizer import Schedule, build_optimizer, set_lr
@@ -283,6 +284,7 @@ def build_modules(
         num_train: Number of training images, for terms that remember something of each.
     """
     model = config.model
+    require_as_stored(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_backbone(
@@ -291,7 +293,10 @@ def build_modules(
             in_channels=image_shape[0],
             image_size=image_shape[1:],
             num_classes=num_classes,
+            stem=model.stem,
         )
+        if (weights := weights_at_hand(config)) is not None:
+            load_weights(network, weights, model.name)
         shapes = describe_network(network, image_shape, has_maps=model.has_maps).stage_shapes
         context = BuildContext(shapes, num_classes, num_train, model)
         terms = build_terms(config.method, context)

@@ -15,21 +15,23 @@ from skdtune.describe.packages import names_in
 from skdtune.describe.spec import StudySpec
 from skdtune.methods.catalogue import term_class
 from skdtune.models.backbone import builder_of
+from skdtune.models.pretrained import require_network
 
 logger = logging.getLogger(__name__)
 
 
 def require_importable(spec: StudySpec) -> None:
-    """Refuse terms and networks of packages that would fail every trial in the same way.
+    """Refuse terms, networks and weights that would fail every trial in the same way.
 
     Raises:
-        InputError: If one cannot be imported.
+        InputError: If one cannot be imported, or the network cannot begin with its weights.
     """
     for kind, name in names_in(spec):
         if kind == METHODS.kind:
             term_class(settings_of(name))
         elif kind == MODELS.kind:
             builder_of(name)
+    require_network(spec.base_config())
 
 
 def tell_of_data(store: DataStore, config: DataConfig, *, is_tested: bool) -> None:

@@ -24,6 +24,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 from data_makers import imagefolder
+from PIL import Image
 
 import skdtune
 from skdtune.__main__ import main
@@ -846,6 +847,12 @@ def test_a_folder_of_images_that_is_half_copied(call: Call, tmp_path: Path) -> N
     assert f"{root}/train/ant holds 0 images and needs at least 2" in message
     for name in ("ant/1.png", "ant/2.png", "bee/1.png", "bee/2.png"):
         (root / "train" / name).write_bytes(b"\x89PNG\r\n\x1a\n cut off")
+    message = refused_by_worker(call, url, "imagefolder-dsr")
+    assert f"4 of 4 files in {root}/train cannot be decoded: ant/1.png, ant/2.png" in message
+    assert "`skdtune data check imagefolder` says what is wrong with each" in message
+    sound = Image.new("RGB", (8, 8))
+    for name in ("ant/2.png", "bee/1.png", "bee/2.png"):
+        sound.save(root / "train" / name)
     message = refused_by_worker(call, url, "imagefolder-dsr")
     assert f"cannot read the image {root}/train/ant/1.png" in message
     assert "replace this file" in message

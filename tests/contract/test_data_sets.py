@@ -55,10 +55,10 @@ class Loaded:
     """The parts of one data set, as a search and as a final evaluation load them."""
 
     def __init__(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.about = facts_of(name)
         self.made: MadeData | None = None
         if make := maker(name):
             self.made = make(tmp_path / "data", monkeypatch)
+        self.about = facts_of(name)
         self.settings = {"name": name, **(self.made.settings if self.made else {})}
         self.folders = {"data_dir": tmp_path / "data", "cache_dir": tmp_path / "cache"}
 
@@ -105,7 +105,7 @@ def test_knowing_all_of_them_loads_nothing_heavy() -> None:
 
 def test_data_are_made_for_data_sets_only() -> None:
     makers = {path.stem for path in MAKERS.glob("*.py")}
-    assert makers - {"made_data"} <= set(DATASETS)
+    assert makers - {"made_data", "photographs"} <= set(DATASETS)
 
 
 @every
@@ -127,9 +127,9 @@ def test_it_has_presets(name: str) -> None:
         parts = [yaml.safe_load(path.read_text())["data"]["name"] for path in STUDIES.iterdir()]
         assert name in parts
     if about.recipe is not None:
-        assert yaml.safe_load((STUDIES / f"{about.recipe}.yaml").read_text())["data"] == {
-            "name": name
-        }
+        published = yaml.safe_load((STUDIES / f"{about.recipe}.yaml").read_text())
+        assert published["data"]["name"] == name
+        assert published["extends"] == "recipe"
 
 
 @every
@@ -180,7 +180,8 @@ def test_a_search_never_opens_the_test_part(loaded: Loaded, never_opened: NeverO
         assert look_at_data([spec], data_dir=loaded.folders["data_dir"]) == []
         load_search_data(loaded.config(), **loaded.folders)
         count_duplicates(loaded.config(), is_tested=False, **loaded.folders)
-        with pytest.raises(AssertionError, match="was opened"):
+        # A reader may take it for a damaged file.
+        with pytest.raises((AssertionError, DataError), match="was opened"):
             loaded.test()
 
 
@@ -188,16 +189,21 @@ def test_a_search_never_opens_the_test_part(loaded: Loaded, never_opened: NeverO
 def test_what_is_not_here_is_said_and_what_is_here_must_be_whole(loaded: Loaded) -> None:
     assert loaded.made is not None
     spec, data_dir, test_only = study_of(loaded), loaded.folders["data_dir"], loaded.made.test_only
-    test_only.rename(data_dir.parent / "elsewhere")
-    (said,) = look_at_data([spec, spec], data_dir=data_dir)
-    assert said.startswith(f"{spec.data.name} has no test images here (there is no f")
-    assert said.endswith(f"{test_only}): a search needs none, `skdtune evaluate` does")
+    if loaded.made.is_missed:
+        test_only.rename(data_dir.parent / "elsewhere")
+        (said,) = look_at_data([spec, spec], data_dir=data_dir)
+        assert said.startswith(f"{spec.data.name} has no test images here (there is no f")
+        assert said.endswith(f"{test_only}): a search needs none, `skdtune evaluate` does")
     first = next(path for path in sorted(data_dir.rglob("*")) if path.is_file())
     kept = first.parent
     for path in [first, *kept.iterdir()]:
-        path.unlink(missing_ok=True)
-    with pytest.raises(DataError, match=str(kept)):
-        look_at_data([spec], data_dir=data_dir)
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+    try:
+        told = "; ".join(look_at_data([spec], data_dir=data_dir))
+    except DataError as error:
+        told = str(error)
+    assert str(kept) in told
     data_dir.rename(data_dir.parent / "moved")
     (said,) = look_at_data([spec], data_dir=data_dir)
     assert said.startswith(f"the data of {spec.data.name} are not on this machine (there is no f")

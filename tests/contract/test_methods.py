@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from skdtune.catalogues.methods import METHODS
 from skdtune.catalogues.models import networks
 from skdtune.describe.config import MethodConfig
 
-#: What is tried on the larger networks, too.
+#: Networks that look to a method like one of the smallest.
 LARGER = sorted(NETWORKS.keys() - set(SMALLEST))
 
 every_method = pytest.mark.parametrize("method", CASES)
@@ -87,8 +88,22 @@ def test_losses_and_gradients_are_finite(start_training: Start, method: str, net
     require_finite_gradients(start_training(method, network))
 
 
-@pytest.mark.parametrize("network", LARGER)
-@pytest.mark.parametrize("method", PLAINLY)
+full = pytest.mark.full
+
+
+def each_once(cases: Iterable[str]) -> list[Any]:
+    """Pair cases with larger networks: each meets one at least, the full product on demand."""
+    names = list(cases)
+    return [
+        pytest.param(
+            name, network, marks=() if i % len(LARGER) == j or j % len(names) == i else full
+        )
+        for i, name in enumerate(names)
+        for j, network in enumerate(LARGER)
+    ]
+
+
+@pytest.mark.parametrize(("method", "network"), each_once(PLAINLY))
 def test_losses_and_gradients_are_finite_on_larger_networks(
     start_training: Start, method: str, network: str
 ) -> None:
@@ -181,7 +196,10 @@ def test_a_new_epoch_needs_what_is_declared_and_nothing_else(
     assert same(forgetful_losses, losses) == same(forgetful_state, state)
 
 
-@pytest.mark.product(off=SWITCHED_OFF, network=NETWORKS)
+@pytest.mark.parametrize(
+    ("off", "network"),
+    [*itertools.product(SWITCHED_OFF, SMALLEST), *each_once(SWITCHED_OFF)],
+)
 def test_terms_of_weight_zero_leave_the_baseline_as_it_is(
     start_training: Start, off: str, network: str
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from skdtune.catalogues.models import MODELS, networks
 from skdtune.describe.config import ModelConfig
-from skdtune.models.backbone import Backbone, build_backbone
+from skdtune.models.backbone import Backbone, Outputs, build_backbone
 from skdtune.models.description import FeatureShape, StageShape, describe_network
 from skdtune.models.network_file import (
     NetworkInfo,
@@ -79,12 +78,17 @@ def test_the_stages_are_those_of_the_catalogue(name: str) -> None:
 def test_a_forward_returns_what_was_asked_for_and_nothing_else(name: str, training: bool) -> None:
     network = build(name).train(training)
     shapes = describe_network(network, IMAGE_SHAPE, has_maps=networks()[name].has_maps)
-    numbers = range(1, network.num_stages + 1)
-    choices = [c for length in range(len(numbers) + 1) for c in combinations(numbers, length)]
-    expected = network(IMAGES_BCHW, tuple(numbers))
-    for stages in choices:
-        outputs = network(IMAGES_BCHW, stages)
-        assert sorted(outputs.stage_features) == list(stages)
+    numbers = tuple(range(1, network.num_stages + 1))
+
+    def outputs_with(stages: tuple[int, ...]) -> Outputs:
+        # Of dropout the draws are the same.
+        torch.manual_seed(1)
+        return network(IMAGES_BCHW, stages)
+
+    expected = outputs_with(numbers)
+    for stages in [(), *zip(numbers, strict=True), numbers[:-1], numbers[::-2]]:
+        outputs = outputs_with(stages)
+        assert sorted(outputs.stage_features) == sorted(stages)
         assert torch.equal(outputs.logits_BK, expected.logits_BK)
         for number, feature in outputs.stage_features.items():
             shape = shapes.stage_shapes[number - 1]
@@ -93,6 +97,41 @@ def test_a_forward_returns_what_was_asked_for_and_nothing_else(name: str, traini
             assert torch.equal(feature, expected.stage_features[number])
     assert expected.logits_BK.shape == (len(IMAGES_BCHW), NUM_CLASSES)
     assert torch.equal(network.classifier(expected.pooled_BC), expected.logits_BK)
+
+
+@every_network
+def test_the_layout_in_memory_does_not_matter(name: str) -> None:
+    network, last = build(name).eval(), build(name).eval().to(memory_format=torch.channels_last)
+    images_BCHW = IMAGES_BCHW.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected_BK = network(IMAGES_BCHW).logits_BK
+        # Fresh weights of a deep network give large logits.
+        difference_BK = last(images_BCHW).logits_BK - expected_BK
+    assert difference_BK.abs().max() <= 1e-4 * expected_BK.abs().max()
+
+
+@every_network
+def test_it_begins_with_each_of_its_stems(name: str) -> None:
+    """A stem leaves larger maps of small images."""
+    network, large = networks()[name], (64, 64)
+    sides = []
+    for stem in ("default", "by_size", *network.stems):
+        with torch.device("meta"):
+            built = build_backbone(
+                name, in_channels=3, image_size=large, num_classes=NUM_CLASSES, stem=stem
+            )
+            features = built(torch.zeros(2, 3, *large), (built.num_stages,)).stage_features
+        sides.append(features[built.num_stages].shape[-1])
+    default, by_size, *of_stems = sides
+    if of_stems:
+        assert network.stems == ("32px", "64px", "imagenet")
+        assert of_stems == sorted(of_stems, reverse=True)
+        assert by_size == of_stems[1]
+    assert default in sides[1:]
+    assert ModelConfig(name=name, stem="by_size").stem == "by_size"
+    for missing in {"32px", "64px", "imagenet"} - set(network.stems):
+        with pytest.raises(ValueError, match=f"model.stem: {name} has one stem only"):
+            ModelConfig(name=name, stem=missing)
 
 
 @every_network

@@ -73,7 +73,7 @@ def names() -> Mapping[str, str]:
 
 def _in_prose(name: str) -> re.Pattern[str]:
     """Match a name in any spelling; an address is a source and names nothing."""
-    return re.compile(rf"(?<![\w/]){'[-_ ]?'.join(name.split('_'))}(?!\w)", re.IGNORECASE)
+    return re.compile(rf"(?<![\w/~]){'[-_ ]?'.join(name.split('_'))}(?!\w)", re.IGNORECASE)
 
 
 def _in_code(name: str) -> re.Pattern[str]:

@@ -14,6 +14,8 @@ stages, and reaches the final classifier through them alone.
 
 What differs from the published code: the heads are the auxiliary classifiers of DRG, to be
 comparable with it; the cross-entropy of the heads has a weight; the features can be left out.
+Where a network has hidden layers before its classifier (VGG, MobileNetV3), the final features are
+the mean of the last stage's output, which the heads' features can be compared with.
 
 Tensor shapes: B batch, C channels, K classes.
 """
@@ -29,7 +31,12 @@ from skdtune.methods.base import BuildContext, Step, Term, no_loss, outside_auto
 from skdtune.methods.byot.formulas import byot_feature_loss
 from skdtune.methods.byot.settings import ByotConfig
 from skdtune.methods.functional import cross_entropy, soft_cross_entropy
-from skdtune.models.heads.auxiliary import AuxiliaryHead, auxiliary_classifiers, stage_key
+from skdtune.models.heads.auxiliary import (
+    AuxiliaryHead,
+    auxiliary_classifiers,
+    mean_over_positions,
+    stage_key,
+)
 
 
 class Byot(Term):
@@ -49,10 +56,16 @@ class Byot(Term):
         features = settings.match_features and settings.feature_weight > 0
         self._matches_features = features
         self._is_off = settings.weight == 0 and settings.aux_ce_weight == 0 and not features
-        stages = settings.stages or tuple(range(1, len(context.stage_shapes)))
-        self.stages = () if self._is_off else stages
+        last = len(context.stage_shapes)
+        self._taught = () if self._is_off else settings.stages or tuple(range(1, last))
+        self._last = last
+        self.stages = (*self._taught, last) if features else self._taught
         self.auxiliaries = auxiliary_classifiers(
-            context.stage_shapes, self.stages, context.num_classes, align_corners=False
+            context.stage_shapes,
+            self._taught,
+            context.num_classes,
+            align_corners=False,
+            width=settings.adapter_width,
         )
 
     @property
@@ -71,7 +84,7 @@ class Byot(Term):
         if self._is_off:
             return losses
         pooled, logits = [], []
-        for stage in self.stages:
+        for stage in self._taught:
             head = self.auxiliaries[stage_key(stage)]
             assert isinstance(head, AuxiliaryHead)
             pooled_BC, logits_BK = head.features_and_logits(step.stage_features[stage])
@@ -86,6 +99,9 @@ class Byot(Term):
                 losses["byot"] = settings.weight * torch.stack(soft).sum()
             if self._matches_features:
                 final_BC = step.pooled_BC
+                if final_BC.shape[1] != pooled[0].shape[1]:
+                    # A network with hidden layers before its classifier: what they begin with.
+                    final_BC = mean_over_positions(step.stage_features[self._last])
                 match = [byot_feature_loss(pooled_BC, final_BC) for pooled_BC in pooled]
                 losses["byot_features"] = settings.feature_weight * torch.stack(match).sum()
             if settings.aux_ce_weight:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from skdtune.describe.data_config import DataConfig
 from skdtune.describe.model_config import ModelConfig, check_stages
-from skdtune.describe.settings import Stages
+from skdtune.describe.settings import LATER, Stages
 from skdtune.describe.term_config import TermConfig
 
 
@@ -18,7 +18,7 @@ class DrgConfig(TermConfig):
     of_first_release = True
     term = "skdtune.methods.drg.term:Drg"
     why_unmixed = ""
-    memory_fields = ("stages",)
+    memory_fields = ("stages", "adapter_width")
 
     weight: float = Field(default=0.2, ge=0)
     """Weight of the distillation term (published: 0.2)."""
@@ -37,6 +37,10 @@ class DrgConfig(TermConfig):
 
     align_corners: bool | Literal["published"] = False
     """Up-sampling of the attention gate; ``published`` is true on stage 2 and false elsewhere."""
+
+    adapter_width: Annotated[float, LATER] = Field(default=1.0, gt=0, le=1)
+    """Share of the published channels within the auxiliary classifiers, in steps of 16 channels;
+    below 1 they are smaller, behind a 1x1 convolution that narrows the stage's output."""
 
     def require_fit(self, name: str, data: DataConfig, model: ModelConfig) -> None:
         """Refuse stages that cannot carry an auxiliary classifier."""

@@ -44,7 +44,11 @@ class Drg(Term):
         self.settings = settings
         self.stages = settings.stages
         self.auxiliaries = auxiliary_classifiers(
-            context.stage_shapes, settings.stages, context.num_classes, settings.align_corners
+            context.stage_shapes,
+            settings.stages,
+            context.num_classes,
+            settings.align_corners,
+            settings.adapter_width,
         )
 
     def forward(self, step: Step) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ What differs from the published code:
 - the average before the linear layer is global for every image size; published, stages 1 and 3
   pool 4x4 windows and fail on any image but 32x32;
 - one ``align_corners`` for all stages; published, it is true on stage 2 alone;
-- stages without maps, which are not published, get a head of two linear layers.
+- stages without maps, which are not published, get a head of two linear layers;
+- the adapter can be narrowed, behind a projection that comes before all else.
 
 Weights start as torch draws them for each layer.
 
@@ -24,6 +25,7 @@ Tensor shapes: B batch, C channels, H height, W width, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
@@ -125,6 +127,7 @@ class AuxiliaryClassifier(AuxiliaryHead):
         num_classes: int,
         *,
         align_corners: bool = False,
+        width: float = 1.0,
     ) -> None:
         """Build the classifier with fresh weights drawn from torch's global generator.
 
@@ -134,6 +137,9 @@ class AuxiliaryClassifier(AuxiliaryHead):
             num_classes: K, the number of logits.
             align_corners: how the gate is up-sampled; published as true on stage 2 and false on
                 stages 1 and 3.
+            width: share of the published channels in gate and trunk, above 0 and at most 1.
+                Below 1 a 1x1 convolution, batch normalisation and ReLU narrow the map of the
+                stage before the gate; the last block widens to the published ``c_S``.
 
         Raises:
             ValueError: if the stage does not exist, or is the last one: that feeds the final
@@ -141,7 +147,19 @@ class AuxiliaryClassifier(AuxiliaryHead):
         """
         super().__init__()
         _require_inner(stage, len(shapes))
-        path = shapes[stage - 1 :]
+        path = [
+            replace(shape, channels=narrowed(shape.channels, width))
+            for shape in shapes[stage - 1 : -1]
+        ]
+        path.append(shapes[-1])
+        channels = shapes[stage - 1].channels
+        if path[0].channels < channels:
+            self.narrow = nn.Sequential(
+                PointwiseConv2d(channels, path[0].channels), BatchNormAct2d(path[0].channels)
+            )
+        else:
+            # Without tensors: the published classifier has the same state dict as ever.
+            self.narrow = nn.Sequential()
         self.gate = AttentionGate(path[0], align_corners=align_corners)
         blocks = []
         for shape, following in pairwise(path):
@@ -175,7 +193,8 @@ class AuxiliaryClassifier(AuxiliaryHead):
         )
 
     def _pooled_and_logits(self, feature_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        pooled_BC = self.pool(self.trunk(self.gate(feature_BCHW))).flatten(1)
+        narrow_BCHW = self.narrow(feature_BCHW)
+        pooled_BC = self.pool(self.trunk(self.gate(narrow_BCHW))).flatten(1)
         return pooled_BC, self.classifier(pooled_BC)
 
 
@@ -188,7 +207,12 @@ class TokenClassifier(AuxiliaryHead):
     """
 
     def __init__(
-        self, shapes: Sequence[StageShape | FeatureShape], stage: int, num_classes: int
+        self,
+        shapes: Sequence[StageShape | FeatureShape],
+        stage: int,
+        num_classes: int,
+        *,
+        width: float = 1.0,
     ) -> None:
         """Build the classifier with fresh weights drawn from torch's global generator.
 
@@ -196,19 +220,26 @@ class TokenClassifier(AuxiliaryHead):
             shapes: shapes of all stages of the backbone, first to last.
             stage: the stage it sits on, counted from 1.
             num_classes: K, the number of logits.
+            width: share of the stage's channels that the hidden layer reads, above 0 and at most
+                1; below 1 another linear layer, without bias, brings them to it.
 
         Raises:
             ValueError: if the stage does not exist or is the last one.
         """
         super().__init__()
         _require_inner(stage, len(shapes))
-        self.hidden = nn.Linear(shapes[stage - 1].channels, shapes[-1].channels)
+        channels = shapes[stage - 1].channels
+        read = narrowed(channels, width)
+        self.narrow: nn.Module = nn.Identity()
+        if read < channels:
+            self.narrow = nn.Linear(channels, read, bias=False)
+        self.hidden = nn.Linear(read, shapes[-1].channels)
         self.classifier = nn.Linear(shapes[-1].channels, num_classes)
 
     def features_and_logits(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Classify outputs ``[B, ..., C]``, see :meth:`AuxiliaryHead.features_and_logits`."""
-        mean_BC = feature.reshape(len(feature), -1, feature.shape[-1]).mean(dim=1)
-        hidden_BC = self.hidden(mean_BC).relu()
+        mean_BC = mean_over_positions(feature)
+        hidden_BC = self.hidden(self.narrow(mean_BC)).relu()
         return hidden_BC, self.classifier(hidden_BC)
 
 
@@ -217,6 +248,7 @@ def auxiliary_classifiers(
     stages: Sequence[int],
     num_classes: int,
     align_corners: bool | Literal["published"],
+    width: float = 1.0,
 ) -> nn.ModuleDict:
     """Build one auxiliary classifier for each of several stages.
 
@@ -228,6 +260,8 @@ def auxiliary_classifiers(
         stages: stages to sit on, counted from 1, none of them the last.
         num_classes: number of logits.
         align_corners: for all stages alike; ``"published"`` is true on stage 2 only.
+        width: share of the published channels within the classifiers; with 1 they are as
+            published.
 
     Returns:
         The classifiers under the keys of :func:`stage_key`, in the order of ``stages``.
@@ -239,18 +273,46 @@ def auxiliary_classifiers(
     heads: dict[str, nn.Module] = {}
     for stage in stages:
         if len(maps) < len(shapes):
-            heads[stage_key(stage)] = TokenClassifier(shapes, stage, num_classes)
+            heads[stage_key(stage)] = TokenClassifier(shapes, stage, num_classes, width=width)
             continue
         align = stage == 2 if align_corners == "published" else align_corners
         heads[stage_key(stage)] = AuxiliaryClassifier(
-            maps, stage, num_classes, align_corners=align
+            maps, stage, num_classes, align_corners=align, width=width
         )
     return nn.ModuleDict(heads)
+
+
+def mean_over_positions(feature: Tensor) -> Tensor:
+    """Average the output of a stage over all its positions.
+
+    Args:
+        feature: A map ``[B, C, H, W]``, or any other output ``[B, ..., C]``.
+
+    Returns:
+        Means ``[B, C]``.
+    """
+    if feature.ndim == 4:
+        return feature.mean(dim=(2, 3))
+    return feature.reshape(len(feature), -1, feature.shape[-1]).mean(dim=1)
 
 
 def stage_key(stage: int) -> str:
     """Name a stage in state dicts, for example ``stage2``."""
     return f"stage{stage}"
+
+
+def narrowed(channels: int, width: float) -> int:
+    """Return a share of so many channels.
+
+    Where the channels fill whole vectors of the CPU kernels, so does the share: it is a multiple
+    of 16, and 16 at least.
+
+    Args:
+        channels: the channels of a stage.
+        width: the share, above 0 and at most 1.
+    """
+    step = 1 if channels % LANES else LANES
+    return min(channels, step * max(1, round(width * channels / step)))
 
 
 def _require_inner(stage: int, num_stages: int) -> None:

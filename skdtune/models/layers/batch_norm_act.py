@@ -26,14 +26,18 @@ from skdtune.models.kernels.native import LANES, Kernels, channels_last, kernels
 class BatchNormAct2d(nn.BatchNorm2d):
     """``relu(batch_norm(x) + residual)``, with the parameters and buffers of ``BatchNorm2d``."""
 
-    def __init__(self, channels: int, *, relu: bool = True) -> None:
+    def __init__(
+        self, channels: int, *, relu: bool = True, eps: float = 1e-5, momentum: float | None = 0.1
+    ) -> None:
         """Build the layer with weight 1 and bias 0.
 
         Args:
             channels: number of channels.
             relu: whether ReLU comes last.
+            eps: what is added to the variance.
+            momentum: share of a batch in the running statistics.
         """
-        super().__init__(channels)
+        super().__init__(channels, eps=eps, momentum=momentum)
         self.relu = relu
 
     def forward(self, feature_BCHW: Tensor, residual_BCHW: Tensor | None = None) -> Tensor:

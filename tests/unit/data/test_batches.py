@@ -170,7 +170,7 @@ def test_validation_covers_all_images_in_order(make_images: MakeImages, batch_si
 def test_images_of_a_shared_cache_can_be_trained_on(
     make_images: MakeImages, tmp_path: Path
 ) -> None:
-    cached = cached_image_set(tmp_path, "key", make_images)
+    cached = cached_image_set(tmp_path, "key", lambda _: make_images())
     one, other = on_device(cached), on_device(make_images())
     assert torch.equal(one.images_NCHW, other.images_NCHW)
 

@@ -18,7 +18,7 @@ import pytest
 from skdtune.data import atomic_folder, cache
 from skdtune.data.atomic_folder import only_builder
 from skdtune.data.cache import cached_image_set
-from skdtune.data.images import ImageSet
+from skdtune.data.images import ImageSet, image_set
 from skdtune.errors import DataError
 
 MakeImages = Callable[..., ImageSet]
@@ -32,7 +32,7 @@ from skdtune.data.images import image_set
 
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 
-def build():
+def build(allocate):
     with open(folder / "log", "a") as log:
         log.write("built\\n")
     if mode == "hang":
@@ -64,7 +64,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def never() -> NoReturn:
+def never(_: object) -> NoReturn:
     raise AssertionError("built although the cache is there")
 
 
@@ -72,7 +72,7 @@ def test_the_second_time_it_is_mapped_from_the_disk(
     tmp_path: Path, make_images: MakeImages
 ) -> None:
     images = make_images()
-    for build in (lambda: images, never):
+    for build in (lambda _: images, never):
         cached = cached_image_set(tmp_path / "new" / "cache", "key", build)
         np.testing.assert_array_equal(cached.images_NCHW, images.images_NCHW)
         np.testing.assert_array_equal(cached.labels_N, images.labels_N)
@@ -138,9 +138,9 @@ def test_a_damaged_cache_is_built_again(
     tmp_path: Path, make_images: MakeImages, damage: Callable[[Path], None]
 ) -> None:
     images = make_images()
-    cached_image_set(tmp_path, "key", lambda: images)
+    cached_image_set(tmp_path, "key", lambda _: images)
     damage(tmp_path / "key")
-    cached = cached_image_set(tmp_path, "key", lambda: images)
+    cached = cached_image_set(tmp_path, "key", lambda _: images)
     np.testing.assert_array_equal(cached.images_NCHW, images.images_NCHW)
     cached_image_set(tmp_path, "key", never)
 
@@ -163,7 +163,7 @@ def test_a_killed_builder_leaves_nothing_to_be_trusted(
     builder.communicate(timeout=30)
     assert not (tmp_path / "cache" / "some-key").exists()
     images = make_images()
-    cached = cached_image_set(tmp_path / "cache", "some-key", lambda: images)
+    cached = cached_image_set(tmp_path / "cache", "some-key", lambda _: images)
     assert cached.fingerprint == images.fingerprint
     assert not list((tmp_path / "cache").glob(".*.tmp"))
 
@@ -186,7 +186,7 @@ def test_who_waits_long_says_so_once(
     holder.start()
     held.wait(10)
     threading.Timer(0.5, release.set).start()
-    cached_image_set(tmp_path, "key", make_images)
+    cached_image_set(tmp_path, "key", lambda _: make_images())
     holder.join()
     output = capsys.readouterr()
     assert output.out == ""
@@ -202,7 +202,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 
     monkeypatch.setattr(cache, "_write", full)
     with pytest.raises(DataError, match=r"No space left on device.*free space") as caught:
-        cached_image_set(tmp_path / "cache", "key", make_images)
+        cached_image_set(tmp_path / "cache", "key", lambda _: make_images())
     assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [".key.lock"]
 
@@ -210,16 +210,16 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, make_images: MakeImages) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot write the images of key to .*file"):
-        cached_image_set(tmp_path / "file", "key", make_images)
+        cached_image_set(tmp_path / "file", "key", lambda _: make_images())
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path, make_images: MakeImages) -> None:
-    def fail() -> NoReturn:
+    def fail(_: object) -> NoReturn:
         raise DataError("no data")
 
     with pytest.raises(DataError, match="no data"):
         cached_image_set(tmp_path, "key", fail)
-    assert cached_image_set(tmp_path, "key", make_images).num_classes == 3
+    assert cached_image_set(tmp_path, "key", lambda _: make_images()).num_classes == 3
 
 
 def test_a_disk_that_forgets_does_not_lose_the_images(
@@ -227,4 +227,28 @@ def test_a_disk_that_forgets_does_not_lose_the_images(
 ) -> None:
     monkeypatch.setattr(cache, "_read", lambda folder: None)
     images = make_images()
-    assert cached_image_set(tmp_path, "key", lambda: images) is images
+    assert cached_image_set(tmp_path, "key", lambda _: images) is images
+
+
+def test_images_are_made_in_the_cache_itself(tmp_path: Path) -> None:
+    """What does not fit in memory never has to."""
+
+    def build(allocate: cache.Allocate) -> ImageSet:
+        pixels_NHWC = allocate((2, 4, 4, 3))
+        assert isinstance(pixels_NHWC, np.memmap)
+        pixels_NHWC[:] = 7
+        return image_set(pixels_NHWC, np.array([0, 1]), ("a", "b"))
+
+    cached = cached_image_set(tmp_path, "key", build)
+    assert bool((cached.images_NCHW == 7).all())
+    assert np.load(tmp_path / "key" / "images.npy").shape == (2, 4, 4, 3)
+
+
+def test_without_room_nothing_is_decoded(tmp_path: Path) -> None:
+    def build(allocate: cache.Allocate) -> ImageSet:
+        allocate((10**9, 1000, 1000, 3))
+        raise AssertionError("went on without room")
+
+    with pytest.raises(DataError, match=r"decoded images take 3.0 PB, and .* free: free space"):
+        cached_image_set(tmp_path / "cache", "key", build)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".key.lock"]

@@ -42,6 +42,15 @@ def test_every_kind_of_image_becomes_rgb(mode: str, tmp_path: Path) -> None:
     assert decode_file(path, 8).shape == (8, 8, 3)
 
 
+def test_of_sixteen_bits_the_upper_eight_are_kept(tmp_path: Path) -> None:
+    values_HW = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    Image.fromarray(values_HW).save(tmp_path / "deep.png")
+    expected_HW = (values_HW // 256).astype(np.uint8)
+    np.testing.assert_array_equal(
+        decode_file(tmp_path / "deep.png", 8), np.stack([expected_HW] * 3, axis=-1)
+    )
+
+
 def test_an_image_of_the_right_size_is_untouched(tmp_path: Path) -> None:
     pixels_NHWC = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     for row in range(3):
@@ -97,4 +106,19 @@ def test_an_image_that_would_fill_the_memory_is_refused(side: int, tmp_path: Pat
     assert str(caught.value) == (
         f"the image {tmp_path / 'huge.png'} claims to have more than 89 megapixels, which may be "
         "meant to fill the memory: make it smaller, or move it away"
+    )
+
+
+def test_all_broken_files_are_named_at_once(tmp_path: Path) -> None:
+    """Who mends one of a thousand, and waits for half an hour to hear of the next, gives up."""
+    paths = [f"{number}.png" for number in range(12)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(tmp_path / path)
+    for path in paths[:7]:
+        (tmp_path / path).write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        decode_files(tmp_path, paths, 8)
+    assert str(caught.value).startswith(
+        f"7 of 12 files in {tmp_path} cannot be decoded: 0.png, 1.png, 2.png, 3.png, 4.png and 2 "
+        "more; replace them"
     )

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def mapped(make_images: Callable[..., ImageSet], tmp_path: Path) -> ImageSet:
-    whole = cached_image_set(tmp_path, "some", lambda: make_images(40, channels=3))
+    whole = cached_image_set(tmp_path, "some", lambda _: make_images(40, channels=3))
     return whole.take(np.arange(39, 2, -1))
 
 

@@ -79,7 +79,7 @@ def test_a_cache_of_the_published_files_is_met_again(
     name: str, part: str, key: str, tmp_path: Path, make_images: Callable[..., ImageSet]
 ) -> None:
     images = make_images()
-    cached_image_set(tmp_path / "cache", key, lambda: images)
+    cached_image_set(tmp_path / "cache", key, lambda _: images)
     config = DataConfig.model_validate({"name": name, "download": False})
     folders = {"data_dir": tmp_path / "data", "cache_dir": tmp_path / "cache"}
     with wall.test_split_open():

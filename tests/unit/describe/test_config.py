@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from skdtune.catalogues.models import networks
+from skdtune.catalogues.models import Network, networks
 from skdtune.describe.config import DataConfig, ModelConfig, OptimizerConfig, TrialConfig
 from skdtune.describe.dotted import models_of, put
 from skdtune.describe.model_config import check_stages
 from skdtune.describe.settings import encode_stages
 from skdtune.describe.spec import StudySpec, parse
+from skdtune.describe.term_config import TermConfig
 from skdtune.errors import SpecError
+from skdtune.methods.byot.settings import ByotConfig
 from skdtune.methods.cross_entropy.settings import CrossEntropyConfig
 from skdtune.methods.drg.settings import DrgConfig
 from skdtune.methods.dsr.settings import DsrConfig
@@ -134,6 +136,22 @@ def test_no_other_stages_can_teach(method: str, name: str, stages: tuple[int, ..
         check_stages(method, stages, model)
     assert f"stages {', '.join(map(str, sorted(usable)))}" in str(raised.value)
     assert f"received {list(stages)}" in str(raised.value)
+
+
+def test_a_stage_without_its_brackets_is_told_to_take_some() -> None:
+    with pytest.raises(SpecError, match=r"stages: .*must be a list of stages: \[2\]$"):
+        read("method.drg.stages", 2)
+
+
+@pytest.mark.parametrize("settings", [DrgConfig(), ByotConfig()])
+def test_a_network_of_one_stage_can_carry_no_auxiliary_classifier(
+    settings: TermConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"resnet8": Network(stages=("all",))}
+    model = ModelConfig(name="resnet8")
+    monkeypatch.setattr("skdtune.describe.model_config.networks", lambda: one)
+    with pytest.raises(ValueError, match=r"^method\.x: resnet8 has one stage only"):
+        settings.require_fit("x", DataConfig(name="digits"), model)
 
 
 def test_a_stage_that_the_backbone_lacks_is_refused_with_the_whole_configuration() -> None:

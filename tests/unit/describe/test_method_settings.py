@@ -224,6 +224,10 @@ def test_stages_are_checked_with_every_network_that_may_be_sampled() -> None:
     load_spec("cifar10-byot", overrides=[*overrides, searched % "1, 2"])
     with pytest.raises(SpecError, match=r"byot\.stages: the value '3' is not valid: .*resnet8"):
         load_spec("cifar10-byot", overrides=[*overrides, searched % "1, 2, 3"])
+    conditional = "search.method.byot.stages={type: stages, of: [1, 3], when: {model.name: %s}}"
+    load_spec("cifar10-byot", overrides=[*overrides, conditional % "[resnet18]"])
+    with pytest.raises(SpecError, match=r"byot\.stages: the value '3' is not valid: .*resnet8"):
+        load_spec("cifar10-byot", overrides=[*overrides, conditional % "[resnet18, resnet8]"])
 
 
 # Budgets

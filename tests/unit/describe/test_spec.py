@@ -240,6 +240,11 @@ def test_a_base_value_outside_of_its_range_is_refused(path: str, value: Any, sho
             r"search\.method\.drg\.stages: the value '3' is not valid: .*resnet8 has 3 stages",
         ),
         (
+            "search.method.drg.stages.of",
+            [],
+            r"search\.method\.drg\.stages: it leaves nothing to choose from",
+        ),
+        (
             "search",
             {"optimizer.momentum": {"type": "float", "low": 0.5, "high": 1.5}},
             r"search\.optimizer\.momentum: the value 1\.5 is not valid: .*less than 1",

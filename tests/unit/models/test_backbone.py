@@ -118,7 +118,7 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "MODELS", Catalogue(families))
     monkeypatch.setattr(module, "usable_family", families.__getitem__)
-    monkeypatch.setattr(module, "networks", lambda: named)
+    monkeypatch.setattr(module, "network_named", named.__getitem__)
     monkeypatch.setattr(module, "family_of", lambda _name: "toys")
 
 

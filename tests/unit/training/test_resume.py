@@ -38,6 +38,9 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "no-momentum": {"optimizer__momentum": 0.0},
     "cosine": {"optimizer__schedule": "cosine", "optimizer__warmup_epochs": 1.5},
     "bfloat16": {**METHODS["drg-dsr"], "model__precision": "bfloat16"},
+    # What is dropped is drawn from the global generator; stages of tokens.
+    "dropout": {"model__name": "mobilenet_v2", "model__width": 4, "method__drg": {}},
+    "tokens": {"model__name": "vit_tiny", "model__width": 8, "method__drg": {}},
     # Wide enough for all kernels of our own.
     "wide": {**METHODS["drg-dsr"], "model__precision": "bfloat16", "model__width": 16},
 }

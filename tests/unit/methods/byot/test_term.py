@@ -60,3 +60,12 @@ def test_byot_without_features(off: dict[str, Any]) -> None:
     losses = term(make_step(pooled_BC=None))
     assert losses["byot_features"].item() == 0
     assert losses["byot"].item() > 0
+
+
+def test_byot_narrows_its_auxiliary_classifiers() -> None:
+    term = Byot(ByotConfig(stages=(1, 2), adapter_width=0.5), CONTEXT)
+    gates = [head.gate.norm.num_features for head in term.auxiliaries.values()]
+    assert gates == [2, 4]
+    losses = term(make_step())
+    sum(losses.values(), torch.zeros(())).backward()
+    assert all(parameter.grad is not None for parameter in term.parameters())

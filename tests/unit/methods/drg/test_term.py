@@ -88,3 +88,12 @@ def test_autocast_changes_no_loss() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = term(make_step())
     assert all(torch.equal(plain[name], cast[name]) for name in plain)
+
+
+def test_drg_narrows_its_auxiliary_classifiers() -> None:
+    term = Drg(DrgConfig(stages=(1, 2), adapter_width=0.5), CONTEXT)
+    gates = [head.gate.norm.num_features for head in term.auxiliaries.values()]
+    assert gates == [2, 4]
+    losses = term(make_step())
+    sum(losses.values(), torch.zeros(())).backward()
+    assert all(parameter.grad is not None for parameter in term.parameters())

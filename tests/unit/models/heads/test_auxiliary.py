@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from skdtune.models.heads.auxiliary import (
     SepConv,
     TokenClassifier,
     auxiliary_classifiers,
+    narrowed,
     stage_key,
 )
 from skdtune.models.kernels.native import Kernels
@@ -277,3 +279,65 @@ def test_a_head_on_vectors_takes_them_as_they_are() -> None:
 def test_a_head_on_tokens_needs_an_inner_stage(stage: int) -> None:
     with pytest.raises(ValueError, match=f"a stage from 1 to 2 .*, received {stage}"):
         TokenClassifier(TOKENS, stage, 5)
+
+
+# Narrowed
+
+
+@settings(max_examples=200, deadline=None)
+@given(channels=st.integers(1, 4096), width=st.floats(0, 1, exclude_min=True))
+def test_a_share_of_channels_fills_vectors_where_the_whole_does(
+    channels: int, width: float
+) -> None:
+    share = narrowed(channels, width)
+    step = 1 if channels % 16 else 16
+    assert 1 <= share <= channels
+    assert share % step == 0
+    assert abs(share - width * channels) <= max(step / 2, step - width * channels)
+    assert narrowed(channels, 1.0) == channels
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("width", [0.5, 0.25])
+def test_parameters_of_a_narrowed_classifier(stage: int, width: float) -> None:
+    with torch.device("meta"):
+        head = AuxiliaryClassifier(RESNET50, stage, 100, width=width)
+    published = [shape.channels for shape in RESNET50[stage - 1 :]]
+    path = [*(round(width * c) for c in published[:-1]), published[-1]]
+    own = path[0]
+    expected = published[0] * own + 2 * own + 2 * own**2 + 24 * own + path[-1] * 100 + 100
+    for a, b in pairwise(path):
+        expected += a * a + a * b + 20 * a + 2 * b
+    assert sum(parameter.numel() for parameter in head.parameters()) == expected
+
+
+@pytest.mark.parametrize("shapes", [RESNET18, TOKENS])
+def test_the_published_width_changes_nothing(shapes: Any) -> None:
+    built = []
+    for widths in ((), (1.0,)):
+        torch.manual_seed(3)
+        built.append(auxiliary_classifiers(shapes, (1, 2), 5, False, *widths).state_dict())
+    assert built[0].keys() == built[1].keys()
+    assert not any("narrow" in name for name in built[0])
+    assert all(torch.equal(built[0][name], built[1][name]) for name in built[0])
+
+
+@pytest.mark.parametrize("shapes", [RESNET18, TOKENS])
+def test_a_narrowed_classifier_hands_out_features_of_the_last_stage(shapes: Any) -> None:
+    head = auxiliary_classifiers(shapes, (1,), 5, False, 0.25)["stage1"]
+    feature = torch.randn(3, *(shapes[0].sizes if shapes is TOKENS else (64, 32, 32)))
+    pooled_BC, logits_BK = head.features_and_logits(feature)
+    assert pooled_BC.shape == (3, shapes[-1].channels)
+    logits_BK.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+
+
+def test_a_narrowed_classifier_computes_the_same_with_and_without_kernels(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = AuxiliaryClassifier(RESNET18[2:], 1, 10, width=0.25)
+    assert head.gate.block[0].in_channels == 64
+    feature_BCHW = torch.rand(4, 256, 8, 8)
+    ours_BK = head(feature_BCHW)
+    monkeypatch.setattr("skdtune.models.kernels.native.load_kernels", lambda: None)
+    torch.testing.assert_close(head(feature_BCHW), ours_BK, rtol=1e-3, atol=1e-4)
