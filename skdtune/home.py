@@ -17,6 +17,10 @@ ARTIFACTS_VARIABLE = "SKDTUNE_ARTIFACTS"
 WEIGHTS_VARIABLE = "SKDTUNE_WEIGHTS"
 
 #: Digits of a study's token that are part of the names of its folders.
+#: In a folder that belongs to several studies: their tokens, a line each.
+STUDIES_FILE = ".studies"
+# No token ends like that.
+_SHARED = "-and-others"
 _TOKEN_LENGTH = 8
 
 
@@ -91,6 +95,20 @@ def study_folder(study: str, lineage: str) -> str:
         lineage: Token of the study's creation.
     """
     return f"{quote(study, safe='')[:100]}-{lineage[:_TOKEN_LENGTH]}"
+
+
+def shared_folder(label: str) -> str:
+    """Name the folder of what belongs to several studies; it is none of any one of them.
+
+    Args:
+        label: What they are called together.
+    """
+    return f"{quote(label, safe='')[:100]}{_SHARED}"
+
+
+def is_shared(folder: str) -> bool:
+    """Tell whether a folder belongs to several studies."""
+    return folder.endswith(_SHARED)
 
 
 def is_folder_of(folder: str, lineage: str) -> bool:

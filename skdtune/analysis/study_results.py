@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.trial import TrialState
 
 from skdtune.analysis.mixture import mixtures, read_mixtures
 from skdtune.analysis.study_record import read_study
+from skdtune.analysis.time_left import InHand, Pace, read_pace, time_left
 from skdtune.analysis.trial_record import STATE_NAMES, TrialRecord, read_trial
 from skdtune.analysis.verdict import standard_error
 from skdtune.describe.kinds.kind import Kind
@@ -22,7 +22,7 @@ from skdtune.errors import StudyError
 from skdtune.queue import leases, schema
 from skdtune.queue.best_trial import best_so_far
 from skdtune.queue.events import Event, story
-from skdtune.queue.foreign_trials import IS_FOREIGN, count_foreign, read_checked
+from skdtune.queue.foreign_trials import count_foreign, read_checked
 from skdtune.queue.pausing import paused_reason
 from skdtune.queue.stored_study import StoredStudy, load_study
 
@@ -109,7 +109,8 @@ class Progress:
 
     workers: tuple[WorkerStatus, ...]
     eta_s: float | None
-    """Estimated time left at the present number of workers; None before a trial has finished."""
+    """Estimated time left at the present number of workers; None before a trial has finished.
+    `left_s` is there from the first epoch on."""
 
     paused: str | None
     """Why nobody takes a trial; None while they may."""
@@ -123,9 +124,17 @@ class Progress:
     foreign_counts: InitVar[Mapping[str, int]] = MappingProxyType({})
     """Foreign trials among these, by state."""
 
+    pace_so_far: InitVar[Pace | None] = None
+    """What it has done and has left to do, in epochs."""
+
     def __post_init__(
-        self, kind: Kind, mixed: tuple[str, ...], foreign_counts: Mapping[str, int]
+        self,
+        kind: Kind,
+        mixed: tuple[str, ...],
+        foreign_counts: Mapping[str, int],
+        pace_so_far: Pace | None,
     ) -> None:
+        object.__setattr__(self, "_pace", pace_so_far)
         object.__setattr__(self, "_result_command", kind.result_command(self.study))
         object.__setattr__(self, "_mixtures", mixed)
         object.__setattr__(self, "_foreign", dict(foreign_counts))
@@ -141,6 +150,17 @@ class Progress:
         """Trials that skdtune's workers did not make, by state; those that run are nobody's."""
         counts: dict[str, int] = self._foreign  # type: ignore[attr-defined]
         return counts
+
+    @property
+    def pace(self) -> Pace | None:
+        """What it has done and has left to do, in epochs; for an estimate over studies."""
+        pace: Pace | None = self._pace  # type: ignore[attr-defined]
+        return pace
+
+    @property
+    def left_s(self) -> float | None:
+        """Estimated time left at the present number of workers; None before the first epoch."""
+        return self.eta_s if self.pace is None else time_left([self.pace])
 
     @property
     def num_finished(self) -> int:
@@ -296,7 +316,7 @@ def _epochs_repeated(events: tuple[Event, ...]) -> int:
 
 
 def read_progress(stored: StoredStudy, *, mixed: tuple[str, ...] = ()) -> Progress:
-    """Read where an opened study stands, in four small queries.
+    """Read where an opened study stands, in a few small queries.
 
     Args:
         stored: The study.
@@ -310,9 +330,18 @@ def read_progress(stored: StoredStudy, *, mixed: tuple[str, ...] = ()) -> Progre
     with stored.engine.connect() as connection:
         steps = _finished_epochs(connection, [holder["trial_id"] for holder in holders])
         best = best_so_far(connection, stored.study_id)
-        mean_s = _mean_seconds(connection, stored.study_id)
         elsewhere = count_foreign(connection, stored.study_id)
-    workers = tuple(_worker_status(holder, steps) for holder in holders)
+        workers = tuple(_worker_status(holder, steps) for holder in holders)
+        pace = read_pace(
+            connection,
+            stored.study_id,
+            stored.spec,
+            waiting=counts["waiting"],
+            in_hand={
+                holder["trial_id"]: InHand(worker.epochs, worker.seconds, worker.attempt)
+                for holder, worker in zip(holders, workers, strict=True)
+            },
+        )
     return Progress(
         kind=stored.spec.kind,
         mixed=mixed,
@@ -326,7 +355,9 @@ def read_progress(stored: StoredStudy, *, mixed: tuple[str, ...] = ()) -> Progre
         evaluates=stored.spec.kind.source,
         workers=workers,
         foreign_counts={STATE_NAMES[state]: number for state, number in elsewhere.items()},
-        eta_s=_time_left(counts, workers, mean_s),
+        pace_so_far=pace,
+        # Who reads it may rely on that it comes of whole trials.
+        eta_s=time_left([pace]) if pace.ended or not (counts["waiting"] or workers) else None,
         paused=paused_reason(stored.engine, stored.study_id),
     )
 
@@ -351,37 +382,3 @@ def _finished_epochs(connection: sa.Connection, trial_ids: list[int]) -> dict[in
         .group_by(schema.steps.c.trial_id)
     )
     return {trial_id: step + 1 for trial_id, step in connection.execute(query).all()}
-
-
-def _mean_seconds(connection: sa.Connection, study_id: int) -> float | None:
-    """Return the mean duration of the latest finished trials."""
-    trials = schema.trials
-    query = (
-        sa.select(trials.c.datetime_start, trials.c.datetime_complete)
-        .where(
-            trials.c.study_id == study_id,
-            trials.c.state.in_([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]),
-            ~IS_FOREIGN,
-        )
-        .order_by(trials.c.datetime_complete.desc())
-        .limit(50)
-    )
-    try:
-        ended = connection.execute(query).all()
-    except (ValueError, TypeError):
-        # A date that is none, in one of these rows: then nothing is estimated.
-        return None
-    # Two machines may have read the two ends of a trial, or one whose clock was set back.
-    seconds = [max(0.0, (end - start).total_seconds()) for start, end in ended if start and end]
-    return sum(seconds) / len(seconds) if seconds else None
-
-
-def _time_left(
-    counts: dict[str, int], workers: tuple[WorkerStatus, ...], mean_s: float | None
-) -> float | None:
-    if counts["waiting"] + len(workers) == 0:
-        return 0.0
-    if mean_s is None or not workers:
-        return None
-    in_hand = sum(max(0.0, mean_s - worker.seconds) for worker in workers)
-    return (counts["waiting"] * mean_s + in_hand) / len(workers)

@@ -80,6 +80,7 @@ def create_study(
         _print_plan(specs[0]) if len(specs) == 1 else _print_family(specs)
         for note in changes.notes:
             say(application, note)
+        _print_time(application, specs)
         return
     from skdtune.queue.stored_study import create_studies
 
@@ -102,6 +103,18 @@ def create_study(
         for note in changes.notes:
             say(application, note)
         say(application, f"train them: skdtune launch {specs[0].family or specs[0].name}")
+
+
+def _print_time(application: Application, specs: list[StudySpec]) -> None:
+    """Say how long it will take here, with one worker and with as many as `launch` starts."""
+    from skdtune.cli.time_ahead import time_ahead
+    from skdtune.engines.local_slots import plan_slots
+
+    if application.verbosity < 0:
+        return
+    wanted = [(spec, spec.num_trials) for spec in specs]
+    if ahead := time_ahead(application, wanted, len(plan_slots(None, None))):
+        click.echo(f"Time: {ahead}.", err=True)
 
 
 def _require_networks(specs: Sequence[StudySpec]) -> None:

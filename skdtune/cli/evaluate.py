@@ -87,10 +87,11 @@ def evaluate(
         for one in studies
     ]
     if not queue_only:
-        for evaluation in names:
-            launched = workers_here.run(evaluation)
-            if launched.stopped:
-                return launched.exit_code
+        launched = workers_here.run(names)
+        if launched.stopped:
+            return launched.exit_code
+        if launched.problem is not None:
+            raise launched.problem
     return _print(application, names, chosen, queue_only)
 
 

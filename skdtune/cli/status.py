@@ -37,7 +37,7 @@ def status(application: Application, study: str | None, as_json: bool, watch: bo
         # A family is a list, as all studies are.
         echo_json(data[0] if study and len(data) == 1 else data)
         return
-    from skdtune.cli.live import progress_view
+    from skdtune.cli.study_view import progress_view
 
     for progress in shown:
         console().print(progress_view(progress))
@@ -78,7 +78,7 @@ def _watch(application: Application, study: str | None) -> None:
     from rich.console import Group
     from rich.live import Live
 
-    from skdtune.cli.live import progress_view
+    from skdtune.cli.study_view import progress_view
 
     with Live(console=console(), auto_refresh=False) as live:
         while True:

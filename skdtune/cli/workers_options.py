@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -18,6 +18,36 @@ checkpoints_option = click.option(
     help=f"Where checkpoints lie; share it between machines.  [env: {CHECKPOINTS_VARIABLE}; "
     "default: a folder of the home]",
 )
+
+
+def studies_options(command: Command) -> Command:
+    """Add the options that say how workers deal with several studies."""
+    options = (
+        click.option(
+            "--in-order",
+            is_flag=True,
+            help="Finish the first study first; who has nothing to do there begins the next.  "
+            "[default: all of them, by what is left to do]",
+        ),
+        click.option(
+            "--serve",
+            is_flag=True,
+            help="Stay when all is finished, and train studies that are created later.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def require_studies(studies: Sequence[str], *, serve: bool) -> None:
+    """Refuse to train nothing.
+
+    Raises:
+        click.UsageError: If no study is named, and none is waited for.
+    """
+    if not studies and not serve:
+        raise click.UsageError("Missing argument 'STUDY...'.", click.get_current_context())
 
 
 def workers_options(command: Command) -> Command:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 
@@ -28,6 +28,9 @@ from skdtune.data.wall import require_open
 from skdtune.describe.data_config import OF_BATCHES, DataConfig
 from skdtune.describe.data_source import DataSource, refusal
 from skdtune.errors import OtherDataError
+
+#: Sets of images that stay on the device, of each kind.
+_NUM_ON_DEVICE = 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,24 @@ class HeldOut:
     """Identifies them together with the images that are learned from."""
 
 
+Value = TypeVar("Value")
+
+
+class _Newest(Generic[Value]):
+    """The last few things that were used, made when they are asked for."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, Value] = {}
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Return what is kept under a key, which has all that it depends on."""
+        value = self._kept.pop(key) if key in self._kept else make()
+        self._kept[key] = value
+        for oldest in list(self._kept)[:-_NUM_ON_DEVICE]:
+            del self._kept[oldest]
+        return value
+
+
 class DataStore:
     """Loads a data set once for all trials of a worker that use it.
 
@@ -67,11 +88,27 @@ class DataStore:
         self._data_dir = data_dir
         self._cache_dir = cache_dir
         self.device = device
-        self._loaded: Callable[[DataConfig], DataOnDevice] = lru_cache(maxsize=2)(self._load)
-        self._undivided: Callable[[DataConfig], DataOnDevice]
-        self._undivided = lru_cache(maxsize=2)(self._load_undivided)
-        self._tested: Callable[[DataConfig], HeldOut] = lru_cache(maxsize=2)(self._load_test)
+        self._learned: _Newest[DataOnDevice] = _Newest()
+        self._undivided: _Newest[DataOnDevice] = _Newest()
+        self._tested: _Newest[HeldOut] = _Newest()
         self._held: dict[Split, tuple[str, DataSource]] = {}
+        self._said: set[str] = set()
+
+    def beside(self) -> DataStore:
+        """Return the store of another study: what is on the device for both is there once.
+
+        It is held to nothing yet. Images of one source are never taken for those of another.
+        """
+        other = DataStore(self._data_dir, self._cache_dir, self.device)
+        other._learned, other._undivided = self._learned, self._undivided
+        other._tested, other._said = self._tested, self._said
+        return other
+
+    def is_news(self, message: str) -> bool:
+        """Tell whether this was not said yet of the data of any study beside this one."""
+        is_news = message not in self._said
+        self._said.add(message)
+        return is_news
 
     def hold(
         self, config: DataConfig, split: Split, study: str, pinned: DataSource | None
@@ -99,11 +136,15 @@ class DataStore:
 
     def get(self, config: DataConfig) -> DataOnDevice:
         """Return the images of some settings; batches and augmentation do not matter to them."""
-        return self._loaded(_without_batching(config))
+        config = _without_batching(config)
+        return self._learned.get(self._key(config, "train"), lambda: self._load(config))
 
     def undivided(self, config: DataConfig) -> DataOnDevice:
         """Return the training and the validation images as one, to learn from all of them."""
-        return self._undivided(_without_batching(config))
+        config = _without_batching(config)
+        return self._undivided.get(
+            self._key(config, "train"), lambda: self._load_undivided(config)
+        )
 
     def test(self, config: DataConfig) -> HeldOut:
         """Return the test images, normalised as the undivided training images are.
@@ -112,7 +153,9 @@ class DataStore:
             TestSplitClosedError: Outside of a final evaluation.
         """
         require_open("test")
-        return self._tested(_without_batching(config))
+        config = _without_batching(config)
+        key = self._key(config, "train", "test")
+        return self._tested.get(key, lambda: self._load_test(config))
 
     def decode_test(self, config: DataConfig) -> None:
         """Decode the test images and no more: a training whose images are missing is in vain.
@@ -155,12 +198,16 @@ class DataStore:
         return DataOnDevice(train, None, full.num_classes, full.fingerprint, names, source)
 
     def _load_test(self, config: DataConfig) -> HeldOut:
-        data = self._undivided(config)
+        data = self.undivided(config)
         test = load_test_images(config, data_dir=self._data_dir, cache_dir=self._cache_dir)
         self._require_held(config, "test")
         mean_C, std_C = (x_C.cpu().numpy() for x_C in (data.train.mean_C, data.train.std_C))
         fingerprint = short_hash(data.fingerprint, test.fingerprint)
         return HeldOut(place(test, mean_C, std_C, self.device), fingerprint)
+
+    def _key(self, config: DataConfig, *splits: Split) -> Hashable:
+        held = [self._held[split][1].digest if split in self._held else "" for split in splits]
+        return config, *held
 
     def _require_held(self, config: DataConfig, split: Split) -> str:
         """Refuse images that were loaded after the data had changed; return their digest."""

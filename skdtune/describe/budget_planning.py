@@ -49,6 +49,22 @@ def plan_budget(spec: StudySpec, *, at: Home | None = None) -> StudySpec:
     return _with_epochs(spec, epochs)
 
 
+def measure_epoch(spec: StudySpec, *, at: Home | None = None) -> float:
+    """Measure for a few seconds what an epoch of a study's published setting takes here.
+
+    Args:
+        spec: The study.
+        at: Folders of data and cache; default those of ``SKDTUNE_HOME``.
+
+    Returns:
+        Device seconds, validation included.
+
+    Raises:
+        InputError: If data or device cannot be used here.
+    """
+    return float(_look(spec, at or home(), is_timed=True)["seconds"])
+
+
 def planned_before(spec: StudySpec, stored: StudySpec | None) -> StudySpec | None:
     """Return what a study was planned as, if it differs in nothing but that.
 

@@ -1,9 +1,9 @@
-"""What an engine is: it starts identical workers of a study somewhere, and follows them.
+"""What an engine is: it starts identical workers of studies somewhere, and follows them.
 
-A worker is the same command everywhere, ``skdtune worker STUDY``. An engine decides where it runs,
-starts it again, and passes on what a person asks for. It holds no state of a study: that is in the
-storage, and a worker that an engine knows to be dead is given back there at once. For that every
-process gets a token of its own, one that is started again too: names of hosts and numbers of
+A worker is the same command everywhere, ``skdtune worker STUDY...``. An engine decides where it
+runs, starts it again, and passes on what a person asks for. It holds no state of a study: that is
+in the storage, and a worker that an engine knows to be dead is given back there at once. For that
+every process gets a token of its own, one that is started again too: names of hosts and numbers of
 processes are not unique where there are containers.
 """
 
@@ -52,7 +52,7 @@ class Job:
     """What every worker of an engine is started for."""
 
     study: str
-    """Name of the study."""
+    """Name of the study, of several the first one; empty for whatever the storage has."""
 
     environment: Mapping[str, str]
     """Variables that every worker gets; the storage URL travels here and not on the command line,
@@ -63,6 +63,18 @@ class Job:
 
     give_back: Callable[[str], None]
     """Called with the token of a worker that died."""
+
+    more: tuple[str, ...] = ()
+    """Names of further studies that the same workers serve."""
+
+    options: tuple[str, ...] = ()
+    """What the workers are told beside studies and device: ``--in-order``, ``--serve``."""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What ``skdtune`` is called with in every place, but for ``--device``."""
+        named = (self.study, *self.more) if self.study else ()
+        return ("worker", *named, *self.options)
 
     def environment_of(self, slot: Slot, token: str) -> dict[str, str]:
         """Return the variables of a worker, beside those of the machine.
@@ -87,7 +99,7 @@ class FailedWorker:
 
 
 class Engine(Protocol):
-    """Starts, follows and ends the workers of one study.
+    """Starts, follows and ends the workers of one launch.
 
     ``poll`` is called a few times per second from ``start`` on until it returns False; all other
     methods return at once, but for ``kill``.

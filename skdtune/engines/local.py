@@ -173,7 +173,7 @@ class LocalEngine:
     def _spawn(self, worker: WorkerProcess) -> None:
         worker.token = new_token()
         environment = {**os.environ, **self._job.environment_of(worker.slot, worker.token)}
-        command = [sys.executable, "-P", "-m", "skdtune", "worker", self._job.study]
+        command = [sys.executable, "-P", "-m", "skdtune", *self._job.arguments]
         command += ["--device", worker.slot.device]
         with worker.log.open("ab") as log:
             worker.process = subprocess.Popen(

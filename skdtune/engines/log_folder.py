@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from skdtune.errors import InputError
+from skdtune.home import STUDIES_FILE
 
 #: Launches of a study whose logs are kept, the newest one included.
 NUM_KEPT = 10
@@ -55,7 +56,7 @@ def own_log_folder(of_study: Path) -> Iterator[Path]:
     finally:
         lock.release()
         with contextlib.suppress(OSError):
-            if all(path.name == _LOCK for path in folder.iterdir()):
+            if all(path.name in (_LOCK, STUDIES_FILE) for path in folder.iterdir()):
                 shutil.rmtree(folder)
 
 

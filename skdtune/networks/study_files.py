@@ -6,6 +6,7 @@ the study's creation.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skdtune.home import is_folder_of, shown
+from skdtune.home import STUDIES_FILE, is_folder_of, is_shared, shown
 from skdtune.queue.deletion import DeletedStudy
 
 # As skdtune and Optuna name them; what others wrote must not lead out of the store.
@@ -59,6 +60,7 @@ def remove_files(study: DeletedStudy, *, artifacts: str, checkpoints: str, logs:
         removed.num_artifacts = persist(artifacts, lambda: _remove_named(artifacts, ids))
     removed.num_checkpoint_folders = persist(checkpoints, lambda: folders(checkpoints))
     removed.num_log_folders = persist(str(logs), lambda: folders(str(logs)))
+    removed.num_log_folders += persist(str(logs), lambda: _remove_shared(logs, study.lineage))
     return removed
 
 
@@ -91,6 +93,27 @@ def _folders(url: str, lineage: str) -> list[tuple[Any, str]]:
     files, folder = _remote(url)
     paths = (path.rstrip("/") for path in listed(files, folder))
     return [(files, path) for path in paths if is_folder_of(path.rpartition("/")[2], lineage)]
+
+
+def _remove_shared(logs: Path, lineage: str) -> int:
+    """Remove the logs of launches of several studies whose last one this was."""
+    number = 0
+    launches = logs.iterdir() if logs.is_dir() else iter(())
+    for listed in [
+        one for path in launches if is_shared(path.name) for one in path.glob(f"*/{STUDIES_FILE}")
+    ]:
+        tokens = listed.read_text().split()
+        if lineage not in tokens:
+            continue
+        if others := [token for token in tokens if token != lineage]:
+            listed.write_text("".join(f"{token}\n" for token in others))
+            continue
+        shutil.rmtree(listed.parent)
+        number += 1
+        with contextlib.suppress(OSError):
+            # There may be logs of other launches.
+            listed.parent.parent.rmdir()
+    return number
 
 
 def _remove_folder(files: Any, path: str) -> int:

@@ -215,6 +215,17 @@ def reap(
     Returns:
         The numbers of the trials that wait again.
     """
+    study_ids = None if study_id is None else [study_id]
+    return sorted(claimed.number for claimed in reap_among(engine, study_ids, by, at))
+
+
+def reap_among(
+    engine: sa.Engine,
+    study_ids: Collection[int] | None,
+    by: str = "",
+    at: float | None = None,
+) -> list[Claim]:
+    """Do as :func:`reap` for several studies at once, and return the claims that were lost."""
     with engine.begin() as connection:
         clock = now(connection)
         judged_at = clock if at is None else sa.literal(at, sa.Float(53))
@@ -230,7 +241,7 @@ def reap(
         silent = judged_at - leases.c.lease_s > heard_at
         lost = sa.or_(leases.c.owner.is_(None), silent)
         ahead = leases.c.renewed_at > clock
-        of_study = sa.true() if study_id is None else leases.c.study_id == study_id
+        of_study = sa.true() if study_ids is None else leases.c.study_id.in_(study_ids)
         numbers = _lock_running(connection, sa.and_(of_study, sa.or_(lost, ahead)))
         _begin_anew(connection, numbers, ahead)
         why = f"its worker fell silent, said {by}" if by else "its worker fell silent"
@@ -242,7 +253,7 @@ def reap(
             trials.c.state.in_([TrialState.WAITING, TrialState.RUNNING]),
         )
         connection.execute(sa.delete(leases).where(~unfinished.exists(), of_study))
-        return sorted(claimed.number for claimed in freed)
+        return freed
 
 
 def reap_worker(engine: sa.Engine, study_id: int, token: str) -> list[Claim]:

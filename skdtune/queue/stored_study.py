@@ -144,13 +144,18 @@ def load_study(name: str, *, storage: str | None = None) -> StoredStudy:
     """
     opened = open_storage(storage_url(storage))
     try:
-        return _load_study(opened, name)
+        return load_from(opened, name)
     except BaseException:
         opened.engine.dispose()
         raise
 
 
-def _load_study(opened: RDBStorage, name: str) -> StoredStudy:
+def load_from(opened: RDBStorage, name: str) -> StoredStudy:
+    """Read a study of a storage that is open; its connections are those of the storage.
+
+    Raises:
+        StudyError: If there is no such study, or it was not made by skdtune.
+    """
     try:
         study = optuna.load_study(study_name=name, storage=opened)
     except KeyError:
@@ -292,14 +297,24 @@ def expand_family(name: str, *, storage: str | None = None) -> list[str]:
     Raises:
         StorageError: If the storage cannot be used.
     """
+    return expand_families([name], storage=storage)
+
+
+def expand_families(names: Sequence[str], *, storage: str | None = None) -> list[str]:
+    """Return the studies that several names stand for, as `expand_family` does; each once."""
     opened = open_storage(storage_url(storage))
     try:
-        names = study_names(opened)
-        if name in names:
-            return [name]
-        return _members_of(opened, name) or [name]
+        return list(dict.fromkeys(one for name in names for one in names_meant(opened, name)))
     finally:
         opened.engine.dispose()
+
+
+def names_meant(opened: RDBStorage, name: str) -> list[str]:
+    """Do as `expand_family` in a storage that is open already."""
+    names = study_names(opened)
+    if name in names:
+        return [name]
+    return _members_of(opened, name) or [name]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from skdtune.queue.events import EventKind
 from skdtune.queue.leases import LEASE_S, Claim, WorkerIdentity
 from skdtune.queue.patience import Patience
 from skdtune.queue.pinned_source import Sources, pin, read_pins
+from skdtune.queue.remaining_work import Work, read_work
 from skdtune.queue.silence import SilenceWatch
 from skdtune.queue.stored_study import StoredStudy, find_lineage, require_same
 from skdtune.queue.usual_kernels import usual_kernels
@@ -60,6 +61,15 @@ class TrialQueue:
         impatient = copy.copy(self)
         impatient._is_patient = False
         return impatient
+
+    def of(self, stored: StoredStudy) -> TrialQueue:
+        """Return the queue of another study in the same storage.
+
+        Outages and frozen databases that were seen with either count for both.
+        """
+        other = copy.copy(self)
+        other.stored = stored
+        return other
 
     def call(
         self,
@@ -124,15 +134,45 @@ class TrialQueue:
         Args:
             by: Who looks, for the story of the trials.
         """
-        # Also asked after an outage, so that the moment begins when the storage is there.
-        clock_s = self.once._transact(leases.read_clock)
-        is_telling = self._silence.is_telling(clock_s)
-        if self.patience.answers_for_s < self.lease_s or not is_telling:
+        clock_s = self._telling_clock()
+        if clock_s is None:
             return []
         numbers = self.once._transact(leases.reap, self.stored.study_id, by, clock_s)
         for number in numbers:
             logger.warning("trial %d waits again: its worker fell silent", number)
         return numbers
+
+    def reap_silent_among(self, names: Mapping[int, str], by: str = "") -> list[str]:
+        """Do as `reap_silent` for several studies of the storage, in one transaction.
+
+        Args:
+            names: What each is called, by its key.
+            by: Who looks, for the story of the trials.
+
+        Returns:
+            A sentence for each trial that waits again.
+        """
+        clock_s = self._telling_clock()
+        if clock_s is None:
+            return []
+        said = [
+            f"{names[claim.study_id]}: trial {claim.number} waits again: its worker fell silent"
+            for claim in self.once._transact(leases.reap_among, list(names), by, clock_s)
+        ]
+        for sentence in said:
+            logger.warning("%s", sentence)
+        return said
+
+    def _telling_clock(self) -> float | None:
+        """Read the database's clock; None while silence says nothing of who is silent."""
+        # Also asked after an outage, so that the moment begins when the storage is there.
+        clock_s = self.once._transact(leases.read_clock)
+        is_telling = self._silence.is_telling(clock_s)
+        return clock_s if is_telling and self.patience.answers_for_s >= self.lease_s else None
+
+    def work(self, study_ids: Sequence[int]) -> dict[int, Work]:
+        """Read what is left to do in some studies of the storage, by their keys."""
+        return self._transact(read_work, study_ids)
 
     def counts(self) -> dict[TrialState, int]:
         """Count the trials by state."""

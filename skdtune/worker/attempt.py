@@ -48,7 +48,7 @@ class Attempt:
     def __init__(self, place: Workplace, claim: Claim) -> None:
         self.place = place
         self.claim = claim
-        self._heartbeat = Heartbeat(place.queue, claim, place.stop.interrupt)
+        self._heartbeat = Heartbeat(place.queue, claim, place.stop.interrupt, place.reap)
         self._departure = Departure(place.stop, self._heartbeat, place.timing.grace_s)
         self._reporter: TrialReporter | None = None
         self._hooks: list[Hook] = []

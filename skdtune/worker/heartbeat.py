@@ -31,12 +31,20 @@ class Heartbeat:
         queue: The queue that the trial was claimed from.
         claim: The trial in hand.
         on_orphaned: Called at every beat after the supervisor has died.
+        reap: Gives back what silent workers hold; default the trials of this study.
     """
 
-    def __init__(self, queue: TrialQueue, claim: Claim, on_orphaned: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        queue: TrialQueue,
+        claim: Claim,
+        on_orphaned: Callable[[], None],
+        reap: Callable[[], object] | None = None,
+    ) -> None:
         self._queue = queue
         self._claim = claim
         self._on_orphaned = on_orphaned
+        self._reap = reap or (lambda: queue.reap_silent(str(claim.worker)))
         self._interval_s = queue.lease_s / 6
         self._renewed_at = time.monotonic()
         self._reaped_at = time.monotonic()
@@ -105,7 +113,7 @@ class Heartbeat:
                 self.beat()
                 if time.monotonic() - self._reaped_at >= self._queue.lease_s / 2:
                     self._reaped_at = time.monotonic()
-                    self._queue.reap_silent(str(self._claim.worker))
+                    self._reap()
             except StorageAwayError:
                 continue
             except StorageLostError as error:

@@ -42,9 +42,11 @@ def tell_of_data(store: DataStore, config: DataConfig, *, is_tested: bool) -> No
         config: Which data.
         is_tested: The test images are looked at in the end, and may be looked at now.
     """
-    if not is_tested and (missing := store.look_for_test(config)):
+    missing = "" if is_tested else store.look_for_test(config)
+    if missing and store.is_news(missing):
         logger.warning("%s", missing)
     with test_split_open() if is_tested else contextlib.nullcontext():
         found = store.duplicates(config, is_tested=is_tested)
-    if described := found.describe(config.name):
+    described = found.describe(config.name)
+    if described and store.is_news(described):
         logger.warning("%s", described)

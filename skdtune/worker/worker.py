@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from optuna.trial import TrialState
@@ -49,6 +50,8 @@ from skdtune.worker.threads import Threads
 from skdtune.worker.workplace import Timing, Workplace
 
 logger = logging.getLogger(__name__)
+
+Opened = TypeVar("Opened")
 
 _POLL_S = 2.0
 
@@ -103,7 +106,8 @@ def run_worker(
     # A wrong mode must be said before a trial is taken.
     compile_mode()
     stop = stop or StopRequest()
-    opened = _open_study(study, storage_url(storage, at=at), timing, stop)
+    url = storage_url(storage, at=at)
+    opened = open_patiently(lambda: _open_study(study, url), timing, stop)
     if opened is None:
         return 0
     with Threads(resolved, threads) as in_use, contextlib.closing(opened) as stored:
@@ -122,7 +126,7 @@ def run_worker(
             on_hang=on_hang,
         )
         try:
-            if not _prepare(place, study, require_kernels):
+            if not prepare_place(place, require_kernels):
                 return 0
         except StorageAwayError:
             # Who is asked to leave while the storage is away has taken nothing yet.
@@ -132,13 +136,17 @@ def run_worker(
         return Worker(place).run(max_trials=max_trials, drain=drain)
 
 
-def _prepare(place: Workplace, study: str, require_kernels: bool) -> bool:
+def prepare_place(place: Workplace, require_kernels: bool) -> bool:
     """Make sure that this machine can train the trials of the study, before one is taken.
 
     Returns:
         Whether the worker may begin; False if it was asked to leave meanwhile.
+
+    Raises:
+        InputError: If it cannot.
     """
     spec, store, stop = place.stored.spec, place.store, place.stop
+    study = place.stored.study.study_name
     # Missing data, and others than the study's, must be said before a trial is taken.
     place.sources = prepare_study(store, spec, study, place.queue.pinned_sources())
     prepare_kernels(store.device, lambda: stop.requested or is_orphaned())
@@ -178,21 +186,27 @@ def _log_machine(study: str, model: ModelConfig, device: torch.device, threads: 
         logger.info("`skdtune launch` runs one single-threaded worker per core: more in all")
 
 
-def _open_study(name: str, url: str, timing: Timing, stop: StopRequest) -> StoredStudy | None:
-    """Open a study for writing; who was started by a supervisor waits for a storage that is away.
+def _open_study(name: str, url: str) -> StoredStudy:
+    stored = load_study(name, storage=url)
+    require_writable(stored.storage)
+    return stored
+
+
+def open_patiently(
+    open_it: Callable[[], Opened], timing: Timing, stop: StopRequest
+) -> Opened | None:
+    """Open a storage for writing; who was started by a supervisor waits while it is away.
 
     The supervisor has seen it a moment ago. A person who names a wrong one is told at once.
 
     Returns:
-        The study, None if this worker was asked to leave before the storage answered.
+        What was opened, None if this worker was asked to leave before the storage answered.
     """
     give_up_at = time.monotonic() + timing.outage_s
     while True:
         try:
             with within(timing.deadline(stop)):
-                stored = load_study(name, storage=url)
-                require_writable(stored.storage)
-            return stored
+                return open_it()
         except StorageError as error:
             if error.may_pass and (stop.requested or is_orphaned()):
                 return None
@@ -222,6 +236,11 @@ def prepare_data(study: str, *, storage: str | None = None, at: Home | None = No
     prepare_kernels(resolve_device(None), lambda: False)
 
 
+def paused_message(study: str, reason: str) -> str:
+    """Say why nobody takes a trial of a study, and what to do."""
+    return f"study {study} is paused: {reason}; mend it, then `skdtune resume {study}`"
+
+
 class Worker:
     """One process that trains trials of one study on one device.
 
@@ -235,6 +254,11 @@ class Worker:
         #: A study's pin never changes: it is looked at until there is one for sure.
         self._is_pinned = False
 
+    @property
+    def num_finished(self) -> int:
+        """Trials that ended for good."""
+        return self._place.num_finished
+
     def run(self, *, max_trials: int | None = None, drain: bool = False) -> int:
         """Take trials until the study is finished, the limit is reached or a stop is asked for.
 
@@ -244,12 +268,13 @@ class Worker:
         place = self._place
         while not self._must_leave() and (max_trials is None or place.num_finished < max_trials):
             try:
-                claim = self._claim()
+                with contextlib.suppress(StorageAwayError):
+                    self._queue.reap_silent(str(place.identity))
+                claim = self.claim()
                 if claim is not None:
-                    self._take(claim)
+                    self.take(claim)
                 elif drain or self._is_finished():
-                    self._sweep_checkpoints()
-                    self._tell_of_no_result()
+                    self.settle_study()
                     break
                 else:
                     place.stop.wait(_POLL_S)
@@ -263,7 +288,7 @@ class Worker:
         # Short trials end before the heartbeat's first beat, which else notices an orphan.
         return self._place.stop.requested or is_orphaned()
 
-    def _claim(self) -> Claim | None:
+    def claim(self) -> Claim | None:
         """Take a trial; None if none waits.
 
         Raises:
@@ -271,19 +296,14 @@ class Worker:
             StudyPausedError: If it is paused.
             OtherDataError: If it was begun with other data a moment ago.
         """
-        with contextlib.suppress(StorageAwayError):
-            self._queue.reap_silent(str(self._place.identity))
         sources = None if self._is_pinned else self._place.sources
         claim = self._queue.claim(self._place.identity, sources)
         self._is_pinned |= claim is not None
         if claim is None and (reason := self._queue.paused_reason()) is not None:
-            name = self._place.stored.study.study_name
-            raise StudyPausedError(
-                f"study {name} is paused: {reason}; mend it, then `skdtune resume {name}`"
-            )
+            raise StudyPausedError(paused_message(self._place.stored.study.study_name, reason))
         return claim
 
-    def _take(self, claim: Claim) -> None:
+    def take(self, claim: Claim) -> None:
         """Train a claimed trial, and let nothing that goes wrong keep it from the others."""
         attempt = Attempt(self._place, claim)
         try:
@@ -301,6 +321,11 @@ class Worker:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def settle_study(self) -> None:
+        """Clear up behind a study of which nothing waits, and say so where nothing came out."""
+        self._sweep_checkpoints()
+        self._tell_of_no_result()
 
     def _is_finished(self) -> bool:
         """Tell whether no trial can come back to the queue any more."""

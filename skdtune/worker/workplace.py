@@ -41,6 +41,16 @@ class Timing:
         """Return how long one call to the storage may wait: no longer than the time to leave."""
         return Deadline(self.answer_s, lambda: self.is_over(stop))
 
+    def patience(self, stop: StopRequest) -> Patience:
+        """Return who makes the calls of a worker to its storage."""
+        return Patience(
+            self.outage_s,
+            lambda: stop.interrupted,
+            stop.wait,
+            answer_s=self.answer_s,
+            must_end=lambda: self.is_over(stop),
+        )
+
     def is_over(self, stop: StopRequest) -> bool:
         """Tell whether the time is over that a worker has to leave after a signal."""
         return stop.interrupted and stop.interrupted_for_s > self.grace_s
@@ -69,17 +79,21 @@ class Workplace:
     sources: Sources = field(default_factory=dict)
     """What the images on this machine come from."""
 
+    beside: TrialQueue | None = None
+    """Queue of another study that this worker serves: what it saw of the storage counts here."""
+
+    reap: Callable[[], object] | None = None
+    """Gives the trials of silent workers back, from time to time while a trial trains; None for
+    those of this study."""
+
     num_finished: int = field(default=0, init=False)
     """Trials that this worker ended for good."""
 
     def __post_init__(self) -> None:
-        patience = Patience(
-            self.timing.outage_s,
-            lambda: self.stop.interrupted,
-            self.stop.wait,
-            answer_s=self.timing.answer_s,
-            must_end=lambda: self.timing.is_over(self.stop),
+        self.queue = (
+            TrialQueue(self.stored, self.timing.patience(self.stop), self.timing.lease_s)
+            if self.beside is None
+            else self.beside.of(self.stored)
         )
-        self.queue = TrialQueue(self.stored, patience, self.timing.lease_s)
         self.history = TrialHistory(self.queue)
         self.kernels = StudyKernels(self.queue, self.store.device)

@@ -95,7 +95,9 @@ COMMANDS = {
         "--json",
     },
     "worker": {
-        "STUDY",
+        "[STUDIES]",
+        "--in-order",
+        "--serve",
         "--device",
         "--threads",
         "--max-trials",
@@ -107,7 +109,9 @@ COMMANDS = {
         "--checkpoints",
     },
     "launch": {
-        "STUDY",
+        "[STUDIES]",
+        "--in-order",
+        "--serve",
         "--engine",
         "--gpus",
         "--workers",

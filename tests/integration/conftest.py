@@ -87,6 +87,8 @@ class Starter:
             "PATH": os.environ["PATH"],
             "SKDTUNE_HOME": str(folder / "home"),
             "OMP_NUM_THREADS": "1",
+            # Where the package that is tested is not the one that is installed.
+            **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
             # Else every process builds the C part for its own home, which takes seconds.
             "SKDTUNE_NATIVE": os.environ["SKDTUNE_NATIVE"],
             **(env or {}),
@@ -284,8 +286,8 @@ def start_worker(start: Starter) -> StartWorker:
 def start_held_worker(start_worker: StartWorker) -> Callable[..., HeldWorker]:
     """Start a worker whose trials wait in their second epoch until it is let go."""
 
-    def begin(search: Search, env: Mapping[str, str] | None = None) -> HeldWorker:
-        worker = start_worker(search, code=HOLD, env=env)
+    def begin(search: Search, *arguments: str, env: Mapping[str, str] | None = None) -> HeldWorker:
+        worker = start_worker(search, *arguments, code=HOLD, env=env)
         return HeldWorker(worker.pid, worker.folder, worker._ask)
 
     return begin

@@ -60,13 +60,13 @@ loading.part_request = source.part_request = here
 CHANGE_BETWEEN_TRIALS = """
 import pathlib
 from skdtune.worker.worker import Worker
-take = Worker._take
+take = Worker.take
 def changed(worker, claim):
     if claim.number == 1:
         path = pathlib.Path({path!r})
         path.write_bytes((path.parent / "000.png").read_bytes())
     take(worker, claim)
-Worker._take = changed
+Worker.take = changed
 """
 
 SETTINGS = ("data.max_per_class=null", "data.batch_size=8", "data.image_size=8")

@@ -177,3 +177,26 @@ def test_killed_workers_are_given_back(make: Make, given_back: list[str]) -> Non
     engine.kill()
     assert sorted(given_back) == sorted(tokens(engine, 0) + tokens(engine, 1))
     assert not engine.poll()
+
+
+@pytest.mark.parametrize(
+    ("studies", "options", "expected"),
+    [
+        (("a",), (), ("worker", "a")),
+        (("a", "b", "c"), ("--in-order",), ("worker", "a", "b", "c", "--in-order")),
+        (("",), ("--serve",), ("worker", "--serve")),
+    ],
+)
+def test_workers_are_told_all_their_studies(
+    studies: tuple[str, ...], options: tuple[str, ...], expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    first, *more = studies
+    job = Job(
+        study=first,
+        more=tuple(more),
+        options=options,
+        environment={},
+        log_dir=tmp_path,
+        give_back=lambda token: None,
+    )
+    assert job.arguments == expected
