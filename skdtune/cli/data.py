@@ -251,7 +251,7 @@ def _lines_of(part: PartInspection) -> list[tuple[str, str]]:
         lines.append(
             (
                 f"{part.split}: {part.num_images:,} images in {part.num_classes} classes{sizes}; "
-                f"fewest of {name}: {count:,}",
+                f"fewest of {name}: {count:,}; content {part.content}",
                 "",
             )
         )

@@ -10,12 +10,12 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 
 from PIL import Image
 
+from skdtune.data.content_digest import content_digest, pixel_digest
 from skdtune.data.data_set import ArrayDataSet, FileDataSet, FileListing, PartRequest, data_set
 from skdtune.data.decoding import FORMATS, decode_file
 from skdtune.data.images import Split
@@ -71,6 +71,9 @@ class PartInspection:
 
     odd: dict[str, int] = field(default_factory=dict)
     """How many images are odd in each way of :data:`ODDITIES`."""
+
+    content: str = ""
+    """Identifies the images that can be decoded, in no order and whatever they lie in."""
 
     fault: str = ""
     """Why the part cannot be used as a whole; empty if it can."""
@@ -139,6 +142,7 @@ def inspect_data(
         except DataError as error:
             part.fault = str(error)
             continue
+        part.content = content_digest((name, digest) for digest, _, name in digests)
         for digest, path, name in digests:
             seen[digest].append((split, path, name))
     return Inspection(parts=tuple(parts), twins=tuple(_twins(seen)))
@@ -154,7 +158,7 @@ def _of_arrays(
     _, height, width, _ = decoded.images_NHWC.shape
     part.sizes = ((width, height), (width, height))
     return [
-        (_digest(pixels.tobytes()), f"image {row}", name)
+        (pixel_digest(pixels), f"image {row}", name)
         for row, (pixels, name) in enumerate(zip(decoded.images_NHWC, names, strict=True))
     ]
 
@@ -180,7 +184,7 @@ def _of_files(
             return
         kinds, size = _facts(path)
         with lock:
-            digests[row] = _digest(pixels_HWC.tobytes())
+            digests[row] = pixel_digest(pixels_HWC)
             odd.update(kinds)
             sizes.add(size)
 
@@ -215,10 +219,6 @@ def _count(part: PartInspection, names: list[str], class_names: tuple[str, ...])
     counts.update(names)
     part.num_images, part.num_classes = len(names), len(class_names)
     part.smallest_class = min(counts.items(), key=lambda item: item[1])
-
-
-def _digest(pixels: bytes) -> bytes:
-    return blake2b(pixels, digest_size=16).digest()
 
 
 def _twins(seen: Mapping[bytes, list[tuple[Split, str, str]]]) -> Iterator[Twins]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from skdtune.data.content_digest import content_digest, pixel_digest
 from skdtune.data.data_set import FileDataSet, data_set
 from skdtune.data.file_digests import file_digests
 from skdtune.data.images import ImageSet, Split
@@ -55,8 +56,8 @@ def find_source(
     entry = data_set(config.name)
     if not isinstance(entry, FileDataSet):
         images = load_arrays(entry, request, cache_dir)
-        classes = _classes_of_arrays(images, cache_dir)
-        return FoundSource(source=DataSource(classes=classes, folder=str(request.root)))
+        source = replace(_source_of_arrays(images, cache_dir), folder=str(request.root))
+        return FoundSource(source=source)
     kept, every = kept_files(entry, request, config)
     manifest = cache_dir / f"files-{short_hash(request.name, str(kept.folder.absolute()))}.json"
     digests = file_digests(kept.folder, kept.paths, manifest)
@@ -106,22 +107,26 @@ def first_changed_file(pinned: DataSource, found: FoundSource, cache_dir: Path) 
     return None
 
 
-def _classes_of_arrays(images: ImageSet, cache_dir: Path) -> tuple[ClassSource, ...]:
+def _source_of_arrays(images: ImageSet, cache_dir: Path) -> DataSource:
     """Identify the pixels of each class, once for the same images."""
     path = cache_dir / f"pixels-{images.fingerprint}.json"
     try:
-        return DataSource.from_plain(read_json(path)).classes
+        return DataSource.from_plain(read_json(path))
     except ValueError:
         pass
     channels, height, width = images.image_shape
-    classes = []
+    classes: list[ClassSource] = []
+    content: list[tuple[str, bytes]] = []
     for label, name in enumerate(images.class_names):
         rows_N = np.flatnonzero(images.labels_N == label)
+        pixels_NHWC = images.read(rows_N)
         digest = hashlib.sha256(repr((height, width, channels)).encode())
-        digest.update(images.read(rows_N).data)
+        digest.update(pixels_NHWC.data)
         classes.append(ClassSource(name, len(rows_N), digest.hexdigest()[:16]))
-    write_json(path, DataSource(classes=tuple(classes)).to_plain())
-    return tuple(classes)
+        content += [(name, pixel_digest(pixels_HWC)) for pixels_HWC in pixels_NHWC]
+    source = DataSource(classes=tuple(classes), content=content_digest(content))
+    write_json(path, source.to_plain())
+    return source
 
 
 def _memory(source: DataSource, cache_dir: Path) -> Path:

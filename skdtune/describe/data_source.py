@@ -42,6 +42,9 @@ class DataSource:
     folder: str = field(default="", compare=False)
     """Where they are on this machine; empty where it is read from a storage."""
 
+    content: str = field(default="", compare=False)
+    """Identifies the images in no order, whatever they lie in; empty where nobody took it."""
+
     @functools.cached_property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that identify all of it."""
@@ -49,7 +52,8 @@ class DataSource:
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain data for a storage."""
-        return {"digest": self.digest, "classes": self._rows()}
+        plain: dict[str, Any] = {"digest": self.digest, "classes": self._rows()}
+        return {**plain, "content": self.content} if self.content else plain
 
     @classmethod
     def from_plain(cls, stored: Any) -> DataSource:
@@ -60,9 +64,9 @@ class DataSource:
         """
         try:
             classes = tuple(ClassSource(*row) for row in stored["classes"])
-            source = cls(classes=classes)
+            source = cls(classes=classes, content=str(stored.get("content", "")))
             is_whole = stored["digest"] == source.digest
-        except (TypeError, KeyError, ValueError, RecursionError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError("it does not list classes") from error
         if not is_whole or not all(_is_sound(one) for one in classes):
             raise ValueError("its digest is another one")
@@ -108,6 +112,8 @@ def refusal(
         file: What happened to the first file that differs; None where that is not known.
     """
     _, what = pinned.first_difference(found)
+    if pinned.content and pinned.content == found.content:
+        what = "they are the same images in another layout, whose order, and so the split, differs"
     images = "training" if part == "train" else "test"
     return (
         f"study {study!r} was begun with other {images} images than {found.folder} has now: "

@@ -5,6 +5,10 @@ https://www.cs.toronto.edu/~kriz/cifar.html. The authors give the checksums of t
 of the files in them are torchvision's. The files are opened here, because torchvision reads the
 test images to check them even when only the training images are asked for.
 
+A tree of image files, ``train/<class>/*.png`` and ``test/<class>/*.png``, is taken, too: sorted
+names of the folders give the published labels. Its rows stand in another order, so that a study
+keeps to one layout; a digest of the content says that the images are the same.
+
 Shape legend: N images, C channels, H height, W width.
 """
 
@@ -12,17 +16,23 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from skdtune.data.archive import Archive
 from skdtune.data.data_set import ArrayDataSet, DecodedPart, Glance, PartRequest
+from skdtune.data.listed_files import images_in
+from skdtune.data.real_files import entries_of, status_of
 from skdtune.data.short_hash import short_hash
 from skdtune.describe.data_facts import DataFacts
+from skdtune.errors import DataError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from skdtune.data.images import Split
 
+_SUFFIXES = (".png", ".jpg", ".jpeg")
 _ADDRESS = "https://www.cs.toronto.edu/~kriz"
 
 
@@ -43,12 +53,26 @@ class Cifar(ArrayDataSet):
     """Which labels: CIFAR-100 has two sets of them, the fine ones are its hundred classes."""
 
     def version(self, request: PartRequest) -> str:
-        """Name the part by its files and their checksums."""
-        return short_hash(repr(list(self.files[request.split])))
+        """Name the part by its files and their checksums, or by the image files of a tree."""
+        if not self._is_tree(request.root):
+            return short_hash(repr(list(self.files[request.split])))
+        facts = []
+        for path, label in _files_of_tree(request):
+            status = status_of(request.root / path)
+            facts.append(f"{label} {status.st_size} {status.st_mtime_ns} {path}")
+        return short_hash("tree", *facts)
+
+    def _is_tree(self, root: Path) -> bool:
+        """Tell whether the images lie there as files, one folder for each class."""
+        return (root / "train").is_dir() and not (root / self.archive.folder).is_dir()
 
     def glance(self, request: PartRequest) -> Glance:
         """Look for the archive, or for the names of the files in the folder that it becomes."""
         folder = request.root / self.archive.folder
+        if self._is_tree(request.root):
+            _files_of_tree(replace(request, split="train"))
+            test = request.root / "test"
+            return Glance(missing_test="" if test.is_dir() else f"there is no folder {test}")
         if not folder.is_dir():
             missing = "" if request.download else self.archive.missing(request)
             return Glance(missing=missing)
@@ -58,9 +82,11 @@ class Cifar(ArrayDataSet):
         return Glance(missing_test=f"there is no file {folder / lost[0]}" if lost else "")
 
     def decode(self, request: PartRequest) -> DecodedPart:
-        """Read the published files, each only after its checksum was compared."""
+        """Read the published files, each only after its checksum was compared; or a tree."""
         import numpy as np
 
+        if self._is_tree(request.root):
+            return _decoded_tree(request)
         folder = self.archive.unpacked(request)
         files = [*self.files[request.split], self.names]
         for name, md5 in files:
@@ -78,6 +104,40 @@ class Cifar(ArrayDataSet):
             labels_N=np.array(labels, dtype=np.int64),
             class_names=tuple(names[f"{self.label}_names"]),
         )
+
+
+def _files_of_tree(request: PartRequest) -> list[tuple[str, int]]:
+    """List ``<part>/<class>/<image>`` with the labels that sorted names give, the published ones.
+
+    Raises:
+        DataError: If a folder is missing, or holds too few images.
+    """
+    train, part = request.root / "train", request.root / request.split
+    if not part.is_dir():
+        raise DataError(f"there is no folder {part}: expected {part}/<class>/<image>.png")
+    # The names of the classes are those of the training folders, for both parts.
+    names = sorted(e.name for e in entries_of(train) if e.is_dir() and e.name[0] != ".")
+    return [
+        (f"{request.split}/{name}/{image}", label)
+        for label, name in enumerate(names)
+        for image in sorted(images_in(part / name, _SUFFIXES, request.fewest_per_class))
+    ]
+
+
+def _decoded_tree(request: PartRequest) -> DecodedPart:
+    """Decode image files of 32 x 32 pixels, in the order of classes and names."""
+    import numpy as np
+
+    from skdtune.data.decoding import decode_files
+
+    files = _files_of_tree(request)
+    paths = [path for path, _ in files]
+    classes = dict.fromkeys(path.split("/")[1] for path in paths)
+    return DecodedPart(
+        images_NHWC=decode_files(request.root, paths, 32, name=request.name),
+        labels_N=np.array([label for _, label in files], dtype=np.int64),
+        class_names=tuple(classes),
+    )
 
 
 CIFAR_10 = Cifar(
