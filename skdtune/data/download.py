@@ -109,10 +109,10 @@ class _Part:
         if is_known and self.size:
             # Whole, if it is another version by now.
             headers = {"Range": f"bytes={self.size}-", "If-Range": str(known["validator"])}
+        # Not `urlopen`: it keeps to the proxy that was set when it was first used.
+        opener = urllib.request.build_opener()
         try:
-            response = urllib.request.urlopen(
-                urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S
-            )
+            response = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
         except HTTPError as error:
             if error.code != 416:
                 raise

@@ -52,7 +52,7 @@ def load(preset: str) -> StudySpec:
 
 def needed(preset: str) -> list[str]:
     """Return settings for what a preset cannot bring along: a folder of images, a teacher."""
-    settings = ["data.root=/images"] if preset.startswith("imagefolder") else []
+    settings = ["data.root=/images"] if preset.startswith(("imagefolder", "imagenet1k")) else []
     if preset.endswith("tfkd-self"):
         teacher = "method.tf_kd_self.teacher"
         settings += [f"{teacher}=/teacher.safetensors", f"{teacher}_sha256={'a' * 64}"]

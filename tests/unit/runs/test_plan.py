@@ -25,7 +25,7 @@ def changes_of(preset: str, tmp_path: Path) -> Changes:
     if preset.endswith("tfkd-self"):
         (tmp_path / "teacher").write_bytes(b"no network, but a file")
         needed.append(f"method.tf_kd_self.teacher={tmp_path / 'teacher'}")
-    if preset.startswith("imagefolder"):
+    if preset.startswith(("imagefolder", "imagenet1k")):
         needed.append(f"data.root={tmp_path}")
     return Changes(overrides=needed)
 

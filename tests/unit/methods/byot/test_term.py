@@ -27,7 +27,8 @@ def test_byot_sums_over_the_stages(stages: tuple[int, ...] | None) -> None:
     )
     term, step = Byot(settings, CONTEXT), make_step()
     taught = stages or (1, 2)
-    assert term.stages == taught
+    # The last one, too: where a network has hidden layers behind it, features are its.
+    assert term.stages == (*taught, 3)
     # Batch statistics in training mode are those of the batch: a second forward is the same.
     heads = []
     for stage in taught:
@@ -43,6 +44,16 @@ def test_byot_sums_over_the_stages(stages: tuple[int, ...] | None) -> None:
     assert close(losses["byot"], 0.3 * sum(soft, torch.zeros(())))
     assert close(losses["byot_features"], 1e-3 * sum(features, torch.zeros(())))
     assert close(losses["byot_ce"], 0.7 * 0.4 * sum(plain, torch.zeros(())))
+
+
+def test_features_are_those_that_hidden_layers_begin_with() -> None:
+    term = Byot(ByotConfig(stages=(1,), feature_weight=1e-3), CONTEXT)
+    step = make_step(pooled_BC=torch.randn(6, 99))
+    head = term.auxiliaries["stage1"]
+    assert isinstance(head, AuxiliaryClassifier)
+    pooled_BC, _ = head.features_and_logits(step.stage_features[1])
+    expected = byot_feature_loss(pooled_BC, step.stage_features[3].mean(dim=(2, 3)))
+    assert close(term(step)["byot_features"], 1e-3 * expected)
 
 
 def test_byot_teaches_the_early_stages_and_not_the_final_classifier() -> None:
