@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from skdtune.catalogues.models import Network, networks
+from skdtune.catalogues.models import Network, family_of, networks
 from skdtune.describe.config import ModelConfig
 from skdtune.models.backbone import Backbone, build_backbone
 from skdtune.models.description import describe_network
@@ -127,6 +129,19 @@ def _smallest() -> tuple[str, ...]:
 SMALLEST = _smallest()
 #: The one on which a promise is tried that has little to do with networks.
 FIRST = SMALLEST[0]
+
+
+def each_kind_of_block() -> list[Any]:
+    """Return all networks as parameters; those that only repeat another's blocks, on demand."""
+    seen: set[str] = set()
+    parameters = []
+    for name in networks():
+        # Networks of a family that differ in a number differ in how many blocks they have.
+        block = f"{family_of(name)} {re.sub('[0-9]+', '', name)}"
+        repeats = block in seen and name not in SMALLEST
+        parameters.append(pytest.param(name, marks=pytest.mark.full if repeats else ()))
+        seen.add(block)
+    return parameters
 
 
 def _cases() -> dict[str, NetworkCase]:

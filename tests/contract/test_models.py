@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from network_cases import network_info
+from network_cases import each_kind_of_block, network_info
 from torch import Tensor, nn
 
 from skdtune.catalogues.models import MODELS, networks
@@ -24,7 +24,7 @@ NUM_CLASSES = 7
 IMAGE_SHAPE = (3, 16, 16)
 IMAGES_BCHW = torch.rand(2, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(0)) - 0.5
 
-every_network = pytest.mark.parametrize("name", networks())
+every_network = pytest.mark.parametrize("name", each_kind_of_block())
 
 
 def widths(name: str) -> tuple[int | None, ...]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from network_cases import SMALLEST
 from torch import Tensor, nn
 
 from skdtune.catalogues.models import networks
@@ -16,7 +17,7 @@ from skdtune.models.measuring import (
 )
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("name", SMALLEST)
 def test_the_stages_and_the_classifier_add_up(name: str) -> None:
     network = outline(name, (3, 32, 32), 10)
     cost = cost_of_network(network, (3, 32, 32), has_maps=networks()[name].has_maps)

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network_cases import network_info
+from network_cases import SMALLEST, network_info
 
 from skdtune.catalogues.models import networks
 from skdtune.errors import DataError
@@ -80,7 +80,7 @@ def test_a_network_is_rebuilt_with_its_stem() -> None:
         assert torch.equal(file.build()(images_BCHW), network(images_BCHW).logits_BK)
 
 
-@pytest.mark.parametrize("name", networks())
+@pytest.mark.parametrize("name", SMALLEST)
 def test_a_network_comes_back_as_it_was(name: str) -> None:
     info = make_info(model=name, width=networks()[name].width and 4)
     network = make_network(info).to(memory_format=torch.channels_last)
