@@ -56,6 +56,8 @@ def skdtune_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("SKDTUNE_HOME", str(home))
+    # What the option sets for the processes that a command starts ends with the test, too.
+    monkeypatch.setenv("SKDTUNE_WEIGHTS", "")
     for name in [name for name in os.environ if name.startswith("SKDTUNE_")]:
         if name != "SKDTUNE_HOME":
             monkeypatch.delenv(name)
