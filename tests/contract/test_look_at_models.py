@@ -39,7 +39,7 @@ def test_a_network_that_cannot_take_the_images_does_not_hide_the_others(
     outline = measuring.outline
 
     def picky(name: str, *sizes: Any, **options: Any) -> Any:
-        if name == "resnet20":
+        if name not in ("resnet8", "resnet18"):
             raise AssertionError("images of 32 pixels,\nno others")
         return outline(name, *sizes, **options)
 
