@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from skdtune.data.atomic_folder import filled_folder, only_builder
 from skdtune.data.data_set import PartRequest
 from skdtune.data.download import fetch, file_md5
-from skdtune.errors import DataError
+from skdtune.errors import DataError, in_one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,17 +173,31 @@ class Archive:
         """Put the folder in place as a whole."""
         with filled_folder(root / self.folder) as filling:
             unpacked = filling / "unpacked"
-            if zipfile.is_zipfile(archive):
-                with zipfile.ZipFile(archive) as zipped:
-                    # Names that lead out of the folder are changed by the library.
-                    zipped.extractall(unpacked)
-            else:
-                with tarfile.open(archive) as tar:
-                    # An attribute, not an argument: releases of Python without filters ignore it.
-                    tar.extraction_filter = getattr(tarfile, "data_filter", None)
-                    tar.extractall(unpacked)
+            try:
+                _extract(archive, unpacked)
+            except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+                raise DataError(
+                    f"{archive} is damaged, incomplete or no archive ({in_one_line(error)}): get "
+                    f"{self.url} again"
+                ) from error
             held = list(unpacked.iterdir())
-            is_one_folder = len(held) == 1 and held[0].is_dir()
-            for path in list(held[0].iterdir()) if is_one_folder else held:
+            folders = [path for path in held if path.is_dir()]
+            # A folder of the right name may have a file beside it, which is left out.
+            is_wanted = len(folders) == 1 and folders[0].name == Path(self.folder).name
+            is_one_folder = len(folders) == len(held) == 1
+            for path in list(folders[0].iterdir()) if is_wanted or is_one_folder else held:
                 path.rename(filling / path.name)
             shutil.rmtree(unpacked)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar archive; no name in it leads out of the folder."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            # The library takes what leads out of such names.
+            zipped.extractall(folder)
+    else:
+        with tarfile.open(archive) as tar:
+            # An attribute, not an argument: releases of Python without filters ignore it.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(folder)

@@ -59,7 +59,6 @@ CUB_200 = Cub200(
         Archive(
             url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
             filename="CUB_200_2011.tgz",
-            # attributes.txt lies beside the one folder that is wanted.
             md5="97eceeb196236b17998738112f37df78",
             folder=_FOLDER,
         ),
