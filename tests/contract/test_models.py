@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from network_cases import each_kind_of_block, network_info
+from network_cases import SMALLEST, each_kind_of_block, network_info
 from torch import Tensor, nn
 
 from skdtune.catalogues.models import MODELS, networks
 from skdtune.describe.config import ModelConfig
-from skdtune.models.backbone import Backbone, Outputs, build_backbone
+from skdtune.models.backbone import Backbone, ImageClassifier, Outputs, build_backbone
 from skdtune.models.description import FeatureShape, StageShape, describe_network
 from skdtune.models.network_file import (
     NetworkInfo,
@@ -194,6 +194,19 @@ def test_a_network_file_brings_it_back(name: str, dtype: torch.dtype | None) -> 
         with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype is not None):
             expected_BK: Tensor = network(IMAGES_BCHW).logits_BK
             assert torch.equal(built(IMAGES_BCHW), expected_BK)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in SMALLEST else pytest.mark.full) for n in networks()],
+)
+def test_a_program_of_it_takes_batches_of_any_size(name: str) -> None:
+    network = ImageClassifier(build(name)).eval()
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(network, (IMAGES_BCHW,), dynamic_shapes=({0: batch},))
+    images_BCHW = IMAGES_BCHW.repeat(3, 1, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(images_BCHW), network(images_BCHW))
 
 
 def info_of(name: str, width: int | None) -> NetworkInfo:

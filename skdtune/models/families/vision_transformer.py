@@ -56,7 +56,8 @@ class TokenStem(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return tokens ``[B, T, C]``."""
         patches_BTC = self.projection(images_BCHW).flatten(2).transpose(1, 2)
-        class_B1C = self.class_token.expand(len(patches_BTC), -1, -1)
+        # Not len(): an exported program would take batches of one size only.
+        class_B1C = self.class_token.expand(patches_BTC.shape[0], -1, -1)
         # Autocast may have the patches in another type than the parameters.
         tokens_BTC = torch.cat([class_B1C.to(patches_BTC.dtype), patches_BTC], dim=1)
         summed_BTC: Tensor = self.positions(tokens_BTC)
